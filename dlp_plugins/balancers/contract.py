@@ -1,0 +1,19 @@
+"""What a balancer is: how many examples each class has in, a factor for each class out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor
+
+
+class Balancer(ABC):
+    """Evens out classes that pseudo-labels favour."""
+
+    @abstractmethod
+    def class_weights(self, counts: Tensor) -> Tensor:
+        """[c] float32, 1 everywhere for a balanced set; 0 for a class without an example.
+
+        Args:
+            counts: [c] number of labelled and pseudo-labelled examples of each class.
+        """

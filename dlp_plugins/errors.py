@@ -1,0 +1,77 @@
+"""Errors meant for a person: what was wrong, where, and what to do.
+
+The command line prints these without a traceback and leaves with `exit_code`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class DlpError(Exception):
+    """Base of every error that a user can mend. `exit_code` is what `dlp` leaves with."""
+
+    exit_code = 1
+
+
+class UsageError(DlpError):
+    """The request itself is wrong (recipe, option, argument); nothing was started."""
+
+    exit_code = 2
+
+
+class RegistryError(UsageError):
+    """A name is unknown, taken twice, or its component is of the wrong kind."""
+
+
+class PluginError(UsageError):
+    """A plug-in exists but cannot be loaded; the other components still work."""
+
+
+class MissingDependency(PluginError):  # noqa: N818 - reads as what it is
+    """A component needs a package that is not installed; the message holds the install command."""
+
+
+class DataError(DlpError):
+    """Data are missing, unreadable, or do not fit what was asked of them."""
+
+
+class LabelError(DataError):
+    """Labels are out of range, too few, or too many for the request."""
+
+
+class FeatureError(DataError):
+    """Descriptors hold NaN or infinity, or are of the wrong shape."""
+
+
+class GraphError(DlpError):
+    """A graph does not satisfy what a solver needs (square, symmetric, non-negative)."""
+
+
+class ConvergenceError(DlpError):
+    """A solver stopped before it reached its tolerance and the caller asked to be told so."""
+
+
+class RunFolderError(UsageError):
+    """A run folder exists already, is missing, or holds another recipe."""
+
+
+class SaveError(DlpError):
+    """A file could not be written (full disk, no permission); what was there before is intact."""
+
+
+class ConvergenceWarning(UserWarning):
+    """A solver stopped before it reached its tolerance."""
+
+
+def nearest(name: str, allowed: Iterable[str]) -> str | None:
+    """The allowed name most like `name`, or None when nothing is close."""
+    matches = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.6)
+    return matches[0] if matches else None
+
+
+def did_you_mean(name: str, allowed: Iterable[str]) -> str:
+    """A sentence to append to an error: the nearest valid name, or nothing."""
+    match = nearest(name, allowed)
+    return f" Did you mean '{match}'?" if match else ""

@@ -1,0 +1,175 @@
+"""The graph that labels spread over: sparse, symmetric, non-negative, normalised.
+
+Equations (Iscen et al., CVPR 2019, section 3.2): W = A + A^T with zero diagonal,
+Wn = D^(-1/2) W D^(-1/2), D the row sums. A node without edges keeps a zero row.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from dlp_plugins.errors import GraphError
+
+
+@dataclass(frozen=True)
+class Neighbors:
+    """k nearest others of each of n points; a point is never its own neighbour.
+
+    indices: [n, k] int32 or int64; -1 where fewer than k were found.
+    similarities: [n, k] float32 inner products of the L2-normalised descriptors.
+    """
+
+    indices: Tensor
+    similarities: Tensor
+
+    @property
+    def num_nodes(self) -> int:
+        return self.indices.shape[0]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A normalised affinity matrix Wn [n, n] in CSR form, on one device.
+
+    crow_indices: [n + 1] int32, or int64 where there are over 2^31 entries.
+    col_indices: [nnz], the same type; within a row in ascending order.
+    values: [nnz] float32, entries of Wn.
+    degree: [n] float32, row sums D of the affinities W before normalisation.
+    """
+
+    crow_indices: Tensor
+    col_indices: Tensor
+    values: Tensor
+    degree: Tensor
+
+    @property
+    def num_nodes(self) -> int:
+        return self.degree.shape[0]
+
+    @property
+    def num_entries(self) -> int:
+        """Stored entries; each undirected edge counts twice."""
+        return self.values.shape[0]
+
+    @property
+    def device(self) -> torch.device:
+        return self.values.device
+
+    @cached_property
+    def matrix(self) -> Tensor:
+        """Wn as a torch sparse CSR tensor."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Sparse", category=UserWarning)
+            return torch.sparse_csr_tensor(
+                self.crow_indices,
+                self.col_indices,
+                self.values,
+                (self.num_nodes, self.num_nodes),
+                check_invariants=False,
+            )
+
+    def matmul(self, x: Tensor) -> Tensor:
+        """Wn x for x [n, c] float32 on the graph's device."""
+        return self.matrix @ x
+
+    def to_scipy(self) -> sp.csr_matrix:
+        """Wn as a SciPy CSR matrix that shares the values (copies them from a GPU)."""
+        parts = (self.values, self.col_indices, self.crow_indices)
+        return sp.csr_matrix(
+            tuple(p.cpu().numpy() for p in parts), shape=(self.num_nodes, self.num_nodes)
+        )
+
+    @cached_property
+    def components(self) -> Tensor:
+        """[n] int64: which connected component each node belongs to, from 0 (on the CPU)."""
+        _, component = sp.csgraph.connected_components(self.to_scipy(), directed=False)
+        return torch.from_numpy(component.astype(np.int64))
+
+    def to(self, device: torch.device | str) -> Graph:
+        """The same graph on another device."""
+        return Graph(
+            self.crow_indices.to(device),
+            self.col_indices.to(device),
+            self.values.to(device),
+            self.degree.to(device),
+        )
+
+    @classmethod
+    def from_affinity(cls, affinity: sp.spmatrix, device: torch.device | str = "cpu") -> Graph:
+        """Normalise a symmetric, non-negative SciPy matrix W [n, n] of affinities.
+
+        Raises:
+            GraphError: not square, not finite, negative, or not symmetric.
+        """
+        w = sp.csr_matrix(affinity, dtype=np.float32, copy=True)
+        if w.shape[0] != w.shape[1]:
+            raise GraphError(f"An affinity matrix must be square; this one is {w.shape}.")
+        if not np.isfinite(w.data).all():
+            raise GraphError("The affinity matrix holds NaN or infinity.")
+        if w.nnz and w.data.min() < 0:
+            raise GraphError(f"Affinities must not be negative; the least is {w.data.min():.3g}.")
+        if w.nnz and abs(w - w.T).max() > 1e-5 * w.data.max():
+            raise GraphError("The affinity matrix is not symmetric; take W + W^T.")
+        w.setdiag(0)
+        w.eliminate_zeros()
+        w.sort_indices()
+        rows = np.repeat(np.arange(w.shape[0]), np.diff(w.indptr))
+        degree = np.bincount(rows, weights=w.data, minlength=w.shape[0])
+        scale = _inverse_sqrt(torch.from_numpy(degree)).numpy()
+        values = (w.data * scale[rows] * scale[w.indices]).astype(np.float32)
+        # copies: SciPy may hand out views that the caller goes on to change
+        return cls(
+            torch.from_numpy(w.indptr.astype(np.int32)).to(device),
+            torch.from_numpy(w.indices.astype(np.int32)).to(device),
+            torch.from_numpy(values).to(device),
+            torch.from_numpy(degree.astype(np.float32)).to(device),
+        )
+
+
+def _inverse_sqrt(degree: Tensor) -> Tensor:
+    """D^(-1/2), with 0 (not infinity) for a node without edges."""
+    return torch.where(degree > 0, degree.rsqrt(), torch.zeros_like(degree))
+
+
+def assemble(indices: Tensor, affinities: Tensor, mutual: bool = False) -> Graph:
+    """Symmetrise and normalise: W = A + A^T, Wn = D^(-1/2) W D^(-1/2).
+
+    Args:
+        indices: [n, k] neighbours of each node, -1 for none.
+        affinities: [n, k] float32 a_ij >= 0; zeros become no edge.
+        mutual: keep an edge only where each end is among the other's neighbours.
+
+    Returns:
+        The graph, on the device of `indices`.
+    """
+    n, k = indices.shape
+    rows = torch.arange(n, device=indices.device).repeat_interleave(k)
+    cols = indices.reshape(-1).long()
+    weights = affinities.reshape(-1)
+    keep = (cols >= 0) & (cols != rows) & (weights > 0)
+    rows, cols, weights = rows[keep], cols[keep], weights[keep]
+    # Both directions of every edge, ordered by (row, column); equal keys are then neighbours.
+    key = torch.cat([rows * n + cols, cols * n + rows])
+    key, order = key.sort()
+    weights = torch.cat([weights, weights])[order]
+    key, inverse, counts = torch.unique_consecutive(key, return_inverse=True, return_counts=True)
+    values = torch.zeros(len(key), device=weights.device).index_add_(0, inverse, weights)
+    if mutual:
+        both = counts > 1
+        key, values = key[both], values[both]
+    rows, cols = key // n, key % n
+    degree = torch.zeros(n, device=values.device).index_add_(0, rows, values)
+    scale = _inverse_sqrt(degree)
+    crow = torch.zeros(n + 1, dtype=torch.long, device=values.device)
+    crow[1:] = torch.bincount(rows, minlength=n).cumsum(0)
+    integer = torch.int32 if len(values) < 2**31 else torch.int64
+    return Graph(
+        crow.to(integer), cols.to(integer), values * scale[rows] * scale[cols], degree
+    )

@@ -1,0 +1,5 @@
+"""Graph builders: one file a builder, found by `dlp_plugins.registry.graphs`."""
+
+from dlp_plugins.graphs.contract import GraphBuilder, K
+
+__all__ = ["GraphBuilder", "K"]

@@ -1,0 +1,63 @@
+"""The network in training: a backbone, its descriptor, and one or two linear heads.
+
+Handled once here, so that no backbone has to: the L2-normalised descriptor (Iscen et al., section 4)
+and the heads for the data set's classes.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch.nn.functional as F  # noqa: N812 - the field's name for it
+from torch import Tensor, nn
+
+
+class Output(NamedTuple):
+    """What the network says of a batch of b images.
+
+    logits: [b, c].
+    consistency_logits: [b, c] of the second head; the same tensor as `logits` with one head.
+    descriptor: [b, d], L2-normalised where the network is told to.
+    """
+
+    logits: Tensor
+    consistency_logits: Tensor
+    descriptor: Tensor
+
+
+class Network(nn.Module):
+    """Backbone, then descriptor, then heads.
+
+    Args:
+        backbone: images [b, channels, height, width] to features [b, d]; has `num_features` = d.
+        num_classes: c.
+        heads: 2 gives Mean Teacher a head of its own for the consistency loss.
+        normalize_descriptor: L2-normalise before the linear layer (the paper does so without Mean
+            Teacher, and not with it).
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        num_classes: int,
+        heads: int = 1,
+        normalize_descriptor: bool = True,
+    ) -> None:
+        super().__init__()
+        features = int(backbone.num_features)  # type: ignore[arg-type]
+        self.backbone = backbone
+        self.normalize_descriptor = normalize_descriptor
+        self.head = nn.Linear(features, num_classes)
+        self.consistency_head = nn.Linear(features, num_classes) if heads == 2 else None
+
+    def describe(self, images: Tensor) -> Tensor:
+        """Descriptors [b, d] of images [b, channels, height, width]."""
+        descriptor = self.backbone(images)
+        return F.normalize(descriptor, dim=1) if self.normalize_descriptor else descriptor
+
+    def forward(self, images: Tensor) -> Output:
+        descriptor = self.describe(images)
+        logits = self.head(descriptor)
+        if self.consistency_head is None:
+            return Output(logits, logits, descriptor)
+        return Output(logits, self.consistency_head(descriptor), descriptor)

@@ -1,0 +1,442 @@
+"""One registry for each kind of component: names to factories, found without importing them.
+
+A component reaches a registry in one of three ways:
+
+* it is built in: `dlp_plugins/<kind>/<name>.py` registers `<name>` with the decorator;
+* an installed package names it in the entry-point group `dlp_plugins.<kind>`;
+* a user's own file or notebook calls the decorator (`dlp run R --plugin my_solver.py`).
+
+Listing names imports none of them; a component is imported when it is used. Its parameters are the
+parameters of its signature, so a recipe can be checked against them.
+
+>>> from dlp_plugins.registry import solvers
+>>> "cg" in solvers.names()
+True
+>>> solvers.build("cg", alpha=0.9).alpha
+0.9
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import sys
+import typing
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, create_model
+
+from dlp_plugins.errors import MissingDependency, PluginError, RegistryError, did_you_mean
+
+F = TypeVar("F", bound=Callable[..., Any])
+BUILT_IN = "dlp-plugins"
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a component, as a recipe may set it."""
+
+    name: str
+    annotation: Any
+    default: Any  # inspect.Parameter.empty when the recipe must give it
+    description: str
+
+    @property
+    def required(self) -> bool:
+        return self.default is inspect.Parameter.empty
+
+
+@dataclass(frozen=True)
+class Component:
+    """A registered component: its factory and what is known of it without building it."""
+
+    kind: str
+    name: str
+    factory: Callable[..., Any]
+    origin: str  # the distribution or file it comes from
+    requires: tuple[str, ...] = ()  # packages it imports when it is built
+    extra: str | None = None  # the extra of dlp-plugins that installs them
+    family: bool = False  # `name:member`; the member is the factory's first argument
+    context: frozenset[str] = frozenset()  # arguments the program gives, never a recipe
+
+    @property
+    def summary(self) -> str:
+        """First line of the factory's docstring."""
+        return (inspect.getdoc(self.factory) or "").partition("\n")[0]
+
+    @cached_property
+    def parameters(self) -> list[Parameter]:
+        """What a recipe may set, read from the signature."""
+        return list(self._read_signature())
+
+    def _read_signature(self) -> Iterable[Parameter]:
+        target = self.factory.__init__ if inspect.isclass(self.factory) else self.factory  # type: ignore[misc]
+        try:
+            hints = typing.get_type_hints(target, include_extras=True)
+        except NameError as error:
+            raise PluginError(
+                f"{self.kind} '{self.name}' ({self.origin}): an annotation of its signature names "
+                f"something unknown: {error}. Import that type at the top of the component's file."
+            ) from None
+        declared = list(inspect.signature(self.factory).parameters.values())
+        if self.family:
+            declared = declared[1:]
+        for p in declared:
+            if p.name in self.context or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
+                continue
+            annotation = hints.get(p.name, Any)
+            yield Parameter(p.name, annotation, p.default, _description(annotation))
+
+    @cached_property
+    def model(self) -> type[BaseModel]:
+        """A pydantic model of the parameters: unknown keys and lax conversions are refused."""
+        fields: dict[str, Any] = {
+            p.name: (p.annotation, ... if p.required else p.default) for p in self.parameters
+        }
+        # Parameter names like `json` or `copy` would shadow BaseModel's own; that is harmless here.
+        return create_model(
+            f"{self.kind}:{self.name}",
+            __config__=ConfigDict(extra="forbid", strict=True, protected_namespaces=()),
+            **fields,
+        )
+
+    def missing(self) -> list[str]:
+        """Required packages that are not installed."""
+        return [r for r in self.requires if importlib.util.find_spec(r) is None]
+
+    def check_dependencies(self) -> None:
+        """Raise MissingDependency, with the command to run, unless all packages are there."""
+        if missing := self.missing():
+            target = f"'{BUILT_IN}[{self.extra}]'" if self.extra else " ".join(missing)
+            raise MissingDependency(
+                f"{self.kind} '{self.name}' needs {', '.join(missing)}, which is not installed. "
+                f"Run: pip install {target}"
+            )
+
+    def members(self) -> list[str] | None:
+        """The names a family offers after the colon, or None when they cannot be listed."""
+        lister = getattr(self.factory, "members", None)
+        return list(lister()) if self.family and lister else None
+
+
+def _description(annotation: Any) -> str:
+    for extra in getattr(annotation, "__metadata__", ()):
+        if text := getattr(extra, "description", None):
+            return text
+    return ""
+
+
+class Registry:
+    """The components of one kind.
+
+    Args:
+        kind: plural name, also the package of the built-in ones and the entry-point group's suffix.
+        base: `module:Class` every component must give an instance of; imported when first needed.
+        context: names of arguments that the program supplies when it builds a component.
+    """
+
+    def __init__(self, kind: str, base: str, context: Iterable[str] = ()) -> None:
+        self.kind = kind
+        self.group = f"dlp_plugins.{kind}"
+        self._base = base
+        self._context = frozenset(context)
+        self._components: dict[str, Component] = {}
+
+    # -- registration ---------------------------------------------------------------------------
+
+    def register(
+        self,
+        name: str,
+        *,
+        requires: Iterable[str] = (),
+        extra: str | None = None,
+        family: bool = False,
+    ) -> Callable[[F], F]:
+        """Decorator that registers a class or function under `name`.
+
+        Args:
+            name: what a recipe writes. Lower case, digits, `_`, `-`, `.`.
+            requires: import names of packages that the component needs when it is built.
+            extra: the extra of dlp-plugins that installs them.
+            family: the component serves every `name:member`; its first argument is the member.
+
+        Raises:
+            RegistryError: the name is malformed or taken, or the class has the wrong base.
+        """
+        if not name or not all(c.islower() or c.isdigit() or c in "_-." for c in name):
+            raise RegistryError(
+                f"'{name}' cannot name one of {self.kind}: use lower-case letters, digits, _ - ."
+            )
+
+        def decorate(factory: F) -> F:
+            self._add(
+                Component(
+                    kind=self.kind,
+                    name=name,
+                    factory=factory,
+                    origin=_origin(factory),
+                    requires=tuple(requires),
+                    extra=extra,
+                    family=family,
+                    context=self._context,
+                )
+            )
+            return factory
+
+        return decorate
+
+    def _add(self, new: Component) -> None:
+        if inspect.isclass(new.factory) and not issubclass(new.factory, self.base):
+            raise RegistryError(
+                f"{self.kind} '{new.name}' ({new.origin}): {new.factory.__name__} must be a "
+                f"subclass of {self.base.__module__}.{self.base.__qualname__}."
+            )
+        old = self._components.get(new.name)
+        if old and not _same_code(old.factory, new.factory):
+            raise self._taken(new.name, old.origin, new.origin)
+        if not old and new.origin != BUILT_IN:
+            if new.name in self._built_in():
+                raise self._taken(new.name, BUILT_IN, new.origin)
+            for entry in self._entry_points().get(new.name, []):
+                if entry.module != new.factory.__module__:
+                    raise self._taken(new.name, _distribution(entry), new.origin)
+        self._components[new.name] = new
+
+    def _taken(self, name: str, first: str, second: str) -> RegistryError:
+        return RegistryError(
+            f"{self.kind} '{name}' is registered twice: by {first} and by {second}. "
+            "Rename one, or uninstall the package that you do not want."
+        )
+
+    def unregister(self, name: str) -> None:
+        """Forget a component registered at run time (for tests and notebooks)."""
+        self._components.pop(name, None)
+
+    # -- look-up --------------------------------------------------------------------------------
+
+    @cached_property
+    def base(self) -> type:
+        """The class every component of this kind derives from."""
+        module, _, name = self._base.partition(":")
+        return getattr(importlib.import_module(module), name)
+
+    def names(self) -> list[str]:
+        """Every known name, sorted; imports no component."""
+        return sorted({*self._components, *self._built_in(), *self._entry_points()})
+
+    def get(self, name: str) -> Component:
+        """The component of that name (for a family, `name:member` gives the family).
+
+        Raises:
+            RegistryError: no such name; the message lists the valid ones and the nearest.
+            PluginError: the plug-in's package fails at import, or registers something else.
+        """
+        stem, colon, member = name.partition(":")
+        component = self._components.get(stem) or self._load(stem)
+        if component is None:
+            raise RegistryError(
+                f"There is no {self.kind} component '{name}'.{did_you_mean(name, self.names())} "
+                f"Available: {', '.join(self.names())}."
+            )
+        if component.family and not member:
+            raise RegistryError(
+                f"{self.kind} '{stem}' is a family: write '{stem}:<name>'."
+                + _some_members(component.members())
+            )
+        if colon and not component.family:
+            raise RegistryError(f"{self.kind} '{stem}' takes no ':{member}'.")
+        if member and (offered := component.members()) is not None and member not in offered:
+            raise RegistryError(
+                f"{self.kind} '{stem}' offers no '{member}'.{did_you_mean(member, offered)}"
+                + _some_members(offered)
+            )
+        return component
+
+    def build(self, name: str, /, **arguments: Any) -> Any:
+        """Build a component. Context arguments it does not declare are left out.
+
+        Raises:
+            RegistryError, PluginError: as `get`; or what was built is not of this kind.
+            MissingDependency: an optional package is not installed.
+        """
+        component = self.get(name)
+        component.check_dependencies()
+        signature = inspect.signature(component.factory).parameters
+        given = {k: v for k, v in arguments.items() if k in signature or k not in self._context}
+        member = [name.partition(":")[2]] if component.family else []
+        built = component.factory(*member, **given)
+        if not isinstance(built, self.base):
+            raise PluginError(
+                f"{self.kind} '{name}' ({component.origin}) built a {type(built).__name__}; it must "
+                f"be a {self.base.__module__}.{self.base.__qualname__}."
+            )
+        return built
+
+    # -- where components come from ---------------------------------------------------------------
+
+    def _built_in(self) -> list[str]:
+        """File names of the kind's package: the file `cg.py` registers `cg`."""
+        folder = Path(__file__).parent / self.kind
+        return [
+            m.name
+            for m in pkgutil.iter_modules([str(folder)])
+            if not m.name.startswith("_") and m.name != "contract"
+        ]
+
+    def _entry_points(self) -> dict[str, list[EntryPoint]]:
+        found: dict[str, list[EntryPoint]] = {}
+        for entry in entry_points(group=self.group):
+            known = found.setdefault(entry.name, [])
+            if all(entry.value != k.value for k in known):
+                known.append(entry)
+        return found
+
+    def _load(self, name: str) -> Component | None:
+        claims = self._entry_points().get(name, [])
+        if name in self._built_in():
+            if claims:
+                raise self._taken(name, BUILT_IN, _distribution(claims[0]))
+            return self._import(name, f"dlp_plugins.{self.kind}.{name}", BUILT_IN)
+        if len(claims) > 1:
+            raise self._taken(name, *map(_distribution, claims[:2]))
+        return self._load_entry_point(claims[0]) if claims else None
+
+    def _import(self, name: str, module: str, origin: str) -> Component:
+        try:
+            importlib.import_module(module)
+        except RegistryError:
+            raise
+        except Exception as error:
+            raise self._broken(name, origin, error) from error
+        if name not in self._components:
+            raise PluginError(
+                f"{self.kind} '{name}' ({origin}): importing {module} did not register that name."
+            )
+        return self._components[name]
+
+    def _load_entry_point(self, entry: EntryPoint) -> Component:
+        origin = _distribution(entry)
+        try:
+            loaded = entry.load()
+        except RegistryError:
+            raise
+        except Exception as error:
+            raise self._broken(entry.name, origin, error) from error
+        if entry.name not in self._components:
+            if not callable(loaded):
+                raise PluginError(
+                    f"{self.kind} '{entry.name}' ({origin}): the entry point {entry.value} neither "
+                    "registers that name nor is a class or function."
+                )
+            self.register(entry.name)(loaded)
+        return self._components[entry.name]
+
+    def _broken(self, name: str, origin: str, error: Exception) -> PluginError:
+        return PluginError(
+            f"{self.kind} '{name}' from {origin} fails at import: "
+            f"{type(error).__name__}: {error}. The other components still work; mend or uninstall it."
+        )
+
+
+def _same_code(old: Callable[..., Any], new: Callable[..., Any]) -> bool:
+    """A module imported anew (reload, `--plugin` twice) registers the same code again."""
+
+    def place(factory: Callable[..., Any]) -> tuple[str, str]:
+        try:
+            source = inspect.getfile(factory)
+        except (TypeError, OSError):
+            source = factory.__module__
+        return source, factory.__qualname__
+
+    return old is new or ("<locals>" not in old.__qualname__ and place(old) == place(new))
+
+
+def _origin(factory: Callable[..., Any]) -> str:
+    module = factory.__module__
+    if module.partition(".")[0] == "dlp_plugins":
+        return BUILT_IN
+    for kind in KINDS:
+        for entries in kind._entry_points().values():
+            for entry in entries:
+                if entry.module == module:
+                    return _distribution(entry)
+    source = getattr(sys.modules.get(module), "__file__", None)
+    return source or module
+
+
+def _distribution(entry: EntryPoint) -> str:
+    return entry.dist.name if entry.dist else entry.value
+
+
+def _some_members(offered: list[str] | None) -> str:
+    if not offered:
+        return ""
+    return f" For example: {', '.join(offered[:5])} ({len(offered)} in all)."
+
+
+def load_plugin_file(path: Path) -> None:
+    """Import a user's file so that its decorators register their components.
+
+    Raises:
+        PluginError: the file does not exist or fails at import; the message names file and cause.
+    """
+    if not path.is_file():
+        raise PluginError(f"--plugin {path}: there is no such file.")
+    name = f"dlp_user_plugin_{path.stem}_{abs(hash(path.resolve())):x}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise PluginError(f"--plugin {path}: not a Python file (its name must end in .py).")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except RegistryError:
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"--plugin {path} fails at import: {type(error).__name__}: {error}"
+        ) from error
+
+
+datasets = Registry("datasets", "dlp_plugins.datasets.contract:Dataset")
+backbones = Registry(
+    "backbones", "torch.nn:Module", context=("in_channels", "image_size")
+)
+graphs = Registry("graphs", "dlp_plugins.graphs.contract:GraphBuilder")
+affinities = Registry("affinities", "dlp_plugins.affinities.contract:Affinity")
+solvers = Registry("solvers", "dlp_plugins.solvers.contract:Solver")
+weighters = Registry("weighters", "dlp_plugins.weighters.contract:Weighter")
+balancers = Registry("balancers", "dlp_plugins.balancers.contract:Balancer")
+consistency = Registry(
+    "consistency", "dlp_plugins.consistency.contract:Consistency", context=("num_classes",)
+)
+
+KINDS: tuple[Registry, ...] = (
+    datasets, backbones, graphs, affinities, solvers, weighters, balancers, consistency,
+)  # fmt: skip
+
+
+def registry(kind: str) -> Registry:
+    """The registry of that kind, singular or plural.
+
+    Raises:
+        RegistryError: no such kind.
+    """
+    for candidate in KINDS:
+        if kind in (candidate.kind, _singular(candidate.kind)):
+            return candidate
+    names = [k.kind for k in KINDS]
+    raise RegistryError(
+        f"There is no kind '{kind}'.{did_you_mean(kind, names)} Kinds: {', '.join(names)}."
+    )
+
+
+def _singular(kind: str) -> str:
+    return {"affinities": "affinity"}.get(kind, kind.removesuffix("s"))

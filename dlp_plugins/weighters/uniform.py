@@ -1,0 +1,20 @@
+"""No weights: every pseudo-label counts alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dlp_plugins.registry import weighters
+from dlp_plugins.weighters.contract import Weighter
+
+
+@weighters.register("uniform")
+@dataclass(frozen=True)
+class Uniform(Weighter):
+    """w_i = 1 wherever a label reaches: the rows 'without weights' of the paper's ablation."""
+
+    def certainty(self, probabilities: Tensor) -> Tensor:
+        return torch.ones_like(probabilities[:, 0])
