@@ -137,11 +137,7 @@ class Propagator:
         check_labels(labels, num_classes, graph.num_nodes)
         y = label_matrix(labels, num_classes)
         solution = self.solver.solve(self.solver.prepare(graph), y, initial)
-        probabilities = solution.scores.clamp(min=0)
-        total = probabilities.sum(dim=1, keepdim=True)
-        probabilities = torch.where(total > TINY, probabilities / total, 0.0)
-        pseudo = self.weigh(probabilities, labels, solution, graph)
-        return pseudo
+        return self.weigh(to_probabilities(solution.scores), labels, solution, graph)
 
     def weigh(
         self,
@@ -155,16 +151,7 @@ class Propagator:
         With a network's own predictions this is the paper's 'Network prediction' baseline.
         """
         num_classes = probabilities.shape[1]
-        labeled = labels != UNLABELED
-        reached = probabilities.sum(dim=1) > 0
-        certainty = torch.zeros(len(labels), device=probabilities.device)
-        certainty[reached] = self.weighter.certainty(probabilities[reached])
-        largest = certainty[~labeled].max() if (~labeled).any() else certainty.new_zeros(())
-        if largest > 0:
-            certainty /= largest
-        certainty[labeled] = 1.0
-        assigned = torch.where(reached, probabilities.argmax(dim=1), UNLABELED)
-        assigned = torch.where(labeled, labels, assigned)
+        assigned, certainty = settle(*self.judge(probabilities), labels)
         counts = torch.bincount(assigned[assigned >= 0], minlength=num_classes)
         health = Health(
             residual=None if solution is None else float(solution.residual.max()),
@@ -182,6 +169,13 @@ class Propagator:
             health=health,
             scores=None if solution is None else solution.scores,
         )
+
+    def judge(self, probabilities: Tensor) -> tuple[Tensor, Tensor]:
+        """Best class [n] (-1 for a row of zeros) and certainty [n] of rows [n, c], each by itself."""
+        reached = probabilities.sum(dim=1) > 0
+        certainty = torch.zeros(len(reached), device=probabilities.device)
+        certainty[reached] = self.weighter.certainty(probabilities[reached])
+        return torch.where(reached, probabilities.argmax(dim=1), UNLABELED), certainty
 
 
 def propagate(
@@ -234,6 +228,23 @@ def label_matrix(labels: Tensor, num_classes: int) -> Tensor:
     counts = torch.bincount(labels[points], minlength=num_classes)
     y[points, labels[points]] = 1.0 / counts[labels[points]]
     return y
+
+
+def to_probabilities(scores: Tensor) -> Tensor:
+    """Clamp scores [n, c] at 0 and divide rows by their sums; a row without evidence becomes 0."""
+    probabilities = scores.clamp(min=0)
+    total = probabilities.sum(dim=1, keepdim=True)
+    return torch.where(total > TINY, probabilities / total, 0.0)
+
+
+def settle(assigned: Tensor, certainty: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Labels and certainties [n] of all points: a labelled point keeps its own label, certainty 1;
+    the others' certainties are divided by the largest of them.
+    """
+    labeled = labels != UNLABELED
+    largest = certainty[~labeled].max() if (~labeled).any() else certainty.new_zeros(())
+    scaled = certainty / largest if largest > 0 else certainty
+    return torch.where(labeled, labels, assigned), torch.where(labeled, 1.0, scaled)
 
 
 def check_descriptors(descriptors: Tensor) -> None:

@@ -406,9 +406,7 @@ def load_plugin_file(path: Path) -> None:
 
 
 datasets = Registry("datasets", "dlp_plugins.datasets.contract:Dataset")
-backbones = Registry(
-    "backbones", "torch.nn:Module", context=("in_channels", "image_size")
-)
+backbones = Registry("backbones", "torch.nn:Module", context=("in_channels", "image_size"))
 graphs = Registry("graphs", "dlp_plugins.graphs.contract:GraphBuilder")
 affinities = Registry("affinities", "dlp_plugins.affinities.contract:Affinity")
 solvers = Registry("solvers", "dlp_plugins.solvers.contract:Solver")

@@ -1,0 +1,429 @@
+"""A recipe: which components, with which parameters, trained how. TOML in, checked recipe out.
+
+Layers, each over the one before: what a file `extends`, the file, `--set` on the command line. A recipe is
+data: it names registered components, never code to run. Every problem is reported at once, each with
+the file it stands in, the key, what was found and what is allowed.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from dlp_plugins import registry
+from dlp_plugins.augment import AugmentationSettings
+from dlp_plugins.errors import DlpError, UsageError, did_you_mean, nearest
+
+SUFFIX = ".toml"
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class RecipeError(UsageError):
+    """One or more problems in a recipe; the message lists them all."""
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Part(_Table):
+    """A component by name. Every other key of its table is a parameter of the component."""
+
+    name: str
+    params: dict[str, Any] = Field(default_factory=dict, exclude=True)
+
+
+class DatasetPart(Part):
+    num_labeled: Positive | None = Field(
+        None, description="labelled examples, balanced over classes; by default all known labels"
+    )
+    labeled_indices: str | None = Field(
+        None, description="file of indices into the training split (JSON, .npy, .txt)"
+    )
+    num_validation: Count = Field(0, description="training images held out to choose the best epoch")
+    num_train: Positive | None = Field(None, description="use only so many training images")
+    num_test: Positive | None = Field(None, description="use only so many test images")
+    split_seed: int | None = Field(None, description="seed of these choices; by default the run's")
+
+
+class BackbonePart(Part):
+    normalize_descriptor: bool = Field(True, description="L2-normalise before the linear layer")
+
+
+class GraphPart(Part):
+    mutual: bool = Field(False, description="an edge needs both ends to choose each other")
+
+
+class PseudoLabels(_Table):
+    source: Literal["graph", "network"] = Field(
+        "graph", description="graph: label propagation; network: its own predictions"
+    )
+    refresh_epochs: Positive = Field(1, description="epochs between refreshes")
+    warm_start: bool = Field(False, description="start the solver from the last refresh's scores")
+
+
+class Training(_Table):
+    stage_one_epochs: Count = Field(180, description="labelled examples only")
+    stage_two_epochs: Count = Field(180, description="with pseudo-labels")
+    stage_one_steps: Positive | None = Field(
+        None, description="steps of an epoch in stage one; by default one pass over its images"
+    )
+    batch_size: Positive = 100
+    labeled_per_batch: Positive = Field(50, description="labelled examples in each batch")
+    learning_rate: float = Field(0.05, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(2e-4, ge=0)
+    cosine_epochs: Positive = Field(210, description="epoch at which the cosine would reach 0")
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    channels_last: bool = False
+    compile: bool = Field(False, description="torch.compile the network")
+    evaluate_every: Positive = Field(1, description="epochs between measurements")
+    checkpoint_seconds: float = Field(60.0, ge=0, description="time between checkpoints")
+
+    @model_validator(mode="after")
+    def _shares(self) -> Self:
+        if self.stage_two_epochs and self.labeled_per_batch >= self.batch_size:
+            raise ValueError(
+                f"labeled_per_batch ({self.labeled_per_batch}) must be less than batch_size "
+                f"({self.batch_size}): stage two needs room for unlabelled examples"
+            )
+        return self
+
+
+class Recipe(_Table):
+    """A checked recipe. Defaults are the paper's, on the embedded data set."""
+
+    description: str = ""
+    seed: int = Field(0, ge=0, lt=2**31)
+    dataset: DatasetPart = DatasetPart(name="digits")
+    backbone: BackbonePart = BackbonePart(name="small_cnn")
+    augmentation: AugmentationSettings = AugmentationSettings()
+    pseudo_labels: PseudoLabels = PseudoLabels()
+    graph: GraphPart = GraphPart(name="exact")
+    affinity: Part = Part(name="inner_product")
+    solver: Part = Part(name="cg")
+    weighter: Part = Part(name="entropy")
+    balancer: Part = Part(name="inverse_frequency")
+    consistency: Part = Part(name="none")
+    training: Training = Training()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Every setting, defaults filled in, as a recipe file would hold it."""
+        data = self.model_dump(exclude_none=True)
+        for key in PARTS:
+            data[key].update(_plain(getattr(self, key).params))
+        return data
+
+    def to_toml(self) -> str:
+        """The resolved recipe as TOML."""
+        return tomli_w.dumps(self.as_dict())
+
+
+PARTS: dict[str, type[Part]] = {
+    key: field.annotation  # type: ignore[misc]
+    for key, field in Recipe.model_fields.items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, Part)
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with a recipe."""
+
+    source: str
+    key: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.source}: {self.key}: {self.message}"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Settings of one file or of the command line, before merging."""
+
+    source: str
+    data: dict[str, Any]
+
+
+def load_recipe(recipe: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+    """Read, merge and check a recipe.
+
+    Args:
+        recipe: path, or the name of a recipe that comes with the project.
+        overrides: `key=value` as on the command line, `solver.alpha=0.9`; the value is TOML, or else
+            text. A component's name alone selects it: `solver=power`.
+
+    Raises:
+        RecipeError: with every problem found.
+        UsageError: no such recipe.
+        PluginError, MissingDependency: a named plug-in cannot be loaded.
+    """
+    return check_layers([*read_layers(find_recipe(recipe)), override_layer(overrides)])
+
+
+def check_layers(layers: Sequence[Layer]) -> Recipe:
+    """Merge layers, later ones over earlier, and check the result."""
+    problems: list[Problem] = []
+    merged, sources = _merge(layers, problems)
+    data: dict[str, Any] = {}
+    for key, value in merged.items():
+        if key in PARTS and isinstance(value, dict):
+            data[key] = _check_part(key, value, sources, problems)
+        else:
+            data[key] = value
+    try:
+        recipe = Recipe.model_validate(data)
+    except ValidationError as error:
+        problems += _explain(error, Recipe, (), sources)
+    if problems:
+        raise RecipeError(_report(problems))
+    return _fill_defaults(recipe)
+
+
+def read_layers(path: Path) -> list[Layer]:
+    """The file and everything it extends, the most basic first."""
+    chain: list[Layer] = []
+    seen: list[Path] = []
+    while True:
+        if path.resolve() in seen:
+            names = " -> ".join(p.name for p in [*seen, path])
+            raise RecipeError(f"{path}: extends: a circle: {names}")
+        seen.append(path.resolve())
+        data = _read_toml(path)
+        if not data:
+            raise RecipeError(
+                f"{path}: the recipe is empty. Start from one that comes with the project: "
+                f"`extends = \"digits.toml\"`. There are: {', '.join(recipe_names())}."
+            )
+        base = data.pop("extends", None)
+        chain.insert(0, Layer(str(path), data))
+        if base is None:
+            return chain
+        if not isinstance(base, str):
+            raise RecipeError(f"{path}: extends: found {base!r}; allowed: the path of a recipe")
+        path = _base_of(path, base)
+
+
+def _base_of(path: Path, base: str) -> Path:
+    beside = path.parent / base
+    if beside.is_file():
+        return beside
+    try:
+        return find_recipe(base)
+    except UsageError:
+        raise RecipeError(f"{path}: extends: found {base!r}; there is no {beside}") from None
+
+
+def override_layer(overrides: Iterable[str]) -> Layer:
+    """`key=value` settings of the command line as a layer."""
+    data: dict[str, Any] = {}
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        keys = key.strip().split(".")
+        if not equals or not all(keys):
+            raise RecipeError(
+                f"--set {text}: write key=value, for example --set solver.alpha=0.9"
+            )
+        table = data
+        for k in keys[:-1]:
+            table = table.setdefault(k, {})
+            if not isinstance(table, dict):
+                raise RecipeError(f"--set {text}: '{k}' was given a plain value before")
+        old = table.get(keys[-1])
+        new = _parse_value(value.strip())
+        if isinstance(old, dict) and not isinstance(new, dict):
+            old["name"] = new  # --set solver.alpha=0.9 --set solver=power
+        else:
+            table[keys[-1]] = new
+    return Layer("--set", data)
+
+
+def find_recipe(recipe: str | Path) -> Path:
+    """The file of a recipe given by path or by name.
+
+    Raises:
+        UsageError: there is neither; the message names the nearest recipe.
+    """
+    path = Path(recipe)
+    if path.is_file():
+        return path
+    name = str(recipe).removesuffix(SUFFIX)
+    for folder in _recipe_folders():
+        if (found := folder / f"{name}{SUFFIX}").is_file():
+            return found
+    names = recipe_names()
+    raise UsageError(
+        f"There is no recipe '{recipe}': no such file, and none of that name comes with the project."
+        f"{did_you_mean(Path(name).name, names)} Recipes: {', '.join(names)}."
+    )
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that come with the project, without those meant only as a base."""
+    files = (f for folder in _recipe_folders() for f in folder.glob(f"*{SUFFIX}"))
+    return sorted({f.stem for f in files if not f.stem.startswith("_")})
+
+
+def _recipe_folders() -> list[Path]:
+    package = Path(__file__).parent
+    # the checkout's folder, or the copy that an installed wheel carries
+    return [f for f in (package.parent / "recipes", package / "_recipes") if f.is_dir()]
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: not valid TOML: {error}") from None
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _parse_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+Sources = dict[tuple[str, ...], str]
+
+
+def _merge(layers: Sequence[Layer], problems: list[Problem]) -> tuple[dict[str, Any], Sources]:
+    merged: dict[str, Any] = {}
+    sources: Sources = {}
+    for layer in layers:
+        for key, value in layer.data.items():
+            if key in PARTS and isinstance(value, str):
+                value = {"name": value}
+            sources[(key,)] = layer.source
+            if not isinstance(value, dict):
+                merged[key] = value
+                continue
+            table = merged.setdefault(key, {})
+            if not isinstance(table, dict):
+                problems.append(Problem(layer.source, key, "a table over a plain value"))
+                continue
+            if key in PARTS and value.get("name", table.get("name")) != table.get("name"):
+                _forget_other_component(key, table, value["name"])
+            for k, v in value.items():
+                table[k] = v
+                sources[key, k] = layer.source
+    return merged, sources
+
+
+def _forget_other_component(key: str, table: dict[str, Any], name: Any) -> None:
+    """Another component is chosen: parameters meant for the former one do not concern it."""
+    try:
+        known = {p.name for p in registry.registry(key).get(name).parameters}
+    except (DlpError, AttributeError):
+        known = set()  # the bad name is reported where the part is checked
+    for k in set(table) - known - set(PARTS[key].model_fields):
+        del table[k]
+
+
+def _check_part(
+    key: str, table: dict[str, Any], sources: Sources, problems: list[Problem]
+) -> dict[str, Any]:
+    """Move the component's own parameters to `params`, checked against its signature."""
+    kind = registry.registry(key)
+    common = {k: v for k, v in table.items() if k in PARTS[key].model_fields and k != "params"}
+    own = {k: v for k, v in table.items() if k not in common}
+    name = table.setdefault("name", Recipe.model_fields[key].default.name)
+    common["name"] = name
+    if not isinstance(name, str):
+        return common  # the recipe's own model says so
+    try:
+        component = kind.get(name)
+    except DlpError as error:
+        problems.append(Problem(sources.get((key, "name"), "recipe"), f"{key}.name", str(error)))
+        return common
+    try:
+        checked = component.model.model_validate_json(json.dumps(own, default=str))
+    except ValidationError as error:
+        allowed = [p.name for p in component.parameters] + list(PARTS[key].model_fields)
+        problems += _explain(error, component.model, (key,), sources, allowed)
+    else:
+        common["params"] = {k: getattr(checked, k) for k in type(checked).model_fields}
+    return common
+
+
+def _fill_defaults(recipe: Recipe) -> Recipe:
+    """Write the defaults of components that the recipe does not mention into it."""
+    filled = {}
+    for key in PARTS:
+        part: Part = getattr(recipe, key)
+        component = registry.registry(key).get(part.name)
+        params = {p.name: p.default for p in component.parameters if not p.required}
+        filled[key] = part.model_copy(update={"params": {**params, **part.params}})
+    return recipe.model_copy(update=filled)
+
+
+def _explain(
+    error: ValidationError,
+    model: type[BaseModel],
+    prefix: tuple[str, ...],
+    sources: Sources,
+    allowed: list[str] | None = None,
+) -> Iterable[Problem]:
+    for item in error.errors():
+        loc = (*prefix, *(str(part) for part in item["loc"]))
+        source = next(
+            (sources[loc[:i]] for i in range(len(loc), 0, -1) if loc[:i] in sources), "recipe"
+        )
+        key = ".".join(loc) or "recipe"
+        if item["type"] == "extra_forbidden":
+            keys = allowed or _keys_at(model, loc[len(prefix) : -1])
+            keys = sorted(set(keys) - {"params"})
+            message = (
+                f"unknown key (found {_short(item['input'])}).{did_you_mean(loc[-1], keys)} "
+                f"Allowed: {', '.join(keys) or 'no keys'}."
+            )
+        elif item["type"] == "missing":
+            message = "is required"
+        else:
+            message = f"found {_short(item['input'])}; allowed: {_allowed(item)}"
+        yield Problem(source, key, message)
+
+
+def _keys_at(model: type[BaseModel], path: tuple[str, ...]) -> list[str]:
+    for part in path:
+        model = model.model_fields[part].annotation  # type: ignore[assignment]
+    return list(model.model_fields)
+
+
+def _allowed(item: Any) -> str:
+    if item["type"] == "value_error":
+        return str(item["ctx"]["error"])
+    text = item["msg"].removeprefix("Input should be ")
+    expected = item.get("ctx", {}).get("expected")
+    if item["type"] == "literal_error" and isinstance(item["input"], str):
+        match = nearest(item["input"], [e.strip(" '") for e in expected.replace(" or ", ",").split(",")])
+        return text + (f" (did you mean '{match}'?)" if match else "")
+    return text
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _report(problems: list[Problem]) -> str:
+    if len(problems) == 1:
+        return str(problems[0])
+    return f"{len(problems)} problems:\n" + "\n".join(f"  {p}" for p in problems)
+
+
+def _plain(params: dict[str, Any]) -> dict[str, Any]:
+    """Parameters as TOML can hold them: no None, paths as text, tuples as lists."""
+    plain = json.loads(json.dumps(params, default=str))
+    return {k: v for k, v in plain.items() if v is not None}

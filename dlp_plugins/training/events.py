@@ -1,0 +1,111 @@
+"""What a run tells those who watch it: the display, the metrics file, a test.
+
+The trainer emits events and knows nobody who listens. A listener is any callable of one event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dlp_plugins.propagate import Health
+
+
+@dataclass(frozen=True)
+class RunStarted:
+    """folder: where the run writes. device: in words. resumed: continues from a checkpoint."""
+
+    folder: Path
+    description: str
+    device: str
+    num_train: int
+    num_labeled: int
+    num_test: int
+    num_classes: int
+    stages: tuple[tuple[str, int], ...]  # (name, epochs) of each stage that will run
+    resumed: bool
+
+
+@dataclass(frozen=True)
+class StageStarted:
+    """first_epoch: epochs of this stage that were done before (resumed), from 0."""
+
+    stage: str  # "supervised" or "propagation"
+    epochs: int
+    first_epoch: int
+
+
+@dataclass(frozen=True)
+class EpochStarted:
+    """Epochs and steps count from 0; first_step is above 0 after a resume within the epoch."""
+
+    stage: str
+    epoch: int
+    steps: int
+    first_step: int
+
+
+@dataclass(frozen=True)
+class PhaseStarted:
+    """Work between epochs that takes a while: 'describe', 'propagate', 'evaluate'."""
+
+    phase: str
+
+
+@dataclass(frozen=True)
+class PseudoLabelsRefreshed:
+    """certainty: mean over the unlabelled. accuracy: fraction right, where true labels are known."""
+
+    epoch: int
+    health: Health
+    certainty: float
+    accuracy: float | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class StepDone:
+    """losses: each term's running mean over the epoch so far."""
+
+    step: int
+    losses: dict[str, float]
+    learning_rate: float
+    images_per_second: float
+
+
+@dataclass(frozen=True)
+class EpochDone:
+    """metrics: the line that goes to metrics.jsonl."""
+
+    stage: str
+    epoch: int
+    metrics: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class CheckpointSaved:
+    path: Path
+
+
+@dataclass(frozen=True)
+class RunDone:
+    """summary: what goes to summary.json."""
+
+    folder: Path
+    summary: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RunInterrupted:
+    """Ctrl-C: everything is saved; `dlp run` with --resume goes on from here."""
+
+    folder: Path
+
+
+Event = (
+    RunStarted | StageStarted | EpochStarted | PhaseStarted | PseudoLabelsRefreshed
+    | StepDone | EpochDone | CheckpointSaved | RunDone | RunInterrupted
+)  # fmt: skip
+Listener = Callable[[Event], None]
