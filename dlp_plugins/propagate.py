@@ -1,6 +1,6 @@
 """Descriptors and a few labels in, pseudo-labels out: graph, solver, weighter, balancer.
 
-Knows nothing of networks, data sets or training. Shapes: n points, d numbers a descriptor, c classes.
+Knows nothing of networks, data sets or training. Shapes: n points, d numbers each, c classes.
 
 >>> import torch
 >>> from dlp_plugins.propagate import propagate
@@ -171,7 +171,7 @@ class Propagator:
         )
 
     def judge(self, probabilities: Tensor) -> tuple[Tensor, Tensor]:
-        """Best class [n] (-1 for a row of zeros) and certainty [n] of rows [n, c], each by itself."""
+        """Best class [n] (-1 for a row of zeros) and certainty [n] of rows [n, c], row by row."""
         reached = probabilities.sum(dim=1) > 0
         certainty = torch.zeros(len(reached), device=probabilities.device)
         certainty[reached] = self.weighter.certainty(probabilities[reached])
@@ -208,9 +208,9 @@ def propagate(
     pseudo = propagator(descriptors, labels, num_classes)
     if not pseudo.health.converged and on_unconverged != "ignore":
         message = (
-            f"the solver stopped after {pseudo.health.iterations} iterations at a relative residual "
-            f"of {pseudo.health.residual:.1e}; raise max_iterations, or accept it: pseudo-labels are "
-            "usually stable long before"
+            f"the solver stopped after {pseudo.health.iterations} iterations at a relative "
+            f"residual of {pseudo.health.residual:.1e}; raise max_iterations, or accept it: "
+            "pseudo-labels are usually stable long before"
         )
         if on_unconverged == "raise":
             raise ConvergenceError(message)
