@@ -7,19 +7,21 @@ images' device, so that whoever seeds that generator decides the views.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from dlp_plugins.errors import DataError
-from dlp_plugins.strong_augment import cutout, rand_augment
-
-Padding = Literal["reflect", "zero"]
+from dlp_plugins.image_ops import (
+    OPERATIONS,
+    Padding,
+    cutout,
+    rand_augment,
+    rotate,
+    shift_and_flip,
+)
 
 
 class AugmentationSettings(BaseModel):
@@ -34,7 +36,10 @@ class AugmentationSettings(BaseModel):
         "reflect", description="what a shift or turn brings in: the image reflected, or black"
     )
     strong_operations: int = Field(
-        2, ge=0, le=12, description="strong view: how many of RandAugment's operations an image gets"
+        2,
+        ge=0,
+        le=len(OPERATIONS),
+        description="strong view: how many of RandAugment's operations an image gets",
     )
     strong_magnitude: float = Field(
         1.0, ge=0, le=1, description="strong view: share of each operation's full range"
@@ -56,18 +61,19 @@ class Augmenter:
         self, settings: AugmentationSettings, mean: Sequence[float], std: Sequence[float]
     ) -> None:
         self.settings = settings
-        self.mean = torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1)
-        self.std = torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1)
-        self._statistics: dict[torch.device, tuple[Tensor, Tensor]] = {}
+        self.channels = len(mean)
+        scale = torch.tensor([1 / (255 * s) for s in std]).view(1, -1, 1, 1)
+        shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)]).view(1, -1, 1, 1)
+        self._affine = {scale.device: (scale, shift)}
 
     def plain(self, images: Tensor) -> Tensor:
         """Normalised, otherwise unchanged.
 
         Raises:
-            DataError: not uint8 [b, channels, height, width], or the channels are not those of mean.
+            DataError: not uint8 [b, channels, height, width], or other channels than the mean's.
         """
         self._check(images)
-        return self._normalize(images.float().div_(255), images)
+        return self._normalize(images, images)
 
     def weak(self, images: Tensor) -> Tensor:
         """Randomly turned, shifted and flipped, in this order; each view drawn anew.
@@ -76,111 +82,57 @@ class Augmenter:
             DataError: as `plain`; or the shift is not less than the image's side.
         """
         self._check(images)
-        return self._normalize(self._weak(images), images)
+        return self._normalize(self._move(images), images)
 
     def strong(self, images: Tensor) -> Tensor:
-        """The weak view, then RandAugment and Cutout, as in FixMatch (Sohn et al., 2020, app. D).
+        """The weak view, then RandAugment and Cutout, as in FixMatch (Sohn et al., NeurIPS 2020).
 
         Raises:
             DataError: as `weak`.
         """
         self._check(images)
         s = self.settings
-        pixels = rand_augment(self._weak(images), s.strong_operations, s.strong_magnitude)
+        moved = self._move(images).float()
+        pixels = rand_augment(moved, s.strong_operations, s.strong_magnitude, s.padding)
         return cutout(self._normalize(pixels, images), s.cutout)
 
-    def _weak(self, images: Tensor) -> Tensor:
-        """Float pixels in 0..1."""
-        s, b = self.settings, len(images)
+    def _move(self, images: Tensor) -> Tensor:
+        """Pixels 0..255, uint8 unless the images were turned."""
+        s, column = self.settings, (len(images), 1)
         if s.rotate:
-            angle = torch.empty(b, device=images.device).uniform_(-s.rotate, s.rotate)
+            angle = torch.empty(len(images), device=images.device).uniform_(-s.rotate, s.rotate)
             images = rotate(images.float(), angle, s.padding)
         if s.translate or s.flip:
-            shape, device = (b, 1), images.device
-            dy = torch.randint(-s.translate, s.translate + 1, shape, device=device)
-            dx = torch.randint(-s.translate, s.translate + 1, shape, device=device)
-            mirrored = torch.rand(shape, device=device) < (0.5 if s.flip else 0.0)
+            dy, dx = (
+                torch.randint(-s.translate, s.translate + 1, column, device=images.device)
+                for _ in range(2)
+            )
+            mirrored = torch.rand(column, device=images.device) < (0.5 if s.flip else 0.0)
             images = shift_and_flip(images, dy, dx, mirrored, s.padding)
-        return images.float().div_(255)
+        return images
 
     def _normalize(self, pixels: Tensor, like: Tensor) -> Tensor:
-        if pixels.device not in self._statistics:
-            self._statistics[pixels.device] = (
-                self.mean.to(pixels.device),
-                self.std.to(pixels.device),
-            )
-        mean, std = self._statistics[pixels.device]
-        channels_last = like.is_contiguous(memory_format=torch.channels_last)
-        last = channels_last and not like.is_contiguous()
-        wanted = torch.channels_last if last else torch.contiguous_format
-        return pixels.sub_(mean).div_(std).contiguous(memory_format=wanted)
+        """Pixels 0..255 to (x/255 - mean) / std, in the memory format of `like`."""
+        device = pixels.device
+        if device not in self._affine:
+            scale, shift = self._affine[torch.device("cpu")]
+            self._affine[device] = (scale.to(device), shift.to(device))
+        scale, shift = self._affine[device]
+        # One channel or one pixel: both formats hold, and torch counts it as contiguous.
+        plain = like.is_contiguous() or not like.is_contiguous(memory_format=torch.channels_last)
+        wanted = torch.contiguous_format if plain else torch.channels_last
+        # In place: the caller's images are uint8, so these floats are ours.
+        return pixels.float().mul_(scale).add_(shift).contiguous(memory_format=wanted)
 
     def _check(self, images: Tensor) -> None:
-        channels = self.mean.shape[1]
-        if images.ndim != 4 or images.dtype != torch.uint8 or images.shape[1] != channels:
+        if images.ndim != 4 or images.dtype != torch.uint8 or images.shape[1] != self.channels:
             raise DataError(
-                f"Images must be uint8 [b, {channels}, height, width] (mean and std have {channels} "
-                f"channels); got {images.dtype} {list(images.shape)}."
+                f"Images must be uint8 [b, {self.channels}, height, width] (mean and std are of "
+                f"{self.channels} channels); got {images.dtype} {list(images.shape)}."
             )
-        if self.settings.translate >= min(images.shape[2:]):
+        height, width = images.shape[2:]
+        if self.settings.translate >= min(height, width):
             raise DataError(
-                f"augmentation.translate = {self.settings.translate} moves images of "
-                f"{images.shape[2]}x{images.shape[3]} out of sight; choose less than their side."
+                f"augmentation.translate = {self.settings.translate} is too much for images of "
+                f"{height}x{width}: choose less than their side."
             )
-
-
-def shift_and_flip(
-    images: Tensor, dy: Tensor, dx: Tensor, mirrored: Tensor, padding: Padding = "reflect"
-) -> Tensor:
-    """Shift each image by whole pixels, then mirror it where told.
-
-    images: [b, channels, height, width], any dtype. dy, dx: [b, 1] int, down and right, less than
-    the side. mirrored: [b, 1] bool. 'reflect' does not repeat the border's pixel.
-    """
-    b, channels, height, width = images.shape
-    y = torch.arange(height, device=images.device) - dy
-    x = torch.arange(width, device=images.device) - dx
-    x = torch.where(mirrored, x.flip(1), x)
-    source = _reflect(y, height)[:, :, None] * width + _reflect(x, width)[:, None, :]
-    # One gather of flat positions: four times as fast as indexing rows and columns.
-    positions = source.view(b, 1, -1).expand(-1, channels, -1)
-    moved = images.flatten(2).gather(2, positions).view(images.shape)
-    if padding == "zero":
-        inside = _inside(y, height)[:, None, :, None] & _inside(x, width)[:, None, None, :]
-        moved = moved * inside
-    return moved
-
-
-def rotate(pixels: Tensor, angle: Tensor, padding: Padding = "reflect") -> Tensor:
-    """Turn each image about its centre, interpolated bilinearly.
-
-    pixels: [b, channels, height, width] floats. angle: [b], degrees counter-clockwise.
-    """
-    radians = angle * (math.pi / 180)
-    cos, sin = radians.cos(), radians.sin()
-    # From a pixel of the turned image back to the original's; y points down.
-    rows = [torch.stack([cos, -sin], dim=1), torch.stack([sin, cos], dim=1)]
-    return warp(pixels, torch.stack(rows, dim=1), torch.zeros_like(angle)[:, None], padding)
-
-
-def warp(pixels: Tensor, matrix: Tensor, offset: Tensor, padding: Padding) -> Tensor:
-    """Each output pixel (x, y), from the centre, is read at matrix (x, y) + offset.
-
-    pixels: [b, channels, height, width] floats. matrix: [b, 2, 2]. offset: [b, 2] pixels, or [b, 1].
-    """
-    height, width = pixels.shape[2:]
-    # grid_sample measures in half sides, so a pixel is another length along x than along y
-    half = torch.tensor([width / 2, height / 2], device=pixels.device)
-    theta = torch.cat([matrix * half / half[:, None], (offset / half)[:, :, None]], dim=2)
-    grid = F.affine_grid(theta, list(pixels.shape), align_corners=False)
-    mode = "reflection" if padding == "reflect" else "zeros"
-    return F.grid_sample(pixels, grid, mode="bilinear", padding_mode=mode, align_corners=False)
-
-
-def _reflect(i: Tensor, side: int) -> Tensor:
-    i = i.abs()
-    return (side - 1) - ((side - 1) - i).abs()
-
-
-def _inside(i: Tensor, side: int) -> Tensor:
-    return (i >= 0) & (i < side)
