@@ -1,14 +1,13 @@
 """A recipe: which components, with which parameters, trained how. TOML in, checked recipe out.
 
-Layers, each over the one before: what a file `extends`, the file, `--set` on the command line. A recipe is
-data: it names registered components, never code to run. Every problem is reported at once, each with
-the file it stands in, the key, what was found and what is allowed.
+Layers, each over the one before: what a file `extends`, the file, `--set` on the command line. A
+recipe is data: it names registered components, never code to run. Every problem is reported at
+once, each with the file it stands in, the key, what was found and what is allowed.
 """
 
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,15 +18,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from dlp_plugins import registry
 from dlp_plugins.augment import AugmentationSettings
-from dlp_plugins.errors import DlpError, UsageError, did_you_mean, nearest
+from dlp_plugins.errors import DlpError, did_you_mean, nearest
+from dlp_plugins.recipe_files import Layer, RecipeError, find_recipe, override_layer, read_layers
 
-SUFFIX = ".toml"
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
-
-
-class RecipeError(UsageError):
-    """One or more problems in a recipe; the message lists them all."""
 
 
 class _Table(BaseModel):
@@ -48,7 +43,9 @@ class DatasetPart(Part):
     labeled_indices: str | None = Field(
         None, description="file of indices into the training split (JSON, .npy, .txt)"
     )
-    num_validation: Count = Field(0, description="training images held out to choose the best epoch")
+    num_validation: Count = Field(
+        0, description="training images held out to choose the best epoch"
+    )
     num_train: Positive | None = Field(None, description="use only so many training images")
     num_test: Positive | None = Field(None, description="use only so many test images")
     split_seed: int | None = Field(None, description="seed of these choices; by default the run's")
@@ -146,21 +143,13 @@ class Problem:
         return f"{self.source}: {self.key}: {self.message}"
 
 
-@dataclass(frozen=True)
-class Layer:
-    """Settings of one file or of the command line, before merging."""
-
-    source: str
-    data: dict[str, Any]
-
-
 def load_recipe(recipe: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     """Read, merge and check a recipe.
 
     Args:
         recipe: path, or the name of a recipe that comes with the project.
-        overrides: `key=value` as on the command line, `solver.alpha=0.9`; the value is TOML, or else
-            text. A component's name alone selects it: `solver=power`.
+        overrides: `key=value` as on the command line, `solver.alpha=0.9`; the value is TOML, or
+            else text. A component's name alone selects it: `solver=power`.
 
     Raises:
         RecipeError: with every problem found.
@@ -187,112 +176,6 @@ def check_layers(layers: Sequence[Layer]) -> Recipe:
     if problems:
         raise RecipeError(_report(problems))
     return _fill_defaults(recipe)
-
-
-def read_layers(path: Path) -> list[Layer]:
-    """The file and everything it extends, the most basic first."""
-    chain: list[Layer] = []
-    seen: list[Path] = []
-    while True:
-        if path.resolve() in seen:
-            names = " -> ".join(p.name for p in [*seen, path])
-            raise RecipeError(f"{path}: extends: a circle: {names}")
-        seen.append(path.resolve())
-        data = _read_toml(path)
-        if not data:
-            raise RecipeError(
-                f"{path}: the recipe is empty. Start from one that comes with the project: "
-                f"`extends = \"digits.toml\"`. There are: {', '.join(recipe_names())}."
-            )
-        base = data.pop("extends", None)
-        chain.insert(0, Layer(str(path), data))
-        if base is None:
-            return chain
-        if not isinstance(base, str):
-            raise RecipeError(f"{path}: extends: found {base!r}; allowed: the path of a recipe")
-        path = _base_of(path, base)
-
-
-def _base_of(path: Path, base: str) -> Path:
-    beside = path.parent / base
-    if beside.is_file():
-        return beside
-    try:
-        return find_recipe(base)
-    except UsageError:
-        raise RecipeError(f"{path}: extends: found {base!r}; there is no {beside}") from None
-
-
-def override_layer(overrides: Iterable[str]) -> Layer:
-    """`key=value` settings of the command line as a layer."""
-    data: dict[str, Any] = {}
-    for text in overrides:
-        key, equals, value = text.partition("=")
-        keys = key.strip().split(".")
-        if not equals or not all(keys):
-            raise RecipeError(
-                f"--set {text}: write key=value, for example --set solver.alpha=0.9"
-            )
-        table = data
-        for k in keys[:-1]:
-            table = table.setdefault(k, {})
-            if not isinstance(table, dict):
-                raise RecipeError(f"--set {text}: '{k}' was given a plain value before")
-        old = table.get(keys[-1])
-        new = _parse_value(value.strip())
-        if isinstance(old, dict) and not isinstance(new, dict):
-            old["name"] = new  # --set solver.alpha=0.9 --set solver=power
-        else:
-            table[keys[-1]] = new
-    return Layer("--set", data)
-
-
-def find_recipe(recipe: str | Path) -> Path:
-    """The file of a recipe given by path or by name.
-
-    Raises:
-        UsageError: there is neither; the message names the nearest recipe.
-    """
-    path = Path(recipe)
-    if path.is_file():
-        return path
-    name = str(recipe).removesuffix(SUFFIX)
-    for folder in _recipe_folders():
-        if (found := folder / f"{name}{SUFFIX}").is_file():
-            return found
-    names = recipe_names()
-    raise UsageError(
-        f"There is no recipe '{recipe}': no such file, and none of that name comes with the project."
-        f"{did_you_mean(Path(name).name, names)} Recipes: {', '.join(names)}."
-    )
-
-
-def recipe_names() -> list[str]:
-    """Names of the recipes that come with the project, without those meant only as a base."""
-    files = (f for folder in _recipe_folders() for f in folder.glob(f"*{SUFFIX}"))
-    return sorted({f.stem for f in files if not f.stem.startswith("_")})
-
-
-def _recipe_folders() -> list[Path]:
-    package = Path(__file__).parent
-    # the checkout's folder, or the copy that an installed wheel carries
-    return [f for f in (package.parent / "recipes", package / "_recipes") if f.is_dir()]
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: not valid TOML: {error}") from None
-    except OSError as error:
-        raise RecipeError(f"{path}: cannot be read: {error.strerror}") from None
-
-
-def _parse_value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
 
 
 Sources = dict[tuple[str, ...], str]
@@ -407,7 +290,9 @@ def _allowed(item: Any) -> str:
     text = item["msg"].removeprefix("Input should be ")
     expected = item.get("ctx", {}).get("expected")
     if item["type"] == "literal_error" and isinstance(item["input"], str):
-        match = nearest(item["input"], [e.strip(" '") for e in expected.replace(" or ", ",").split(",")])
+        match = nearest(
+            item["input"], [e.strip(" '") for e in expected.replace(" or ", ",").split(",")]
+        )
         return text + (f" (did you mean '{match}'?)" if match else "")
     return text
 

@@ -1,1 +1,1 @@
-"""The loop: stages, batches, losses, checkpoints, metrics. Knows components only by their contract."""
+"""The loop: stages, batches, losses, checkpoints, metrics. Knows components by contract alone."""

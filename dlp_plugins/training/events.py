@@ -56,7 +56,7 @@ class PhaseStarted:
 
 @dataclass(frozen=True)
 class PseudoLabelsRefreshed:
-    """certainty: mean over the unlabelled. accuracy: fraction right, where true labels are known."""
+    """certainty: mean over the unlabelled. accuracy: percent right, where truth is known."""
 
     epoch: int
     health: Health

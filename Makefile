@@ -1,0 +1,68 @@
+# make quickstart   a first run, on a machine with nothing but Python and make
+# make test         lint, types, tests
+# make test-usb     the extension of Microsoft's USB, in an environment of its own
+# make test-slow    studies of minutes each
+# make bench        speed against the usual procedure and scikit-learn
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+EXTRAS := huggingface,amg,nn-descent,parquet,report,test
+WHEELS := .venv/wheels
+
+.PHONY: quickstart test test-usb test-slow bench lint types clean
+.DELETE_ON_ERROR:
+
+quickstart: .venv/base
+	$(BIN)/dlp run recipes/digits.toml --out runs/quickstart --overwrite
+
+test: lint types
+	$(BIN)/python -m pytest -m "not slow and not usb" --durations=15
+
+lint: .venv/test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/test
+	$(BIN)/mypy
+
+test-slow: .venv/test
+	$(BIN)/python -m pytest -m slow
+
+bench: .venv/test
+	for script in benchmarks/*_speed.py; do $(BIN)/python $$script || exit 1; done
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "dlp-plugins needs Python 3.11 or newer; try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/base: .venv/bin/python pyproject.toml
+	@echo "Installing into .venv; the first time this downloads PyTorch, a few minutes."
+	$(PIP) --editable .
+	@touch $@
+
+.venv/test: .venv/base .venv/torch-sparse
+	$(PIP) --editable '.[$(EXTRAS)]'
+	@touch $@
+
+# Both are compiled against the torch that is installed: up to 25 minutes the first time, then pip's
+# cache serves them. A wheel cached for another torch does not load, and is then built anew.
+.venv/torch-sparse: .venv/base
+	@echo "Building torch-scatter and torch-sparse; the first time this takes 15 to 25 minutes."
+	$(PIP) 'setuptools<82' wheel
+	$(call build_sparse,)
+	$(BIN)/python -c 'import torch_sparse' 2>/dev/null || { $(call build_sparse,--no-cache-dir); }
+	$(BIN)/python -c 'import torch_sparse'
+	@touch $@
+
+define build_sparse
+	for p in torch-scatter torch-sparse; do \
+	    $(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+	        $(1) --wheel-dir $(WHEELS) $$p & pids="$$pids $$!"; \
+	done; for pid in $$pids; do wait $$pid || exit 1; done; \
+	$(PIP) --force-reinstall --no-deps $(WHEELS)/*.whl
+endef
+
+clean:
+	rm -rf .venv .venv-usb runs

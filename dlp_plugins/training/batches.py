@@ -1,0 +1,101 @@
+"""Which images each step of an epoch sees, and how they get onto the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from dlp_plugins.datasets.contract import Images, TensorImages
+
+# The share of free device memory that images may take; the rest is for training.
+DEVICE_SHARE = 0.5
+
+
+def labeled_only(
+    labeled: Tensor, batch_size: int, steps: int | None, generator: torch.Generator
+) -> list[Tensor]:
+    """Batches of labelled examples: one pass, or `steps` steps over repeated passes.
+
+    labeled: [l] int64 positions. A last, smaller batch is left out unless it is the only one.
+    """
+    size = min(batch_size, len(labeled))
+    steps = steps or len(labeled) // size
+    order = _repeat(labeled, steps * size, generator)
+    return list(order.reshape(steps, size))
+
+
+def two_streams(
+    labeled: Tensor,
+    unlabeled: Tensor,
+    batch_size: int,
+    labeled_per_batch: int,
+    steps: int | None,
+    generator: torch.Generator,
+) -> list[Tensor]:
+    """Batches of labelled examples (first) and unlabelled ones (after them).
+
+    An epoch is one pass over the unlabelled; the labelled are repeated to fill their share.
+    """
+    room = min(batch_size - labeled_per_batch, len(unlabeled))
+    steps = steps or len(unlabeled) // room
+    first = _repeat(labeled, steps * labeled_per_batch, generator).reshape(steps, -1)
+    second = _repeat(unlabeled, steps * room, generator).reshape(steps, room)
+    return list(torch.cat([first, second], dim=1))
+
+
+def _repeat(positions: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """`count` positions: whole passes, each in an order of its own."""
+    passes = -(-count // len(positions))
+    orders = [torch.randperm(len(positions), generator=generator) for _ in range(passes)]
+    return positions[torch.cat(orders)[:count]]
+
+
+class _Reader(Dataset):
+    def __init__(self, images: Images) -> None:
+        self.images = images
+
+    def __getitem__(self, position: int) -> Tensor:
+        return self.images.read(position)  # type: ignore[union-attr]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+class ImageStore:
+    """Images by position, as uint8 batches on the device.
+
+    Images that fit stay on the device; larger ones are read by the workers of a DataLoader.
+    """
+
+    def __init__(self, images: Images, device: torch.device, workers: int) -> None:
+        self.device = device
+        self.workers = workers
+        self.source = images
+        if isinstance(images, TensorImages):
+            fits = device.type != "cuda" or (
+                images.images.nbytes < DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]
+            )
+            self.resident = images.images.to(device) if fits else images.images.pin_memory()
+
+    def batches(self, plan: Sequence[Tensor]) -> Iterator[Tensor]:
+        """One [b, channels, height, width] uint8 batch on the device for each entry of the plan."""
+        if isinstance(self.source, TensorImages):
+            for positions in plan:
+                batch = self.resident[positions.to(self.resident.device)]
+                yield batch.to(self.device, non_blocking=True)
+            return
+        loader = DataLoader(
+            _Reader(self.source),
+            batch_sampler=[p.tolist() for p in plan],  # type: ignore[arg-type]
+            num_workers=self.workers,
+            pin_memory=self.device.type == "cuda",
+        )
+        for batch in loader:
+            yield batch.to(self.device, non_blocking=True)
+
+    def in_order(self, batch_size: int) -> Iterator[Tensor]:
+        """Every image once, in order."""
+        yield from self.batches(list(torch.arange(len(self.source)).split(batch_size)))

@@ -1,0 +1,102 @@
+"""From a recipe's data set to what a run trains on: splits chosen, images on the device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dlp_plugins import registry, splits
+from dlp_plugins.datasets.contract import UNKNOWN, Dataset
+from dlp_plugins.errors import DataError
+from dlp_plugins.recipe import Recipe
+from dlp_plugins.training.batches import ImageStore
+
+WORKERS = 2
+
+
+@dataclass(frozen=True)
+class RunData:
+    """Positions count within `train`, which is the training split less validation images.
+
+    truth: [n] int64 on the device, true labels, -1 where unknown; only for measuring.
+    labeled, unlabeled: [l], [u] int64 positions on the CPU.
+    record: what labeled_indices.json holds; indices into the data set's own training split.
+    """
+
+    dataset: Dataset
+    train: ImageStore
+    validation: ImageStore | None
+    test: ImageStore
+    truth: Tensor
+    validation_labels: Tensor
+    test_labels: Tensor
+    labeled: Tensor
+    unlabeled: Tensor
+    record: dict[str, Any]
+
+    @property
+    def known_labels(self) -> Tensor:
+        """[n] int64 on the device: the labels that training may use, -1 elsewhere."""
+        known = torch.full_like(self.truth, UNKNOWN)
+        labeled = self.labeled.to(self.truth.device)
+        known[labeled] = self.truth[labeled]
+        return known
+
+
+def prepare_data(recipe: Recipe, device: torch.device) -> RunData:
+    """Load the data set and choose labelled and validation examples.
+
+    Raises:
+        DataError, LabelError: missing or unreadable data, labels out of range, none labelled, or
+            more asked for than there are.
+    """
+    part = recipe.dataset
+    dataset: Dataset = registry.datasets.build(part.name, **part.params)
+    seed = recipe.seed if part.split_seed is None else part.split_seed
+    labels, c = dataset.train.labels, dataset.num_classes
+    pool = torch.arange(len(labels))
+    if part.num_train is not None:
+        pool = splits.choose_subset(labels, part.num_train, c, seed)
+    if part.labeled_indices is not None:
+        labeled = splits.load_indices(Path(part.labeled_indices), labels)
+        pool = torch.cat([pool, labeled]).unique()
+    else:
+        among = torch.full_like(labels, UNKNOWN)
+        among[pool] = labels[pool]
+        labeled = splits.choose_labeled(among, part.num_labeled, c, seed)
+    held_out = splits.hold_out_validation(
+        labels, part.num_validation, c, seed, exclude=labeled, pool=pool
+    )
+    kept = pool[~torch.isin(pool, held_out)]
+    test = dataset.test
+    if part.num_test is not None:
+        test = splits.select(test, splits.choose_subset(test.labels, part.num_test, c, seed))
+    is_labeled = torch.isin(kept, labeled)
+    unlabeled = (~is_labeled).nonzero().squeeze(1)
+    if recipe.training.stage_two_epochs and len(unlabeled) == 0:
+        raise DataError(
+            f"All {len(kept)} training images are labelled, so there is nothing to propagate to. "
+            "Set dataset.num_labeled; or training.stage_two_epochs = 0 to train on labels alone."
+        )
+    train = splits.select(dataset.train, kept)
+    validation = splits.select(dataset.train, held_out)
+    return RunData(
+        dataset=dataset,
+        train=ImageStore(train, device, WORKERS),
+        validation=ImageStore(validation, device, WORKERS) if len(held_out) else None,
+        test=ImageStore(test, device, WORKERS),
+        truth=train.labels.to(device),
+        validation_labels=validation.labels.to(device),
+        test_labels=test.labels.to(device),
+        labeled=is_labeled.nonzero().squeeze(1),
+        unlabeled=unlabeled,
+        record={
+            "labeled_indices": labeled.tolist(),
+            "validation_indices": held_out.tolist(),
+            "num_train": len(kept),
+        },
+    )

@@ -1,0 +1,57 @@
+"""Measurements with a network in evaluation mode: error, descriptors, class probabilities."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from dlp_plugins.network import Output
+from dlp_plugins.training.batches import ImageStore
+
+BATCH = 512
+
+
+@contextlib.contextmanager
+def evaluation(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; the former mode comes back."""
+    was_training = network.training
+    network.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        network.train(was_training)
+
+
+def outputs(
+    network: nn.Module, images: ImageStore, view: Callable[[Tensor], Tensor]
+) -> Iterator[Output]:
+    """What the network says of every image, in order, batch by batch."""
+    with evaluation(network):
+        for batch in images.in_order(BATCH):
+            yield network(view(batch))
+
+
+def error(
+    network: nn.Module, images: ImageStore, labels: Tensor, view: Callable[[Tensor], Tensor]
+) -> float:
+    """Percent of images with a known label that are classified wrongly.
+
+    labels: [n] int64 on the device, -1 where unknown.
+    """
+    predicted = torch.cat([o.logits.argmax(dim=1) for o in outputs(network, images, view)])
+    known = labels >= 0
+    return 100.0 * float((predicted != labels)[known].double().mean())
+
+
+def describe(network: nn.Module, images: ImageStore, view: Callable[[Tensor], Tensor]) -> Tensor:
+    """Descriptors [n, d] float32 of every image."""
+    return torch.cat([o.descriptor.float() for o in outputs(network, images, view)])
+
+
+def predict(network: nn.Module, images: ImageStore, view: Callable[[Tensor], Tensor]) -> Tensor:
+    """Class probabilities [n, c] float32 of every image."""
+    return torch.cat([o.logits.float().softmax(dim=1) for o in outputs(network, images, view)])

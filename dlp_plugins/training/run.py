@@ -1,0 +1,155 @@
+"""One run from a recipe: folder, data, trainer, summary."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState
+
+from dlp_plugins.errors import UsageError
+from dlp_plugins.recipe import Recipe
+from dlp_plugins.training import checkpoint, events
+from dlp_plugins.training.data import RunData, prepare_data
+from dlp_plugins.training.environment import describe_environment, device_name, peak_memory_mb
+from dlp_plugins.training.folder import RunFolder, write_json, write_text
+from dlp_plugins.training.trainer import PROPAGATION, SUPERVISED, Trainer
+
+PRECISION = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
+
+
+def run(
+    recipe: Recipe,
+    folder: Path | str,
+    *,
+    device: str = "auto",
+    resume: bool = False,
+    overwrite: bool = False,
+    stage_one: Path | None = None,
+    listeners: Sequence[events.Listener] = (),
+) -> dict[str, Any]:
+    """Train by a recipe and return what goes to summary.json.
+
+    Args:
+        folder: where everything is written; must be new unless `resume` or `overwrite`.
+        device: 'auto' (a GPU where there is one), 'cpu' or 'cuda'.
+        resume: continue from the folder's checkpoint, to the same result as without the break.
+        stage_one: a finished stage one of the same settings to start stage two from, instead of
+            training it again (a run's `checkpoint/stage_one.safetensors`).
+        listeners: called with every event.
+
+    Raises:
+        RunFolderError: the folder exists, or holds another recipe.
+        DataError, LabelError: the data are missing or do not fit the request.
+        SaveError: something could not be written; what was saved before is intact.
+        KeyboardInterrupt: after saving.
+    """
+    target = RunFolder(Path(folder))
+    if resume:
+        target.check_same_recipe(recipe.as_dict())
+        if target.summary.is_file():
+            summary = json.loads(target.summary.read_text(encoding="utf-8"))
+            _tell(listeners, events.RunDone(target.path, summary))
+            return summary
+    accelerator = build_accelerator(device, recipe.training.precision)
+    data = prepare_data(
+        recipe, accelerator.device
+    )  # before the folder: a bad request leaves nothing
+    if not resume:
+        target.create(overwrite)
+        write_text(target.recipe, recipe.to_toml())
+        write_json(target.environment, describe_environment(accelerator.device))
+        write_json(target.labeled_indices, data.record)
+    trainer = Trainer(recipe, data, accelerator, target, listeners)
+    # A run killed before its first checkpoint starts from the beginning: nothing was saved to lose.
+    resumed = resume and target.training.is_file()
+    if resumed:
+        trainer.load(*checkpoint.load(target.training))
+    elif stage_one is not None:
+        trainer.load(*checkpoint.load(stage_one))
+        target.write_metrics(trainer.progress.history)
+    else:
+        trainer.begin()
+    _tell(listeners, _started(recipe, data, accelerator, trainer, resumed))
+    trainer.run()
+    checkpoint.save(target.checkpoint / "student.safetensors", trainer.network.state_dict())
+    if (teacher := trainer.consistency.teacher) is not None:
+        checkpoint.save(target.checkpoint / "teacher.safetensors", teacher.state_dict())
+    summary = summarize(trainer)
+    write_json(target.summary, summary)
+    _tell(listeners, events.RunDone(target.path, summary))
+    return summary
+
+
+def build_accelerator(device: str, precision: str) -> Accelerator:
+    """Device and precision, by Accelerate.
+
+    Raises:
+        UsageError: no such device here, or the precision does not fit it.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"--device {device}: allowed: auto, cpu, cuda.")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: torch sees no CUDA device here. `dlp doctor` says more.")
+    cpu = device == "cpu" or not torch.cuda.is_available()
+    if cpu and precision == "float16":
+        raise UsageError("training.precision: float16 needs a GPU; use bfloat16 or float32.")
+    # Accelerate keeps one state per process; a second run may want another device or precision.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    return Accelerator(cpu=cpu, mixed_precision=PRECISION[precision])
+
+
+def summarize(trainer: Trainer) -> dict[str, Any]:
+    """The run's result. Errors in percent, student and teacher, last and (by validation) best."""
+    p = trainer.progress
+    final = p.history[-1] if p.history else {}
+    supervised = [line for line in p.history if line["stage"] == SUPERVISED]
+    summary: dict[str, Any] = {}
+    for prefix in ("", "teacher_"):
+        if f"{prefix}test_error" in final:
+            summary[f"{prefix}test_error"] = final[f"{prefix}test_error"]
+        if supervised and f"{prefix}test_error" in supervised[-1]:
+            summary[f"supervised_{prefix}test_error"] = supervised[-1][f"{prefix}test_error"]
+        if prefix in p.best:
+            summary[f"best_{prefix}test_error"] = p.best[prefix]["test_error"]
+            summary[f"best_{prefix}validation_error"] = p.best[prefix]["validation_error"]
+    if "pseudo_label_accuracy" in final:
+        summary["pseudo_label_accuracy"] = final["pseudo_label_accuracy"]
+    summary.update(
+        seed=trainer.recipe.seed,
+        num_labeled=len(trainer.data.labeled),
+        epochs={
+            SUPERVISED: trainer.recipe.training.stage_one_epochs,
+            PROPAGATION: trainer.recipe.training.stage_two_epochs,
+        },
+        seconds=trainer._seconds(),
+        images_per_second=p.images / p.train_seconds if p.train_seconds else 0.0,
+        peak_memory_mb=peak_memory_mb(trainer.device),
+    )
+    return summary
+
+
+def _started(
+    recipe: Recipe, data: RunData, accelerator: Accelerator, trainer: Trainer, resumed: bool
+) -> events.RunStarted:
+    return events.RunStarted(
+        folder=trainer.folder.path,
+        description=recipe.description,
+        device=device_name(accelerator.device),
+        num_train=len(data.truth),
+        num_labeled=len(data.labeled),
+        num_test=len(data.test_labels),
+        num_classes=data.dataset.num_classes,
+        stages=tuple((name, epochs) for name, epochs in trainer.stages if epochs),
+        resumed=resumed,
+    )
+
+
+def _tell(listeners: Sequence[events.Listener], event: events.Event) -> None:
+    for listener in listeners:
+        listener(event)
