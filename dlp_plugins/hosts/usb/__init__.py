@@ -18,11 +18,13 @@ from dlp_plugins.hosts.usb.algorithm import (  # noqa: E402
 from dlp_plugins.hosts.usb.combined import with_label_propagation  # noqa: E402
 from dlp_plugins.hosts.usb.device import AnyDevice  # noqa: E402
 from dlp_plugins.hosts.usb.hook import LabelPropagationHook  # noqa: E402
+from dlp_plugins.hosts.usb.network import image_network  # noqa: E402
 
 __all__ = [
     "AnyDevice",
     "DeepLabelPropagation",
     "DeepLabelPropagationMeanTeacher",
     "LabelPropagationHook",
+    "image_network",
     "with_label_propagation",
 ]

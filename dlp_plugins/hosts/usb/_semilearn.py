@@ -1,4 +1,4 @@
-"""The one place that imports semilearn: says in a sentence what is missing when it does not load."""
+"""Imports semilearn, and says in a sentence what is missing when it does not load."""
 
 from __future__ import annotations
 

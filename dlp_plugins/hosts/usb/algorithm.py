@@ -27,10 +27,10 @@ HEAD_TIE = 0.01  # times the mean squared difference of the two heads' logits
 class DeepLabelPropagation(AnyDevice):
     """Label propagation for deep semi-supervised learning (Iscen et al., CVPR 2019).
 
-    Stage one, the first `dlp_warm_up` of the epochs: labelled images only. Stage two: before every
+    Stage one, the first `dlp_warm_up` of the epochs: labelled images only. Stage two: before each
     epoch labels spread over the descriptors of all training images; the loss is the batch's mean of
-    w_i z_(y_i) CE(f(x_i), y_i), labelled and pseudo-labelled alike. The learning rate's cosine starts
-    anew with stage two. `uratio: 1` gives the paper's equal shares of a batch.
+    w_i z_(y_i) CE(f(x_i), y_i), labelled and pseudo-labelled alike. The learning rate's cosine
+    starts anew with stage two. `uratio: 1` gives the paper's equal shares of a batch.
     """
 
     views_of = "pseudolabel"  # one weak view of an unlabelled image
@@ -146,10 +146,11 @@ class TeacherHook(EMAHook):
 class DeepLabelPropagationMeanTeacher(DeepLabelPropagation):
     """Mean Teacher (Tarvainen and Valpola, 2017) together with label propagation.
 
-    The teacher is USB's `ema_model`, the average of the student's weights; it never gets a gradient.
-    The student's second head follows the teacher's classes on another view of each unlabelled image,
-    from the first stage on: weight `dlp_consistency` (100), ramped up over `dlp_rampup_epochs` (5),
-    mean squared error between softmax outputs. The paper's decay is `ema_m: 0.97`.
+    The teacher is USB's `ema_model`, the average of the student's weights; it never gets a
+    gradient. The student's second head follows the teacher's classes on another view of each
+    unlabelled image, from the first stage on: weight `dlp_consistency` (100), ramped up over
+    `dlp_rampup_epochs` (5), mean squared error between softmax outputs. The paper's decay is
+    `ema_m: 0.97`. Departure: the labelled images, of which USB gives one view, take no part in it.
     """
 
     views_of = "meanteacher"  # two weak views of an unlabelled image

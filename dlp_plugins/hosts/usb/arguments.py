@@ -14,6 +14,7 @@ from dlp_plugins import registry
 from dlp_plugins.errors import UsageError
 from dlp_plugins.propagate import Propagator
 from dlp_plugins.recipe import Layer, check_layers
+from dlp_plugins.training import refresh
 
 PARTS = ("graph", "affinity", "solver", "weighter", "balancer")
 DEFAULTS = {
@@ -61,9 +62,7 @@ def build_propagator(args: Namespace) -> Propagator:
         registry.load_plugin_file(Path(plugin))
     named = {part: getattr(args, f"dlp_{part}", DEFAULTS[part]) for part in PARTS}
     recipe = check_layers([Layer("USB config (keys start with dlp_)", named)])
-    parts = {part: getattr(recipe, part) for part in PARTS}
-    built = {p: registry.registry(p).build(part.name, **part.params) for p, part in parts.items()}
-    return Propagator(**built, mutual=recipe.graph.mutual)
+    return refresh.build_propagator(recipe)
 
 
 def first_propagation_epoch(args: Namespace) -> int:

@@ -1,4 +1,4 @@
-"""USB's algorithms with label propagation in place of their own pseudo-labels: `dlp_fixmatch`, ..."""
+"""USB's algorithms with label propagation in place of their pseudo-labels: `dlp_fixmatch`..."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class AnyDevice(AlgorithmBase):
     def evaluate(
         self, eval_dest: str = "eval", out_key: str = "logits", return_logits: bool = False
     ) -> dict[str, Any]:
-        """USB's measurements of the averaged weights, and the network's own accuracy beside them."""
+        """USB's measurements of the averaged weights, the network's own accuracy beside them."""
         student = accuracy_score(*self._answers(eval_dest, out_key)[:2])
         if self.device.type == "cuda":
             measured = super().evaluate(eval_dest, out_key, return_logits)

@@ -50,7 +50,7 @@ class LabelPropagationHook(Hook):
         """As a USB config says (`dlp_graph`, `dlp_solver`, ..., `dlp_warm_up`)."""
         return cls(build_propagator(args), first_propagation_epoch(args), replace)
 
-    # -- USB calls these ----------------------------------------------------------------------------
+    # -- USB calls these ---------------------------------------------------------------------------
 
     def before_run(self, algorithm: Any) -> None:
         if self.replace and not self._in_place:
@@ -67,7 +67,7 @@ class LabelPropagationHook(Hook):
             algorithm.log_dict["train/lp_unreached"] = float(health.unreached)
             algorithm.log_dict["train/lp_residual"] = health.residual or 0.0
 
-    # -- the work ------------------------------------------------------------------------------------
+    # -- the work ----------------------------------------------------------------------------------
 
     def refresh(self, algorithm: Any) -> PseudoLabels:
         """Spread the labels over the network as it is now; sets and returns `pseudo`."""
@@ -106,7 +106,7 @@ class LabelPropagationHook(Hook):
         at = index.to(pseudo.labels.device) + self.offset
         return pseudo.labels[at].clamp(min=0), pseudo.weights[at], pseudo.probabilities[at]
 
-    # -- in place of the algorithm's own labels and masks ----------------------------------------------
+    # -- in place of the algorithm's own labels and masks ------------------------------------------
 
     def _take_over(self, algorithm: Any) -> None:
         _refuse_unfit(algorithm)
@@ -138,8 +138,8 @@ class LabelPropagationHook(Hook):
     def _current(self, size: int) -> tuple[Tensor, Tensor, Tensor]:
         if self._batch is None or len(self._batch) != size:
             raise DataError(
-                "The unlabelled batch has no idx_ulb: LabelPropagationHook must know which images it "
-                "sees. USB's own data sets give it; yours must return idx_ulb from __getitem__."
+                "The unlabelled batch has no idx_ulb: LabelPropagationHook must know which images "
+                "it sees. USB's own data sets give it; yours must return it from __getitem__."
             )
         return self.of_batch(self._batch)
 
@@ -154,8 +154,8 @@ def _refuse_unfit(algorithm: Any) -> None:
     missing = [hook for hook in (MASKING, LABELING) if hook not in algorithm.hooks_dict]
     if missing:
         raise PluginError(
-            f"LabelPropagationHook cannot serve {name}: it has no {' and no '.join(missing)}, so its "
-            "pseudo-labels are made where no hook reaches. Use fixmatch, flexmatch, freematch, "
+            f"LabelPropagationHook cannot serve {name}: it has no {' and no '.join(missing)}, so "
+            "its pseudo-labels are made where no hook reaches. Use fixmatch, flexmatch, freematch, "
             "softmatch, adamatch, uda or pseudolabel, or algorithm: dlp."
         )
 
@@ -172,8 +172,8 @@ def plain_views(loaders: dict[str, DataLoader]) -> tuple[Any, Any]:
             view.targets = [UNLABELED] * len(view)
         if "x_lb" not in view[0]:
             raise DataError(
-                f"{type(view).__name__} gives no x_lb: label propagation inside USB reads its image "
-                "data sets (BasicDataset), not text or sound."
+                f"{type(view).__name__} gives no x_lb: label propagation inside USB reads its "
+                "image data sets (BasicDataset), not text or sound."
             )
         views.append(view)
     return views[0], views[1]

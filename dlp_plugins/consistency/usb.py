@@ -1,0 +1,126 @@
+"""USB's algorithms as consistency methods: `consistency = { name = "usb:fixmatch" }`."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from pydantic import Field
+from torch import Tensor
+
+from dlp_plugins.consistency.contract import Consistency, Step, weighted_cross_entropy
+from dlp_plugins.network import Network
+from dlp_plugins.registry import consistency
+
+# docs/usb.md says why each of the others cannot be driven as a loss on a batch.
+MEMBERS = (
+    "adamatch", "defixmatch", "fixmatch", "flexmatch", "freematch", "meanteacher", "mixmatch",
+    "pimodel", "pseudolabel", "softmatch", "uda",
+)  # fmt: skip
+# For these USB's data sets make the second view of an unlabelled image a weak one too.
+TWO_WEAK_VIEWS = ("meanteacher", "mixmatch", "pimodel")
+
+
+@consistency.register("usb", requires=("semilearn",), extra="usb", family=True)
+class Usb(Consistency):
+    """A USB algorithm's own loss on our batch; docs/usb.md says why some are left out.
+
+    Two terms: 'usb', the algorithm's whole loss, its supervised part included; and 'supervised',
+    the weighted cross entropy of the examples that carry a propagated label (none in stage one).
+    The teacher is USB's average of the student's weights, which is what USB measures.
+    """
+
+    needs_unlabeled = True
+
+    def __init__(
+        self,
+        member: str,
+        num_classes: int,
+        ulb_loss_ratio: Annotated[
+            float, Field(ge=0, description="weight of the algorithm's unlabelled loss")
+        ] = 1.0,
+        ema_m: Annotated[
+            float, Field(ge=0, lt=1, description="momentum of the averaged weights")
+        ] = 0.999,
+        num_train_iter: Annotated[
+            int, Field(ge=1, description="steps that the algorithm's ramps are shares of")
+        ] = 2**20,
+        arguments: Annotated[
+            dict[str, bool | int | float | str],
+            Field(description="the algorithm's own arguments, by USB's names"),
+        ] = {},  # noqa: B006 - read only
+    ) -> None:
+        self.member = member
+        self.num_classes = num_classes
+        self.ema_m = ema_m
+        self.settings = {"ulb_loss_ratio": ulb_loss_ratio, "num_train_iter": num_train_iter}
+        self.arguments = dict(arguments)
+        self.algorithm: Any = None
+
+    @staticmethod
+    def members() -> list[str]:
+        """The algorithms of USB that can be driven."""
+        return list(MEMBERS)
+
+    def begin_stage(self, student: Network, num_examples: int) -> None:
+        from dlp_plugins.hosts.usb import driver
+
+        view = driver.StudentView(student)
+        self.teacher = copy.deepcopy(student).requires_grad_(False)
+        self.algorithm = driver.drive(
+            self.member, view, self.num_classes, num_examples, self.settings, self.arguments
+        )
+        self.algorithm.ema = driver.Average(view, self.teacher, self.ema_m)
+
+    def losses(self, step: Step) -> dict[str, Tensor]:
+        batch, labeled = step.batch, int(step.batch.labeled.sum())
+        if labeled == len(batch):  # every training image is labelled
+            return super().losses(step)
+        algorithm = self.algorithm
+        algorithm.model.called[0] = step.student
+        algorithm.it, algorithm.epoch = step.number, int(step.epoch)
+        out, _ = algorithm.train_step(**self._views(step, labeled))
+        terms = {"usb": out["loss"]}
+        terms["supervised"] = out["loss"].new_zeros(())
+        propagated = batch.weights[labeled:]
+        if propagated.any():
+            output = step.student(step.view[labeled:])
+            loss = weighted_cross_entropy(output.logits, batch.labels[labeled:], propagated)
+            # the batch's mean, as everywhere: over labelled and pseudo-labelled alike
+            terms["supervised"] = loss * len(propagated) / len(batch)
+        return terms
+
+    def _views(self, step: Step, labeled: int) -> dict[str, Tensor]:
+        """Those of USB's inputs that the algorithm's train_step asks for."""
+        from dlp_plugins.hosts.usb import driver
+
+        batch = step.batch
+        second = step.weak if self.member in TWO_WEAK_VIEWS else step.strong
+        make: dict[str, Callable[[], Tensor]] = {
+            "idx_lb": lambda: batch.index[:labeled],
+            "x_lb": lambda: step.view[:labeled],
+            "x_lb_s": lambda: step.strong(batch.images[:labeled]),
+            "y_lb": lambda: batch.labels[:labeled],
+            "idx_ulb": lambda: batch.index[labeled:],
+            "x_ulb_w": lambda: step.view[labeled:],
+            "x_ulb_s": lambda: second(batch.images[labeled:]),
+        }
+        return {name: make[name]() for name in driver.wanted(self.algorithm)}
+
+    def after_step(self, student: Network, number: int) -> None:
+        self.algorithm.ema.update()
+
+    def state(self) -> dict[str, Tensor]:
+        from dlp_plugins.hosts.usb import driver
+
+        hooks = {f"hooks.{k}": v for k, v in driver.tensors(self.algorithm).items()}
+        return {**super().state(), **hooks}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        from dlp_plugins.hosts.usb import driver
+
+        super().load_state(state)
+        hooks = {k.removeprefix("hooks."): v for k, v in state.items() if k.startswith("hooks.")}
+        device = next(self.teacher.parameters()).device  # type: ignore[union-attr]
+        driver.restore(self.algorithm, hooks, device)
