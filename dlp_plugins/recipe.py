@@ -26,7 +26,7 @@ Positive = Annotated[int, Field(ge=1)]
 
 
 class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Part(_Table):
@@ -188,16 +188,18 @@ def _merge(layers: Sequence[Layer], problems: list[Problem]) -> tuple[dict[str, 
         for key, value in layer.data.items():
             if key in PARTS and isinstance(value, str):
                 value = {"name": value}
-            sources[(key,)] = layer.source
             if not isinstance(value, dict):
                 merged[key] = value
+                sources[(key,)] = layer.source
                 continue
             table = merged.setdefault(key, {})
             if not isinstance(table, dict):
-                problems.append(Problem(layer.source, key, "a table over a plain value"))
+                message = f"a key of it is set, but {sources[key,]} says {_short(table)}"
+                problems.append(Problem(layer.source, key, message))
                 continue
-            if key in PARTS and value.get("name", table.get("name")) != table.get("name"):
+            if key in PARTS and "name" in value:
                 _forget_other_component(key, table, value["name"])
+            sources[(key,)] = layer.source
             for k, v in value.items():
                 table[k] = v
                 sources[key, k] = layer.source
@@ -205,13 +207,22 @@ def _merge(layers: Sequence[Layer], problems: list[Problem]) -> tuple[dict[str, 
 
 
 def _forget_other_component(key: str, table: dict[str, Any], name: Any) -> None:
-    """Another component is chosen: parameters meant for the former one do not concern it."""
+    """Another component is chosen: parameters meant for the former one do not concern it.
+
+    What neither knows stays, so that a misspelt key is still reported.
+    """
+    former = table.get("name", Recipe.model_fields[key].default.name)
+    if former == name:
+        return
+    for k in _parameter_names(key, former) - _parameter_names(key, name):
+        table.pop(k, None)
+
+
+def _parameter_names(key: str, name: Any) -> set[str]:
     try:
-        known = {p.name for p in registry.registry(key).get(name).parameters}
+        return {p.name for p in registry.registry(key).get(name).parameters}
     except (DlpError, AttributeError):
-        known = set()  # the bad name is reported where the part is checked
-    for k in set(table) - known - set(PARTS[key].model_fields):
-        del table[k]
+        return set()  # the bad name is reported where the part is checked
 
 
 def _check_part(
@@ -227,14 +238,19 @@ def _check_part(
         return common  # the recipe's own model says so
     try:
         component = kind.get(name)
+        model = component.model
     except DlpError as error:
         problems.append(Problem(sources.get((key, "name"), "recipe"), f"{key}.name", str(error)))
         return common
+    if clash := {p.name for p in component.parameters} & set(PARTS[key].model_fields):
+        message = f"'{name}' has a parameter of a name that the recipe itself uses: "
+        problems.append(Problem(component.origin, key, message + ", ".join(sorted(clash))))
+        return common
     try:
-        checked = component.model.model_validate_json(json.dumps(own, default=str))
+        checked = model.model_validate_json(json.dumps(own, default=str))
     except ValidationError as error:
         allowed = [p.name for p in component.parameters] + list(PARTS[key].model_fields)
-        problems += _explain(error, component.model, (key,), sources, allowed)
+        problems += _explain(error, model, (key,), sources, allowed)
     else:
         common["params"] = {k: getattr(checked, k) for k in type(checked).model_fields}
     return common
@@ -273,8 +289,10 @@ def _explain(
             )
         elif item["type"] == "missing":
             message = "is required"
+        elif item["type"] == "value_error":
+            message = str(item["ctx"]["error"])
         else:
-            message = f"found {_short(item['input'])}; allowed: {_allowed(item)}"
+            message = f"found {_short(item['input'])}; allowed: {_allowed(item, key)}"
         yield Problem(source, key, message)
 
 
@@ -284,9 +302,9 @@ def _keys_at(model: type[BaseModel], path: tuple[str, ...]) -> list[str]:
     return list(model.model_fields)
 
 
-def _allowed(item: Any) -> str:
-    if item["type"] == "value_error":
-        return str(item["ctx"]["error"])
+def _allowed(item: Any, key: str) -> str:
+    if item["type"] == "model_type":
+        return "a component's name, or a table" if key in PARTS else "a table"
     text = item["msg"].removeprefix("Input should be ")
     expected = item.get("ctx", {}).get("expected")
     if item["type"] == "literal_error" and isinstance(item["input"], str):
@@ -298,7 +316,7 @@ def _allowed(item: Any) -> str:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    text = json.dumps(value, default=str, ensure_ascii=False)  # true and "x", as TOML writes them
     return text if len(text) <= 60 else text[:57] + "..."
 
 

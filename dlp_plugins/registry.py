@@ -24,6 +24,7 @@ import inspect
 import pkgutil
 import sys
 import typing
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,7 +32,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, create_model
+from pydantic import BaseModel, ConfigDict, PydanticUserError, create_model
 
 from dlp_plugins.errors import MissingDependency, PluginError, RegistryError, did_you_mean
 
@@ -80,10 +81,10 @@ class Component:
         target = self.factory.__init__ if inspect.isclass(self.factory) else self.factory  # type: ignore[misc]
         try:
             hints = typing.get_type_hints(target, include_extras=True)
-        except NameError as error:
+        except Exception as error:
             raise PluginError(
-                f"{self.kind} '{self.name}' ({self.origin}): an annotation of its signature names "
-                f"something unknown: {error}. Import that type at the top of the component's file."
+                f"{self.kind} '{self.name}' ({self.origin}): an annotation of its signature cannot "
+                f"be read: {error}. Import its type at the top of the component's file."
             ) from None
         declared = list(inspect.signature(self.factory).parameters.values())
         if self.family:
@@ -100,16 +101,23 @@ class Component:
         fields: dict[str, Any] = {
             p.name: (p.annotation, ... if p.required else p.default) for p in self.parameters
         }
-        # Parameter names like `json` or `copy` would shadow BaseModel's own; that is harmless here.
-        return create_model(
-            f"{self.kind}:{self.name}",
-            __config__=ConfigDict(extra="forbid", strict=True, protected_namespaces=()),
-            **fields,
+        config = ConfigDict(
+            extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=()
         )
+        try:
+            with warnings.catch_warnings():
+                # A parameter called `json` or `copy` shadows BaseModel's own: harmless here.
+                warnings.filterwarnings("ignore", message=".*shadows an attribute")
+                return create_model(f"{self.kind}:{self.name}", __config__=config, **fields)
+        except (PydanticUserError, NameError, TypeError) as error:
+            raise PluginError(
+                f"{self.kind} '{self.name}' ({self.origin}): its parameters cannot be checked: "
+                f"{error}. Annotate them with types that TOML can hold, without a leading _."
+            ) from None
 
     def missing(self) -> list[str]:
         """Required packages that are not installed."""
-        return [r for r in self.requires if importlib.util.find_spec(r) is None]
+        return [r for r in self.requires if importlib.util.find_spec(r.partition(".")[0]) is None]
 
     def check_dependencies(self) -> None:
         """Raise MissingDependency, with the command to run, unless all packages are there."""
@@ -274,8 +282,8 @@ class Registry:
         built = component.factory(*member, **given)
         if not isinstance(built, self.base):
             raise PluginError(
-                f"{self.kind} '{name}' ({component.origin}) built a {type(built).__name__}; it must "
-                f"be a {self.base.__module__}.{self.base.__qualname__}."
+                f"{self.kind} '{name}' ({component.origin}) built a {type(built).__name__}; it "
+                f"must be a {self.base.__module__}.{self.base.__qualname__}."
             )
         return built
 
@@ -313,7 +321,7 @@ class Registry:
             importlib.import_module(module)
         except RegistryError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self._broken(name, origin, error) from error
         if name not in self._components:
             raise PluginError(
@@ -327,7 +335,7 @@ class Registry:
             loaded = entry.load()
         except RegistryError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self._broken(entry.name, origin, error) from error
         if entry.name not in self._components:
             if not callable(loaded):
@@ -338,10 +346,11 @@ class Registry:
             self.register(entry.name)(loaded)
         return self._components[entry.name]
 
-    def _broken(self, name: str, origin: str, error: Exception) -> PluginError:
+    def _broken(self, name: str, origin: str, error: BaseException) -> PluginError:
         return PluginError(
             f"{self.kind} '{name}' from {origin} fails at import: "
-            f"{type(error).__name__}: {error}. The other components still work; mend or uninstall it."
+            f"{type(error).__name__}: {error}. The other components still work; mend or uninstall "
+            "it."
         )
 
 
@@ -399,7 +408,7 @@ def load_plugin_file(path: Path) -> None:
         spec.loader.exec_module(module)
     except RegistryError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise PluginError(
             f"--plugin {path} fails at import: {type(error).__name__}: {error}"
         ) from error
