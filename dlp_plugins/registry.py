@@ -38,6 +38,7 @@ from dlp_plugins.errors import MissingDependency, PluginError, RegistryError, di
 
 F = TypeVar("F", bound=Callable[..., Any])
 BUILT_IN = "dlp-plugins"
+NO_BUILD_ISOLATION = ("torch-sparse",)  # extras compiled against the torch that is installed
 
 
 @dataclass(frozen=True)
@@ -119,13 +120,20 @@ class Component:
         """Required packages that are not installed."""
         return [r for r in self.requires if importlib.util.find_spec(r.partition(".")[0]) is None]
 
+    @property
+    def install_command(self) -> str:
+        """The command that installs what `missing` names."""
+        if self.extra in NO_BUILD_ISOLATION:
+            return f"pip install --no-build-isolation '{BUILT_IN}[{self.extra}]'"
+        target = f"'{BUILT_IN}[{self.extra}]'" if self.extra else " ".join(self.missing())
+        return f"pip install {target}"
+
     def check_dependencies(self) -> None:
         """Raise MissingDependency, with the command to run, unless all packages are there."""
         if missing := self.missing():
-            target = f"'{BUILT_IN}[{self.extra}]'" if self.extra else " ".join(missing)
             raise MissingDependency(
                 f"{self.kind} '{self.name}' needs {', '.join(missing)}, which is not installed. "
-                f"Run: pip install {target}"
+                f"Run: {self.install_command}"
             )
 
     def members(self) -> list[str] | None:
@@ -239,20 +247,31 @@ class Registry:
         """Every known name, sorted; imports no component."""
         return sorted({*self._components, *self._built_in(), *self._entry_points()})
 
-    def get(self, name: str) -> Component:
-        """The component of that name (for a family, `name:member` gives the family).
+    def find(self, name: str) -> Component:
+        """The component or family of that name; a member after a colon is not looked at.
 
         Raises:
             RegistryError: no such name; the message lists the valid ones and the nearest.
             PluginError: the plug-in's package fails at import, or registers something else.
         """
-        stem, colon, member = name.partition(":")
+        stem = name.partition(":")[0]
         component = self._components.get(stem) or self._load(stem)
         if component is None:
             raise RegistryError(
                 f"There is no {self.kind} component '{name}'.{did_you_mean(name, self.names())} "
                 f"Available: {', '.join(self.names())}."
             )
+        return component
+
+    def get(self, name: str) -> Component:
+        """The component that `name` selects, for a family by `name:member`.
+
+        Raises:
+            RegistryError: as `find`; or the family has no such member.
+            PluginError: as `find`.
+        """
+        stem, colon, member = name.partition(":")
+        component = self.find(name)
         if component.family and not member:
             raise RegistryError(
                 f"{self.kind} '{stem}' is a family: write '{stem}:<name>'."
