@@ -18,18 +18,20 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from dlp_plugins import registry
 from dlp_plugins.augment import AugmentationSettings
-from dlp_plugins.errors import DlpError, did_you_mean, nearest
+from dlp_plugins.errors import DlpError, MissingDependency, did_you_mean, nearest
 from dlp_plugins.recipe_files import Layer, RecipeError, find_recipe, override_layer, read_layers
 
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 
 
-class _Table(BaseModel):
+class Table(BaseModel):
+    """A table of a TOML file: unknown keys and lax conversions are refused."""
+
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
-class Part(_Table):
+class Part(Table):
     """A component by name. Every other key of its table is a parameter of the component."""
 
     name: str
@@ -59,7 +61,7 @@ class GraphPart(Part):
     mutual: bool = Field(False, description="an edge needs both ends to choose each other")
 
 
-class PseudoLabels(_Table):
+class PseudoLabels(Table):
     source: Literal["graph", "network"] = Field(
         "graph", description="graph: label propagation; network: its own predictions"
     )
@@ -67,7 +69,7 @@ class PseudoLabels(_Table):
     warm_start: bool = Field(False, description="start the solver from the last refresh's scores")
 
 
-class Training(_Table):
+class Training(Table):
     stage_one_epochs: Count = Field(180, description="labelled examples only")
     stage_two_epochs: Count = Field(180, description="with pseudo-labels")
     stage_one_steps: Positive | None = Field(
@@ -95,7 +97,7 @@ class Training(_Table):
         return self
 
 
-class Recipe(_Table):
+class Recipe(Table):
     """A checked recipe. Defaults are the paper's, on the embedded data set."""
 
     description: str = ""
@@ -181,6 +183,19 @@ def check_layers(layers: Sequence[Layer]) -> Recipe:
 Sources = dict[tuple[str, ...], str]
 
 
+def check_table(model: type[Table], data: dict[str, Any], source: str) -> Any:
+    """Check another TOML file of the project (a benchmark suite) with the same kind of message.
+
+    Raises:
+        RecipeError: with every problem found.
+    """
+    try:
+        return model.model_validate_json(json.dumps(data, default=str))
+    except ValidationError as error:
+        sources = {(key,): source for key in data}
+        raise RecipeError(_report(list(_explain(error, model, (), sources)))) from None
+
+
 def _merge(layers: Sequence[Layer], problems: list[Problem]) -> tuple[dict[str, Any], Sources]:
     merged: dict[str, Any] = {}
     sources: Sources = {}
@@ -254,6 +269,18 @@ def _check_part(
     else:
         common["params"] = {k: getattr(checked, k) for k in type(checked).model_fields}
     return common
+
+
+def check_dependencies(recipe: Recipe) -> None:
+    """Raise MissingDependency unless every package that the recipe's components need is there."""
+    messages = []
+    for key in PARTS:
+        try:
+            registry.registry(key).get(getattr(recipe, key).name).check_dependencies()
+        except MissingDependency as error:
+            messages.append(str(error))
+    if messages:
+        raise MissingDependency("\n".join(messages))
 
 
 def _fill_defaults(recipe: Recipe) -> Recipe:

@@ -97,7 +97,7 @@ def find_recipe(recipe: str | Path) -> Path:
         UsageError: there is neither; the message names the nearest recipe.
     """
     name = str(recipe).removesuffix(SUFFIX)
-    candidates = [Path(recipe), *(f / f"{name}{SUFFIX}" for f in _recipe_folders())]
+    candidates = [Path(recipe), *(f / f"{name}{SUFFIX}" for f in recipe_folders())]
     for path in candidates:
         with contextlib.suppress(OSError):  # a name too long for a file, a folder one may not enter
             if path.is_file():
@@ -111,11 +111,11 @@ def find_recipe(recipe: str | Path) -> Path:
 
 def recipe_names() -> list[str]:
     """Names of the recipes that come with the project, without those meant only as a base."""
-    files = (f for folder in _recipe_folders() for f in folder.glob(f"*{SUFFIX}"))
+    files = (f for folder in recipe_folders() for f in folder.glob(f"*{SUFFIX}"))
     return sorted({f.stem for f in files if not f.stem.startswith("_")})
 
 
-def _recipe_folders() -> list[Path]:
+def recipe_folders() -> list[Path]:
     package = Path(__file__).parent
     carried = package / "_recipes"  # in an installed wheel; else there is the checkout's folder
     return [carried if carried.is_dir() else package.parent / "recipes"]

@@ -35,16 +35,28 @@ def outputs(
             yield network(view(batch))
 
 
-def error(
+def errors(
     network: nn.Module, images: ImageStore, labels: Tensor, view: Callable[[Tensor], Tensor]
-) -> float:
+) -> dict[str, float]:
     """Percent of images with a known label that are classified wrongly.
 
     labels: [n] int64 on the device, -1 where unknown.
+
+    Returns:
+        'error', and with over 10 classes 'error_top5': the true class is not among the best five.
     """
-    predicted = torch.cat([o.logits.argmax(dim=1) for o in outputs(network, images, view)])
+    logits = torch.cat([o.logits for o in outputs(network, images, view)])
     known = labels >= 0
-    return 100.0 * float((predicted != labels)[known].double().mean())
+    logits, labels = logits[known], labels[known, None]
+    found = {"error": _percent_missed(logits, labels, 1)}
+    if logits.shape[1] > 10:
+        found["error_top5"] = _percent_missed(logits, labels, 5)
+    return found
+
+
+def _percent_missed(logits: Tensor, labels: Tensor, k: int) -> float:
+    hit = (logits.topk(k, dim=1).indices == labels).any(dim=1)
+    return 100.0 * float(1 - hit.double().mean())
 
 
 def describe(network: nn.Module, images: ImageStore, view: Callable[[Tensor], Tensor]) -> Tensor:

@@ -111,13 +111,12 @@ def summarize(trainer: Trainer) -> dict[str, Any]:
     supervised = [line for line in p.history if line["stage"] == SUPERVISED]
     summary: dict[str, Any] = {}
     for prefix in ("", "teacher_"):
-        if f"{prefix}test_error" in final:
-            summary[f"{prefix}test_error"] = final[f"{prefix}test_error"]
-        if supervised and f"{prefix}test_error" in supervised[-1]:
-            summary[f"supervised_{prefix}test_error"] = supervised[-1][f"{prefix}test_error"]
-        if prefix in p.best:
-            summary[f"best_{prefix}test_error"] = p.best[prefix]["test_error"]
-            summary[f"best_{prefix}validation_error"] = p.best[prefix]["validation_error"]
+        errors = (f"{prefix}test_error", f"{prefix}test_error_top5")
+        summary.update({k: final[k] for k in errors if k in final})
+        if supervised:
+            summary.update({f"supervised_{k}": supervised[-1][k] for k in errors if k in final})
+        best = p.best.get(prefix, {})
+        summary.update({f"best_{prefix}{k}": v for k, v in best.items()})
     if "pseudo_label_accuracy" in final:
         summary["pseudo_label_accuracy"] = final["pseudo_label_accuracy"]
     summary.update(

@@ -295,23 +295,26 @@ class Trainer:
 
     def _measure(self) -> dict[str, float]:
         """Errors in percent of student and teacher; the validation split alone chooses the best."""
-        found: dict[str, float] = {}
+        d, found = self.data, {}
         networks = {"": self.network, "teacher_": self.consistency.teacher}
         for prefix, network in networks.items():
             if network is None:
                 continue
             with self.accelerator.autocast():
-                test = measure.error(network, self.data.test, self.data.test_labels, self._plain)
-                found[f"{prefix}test_error"] = test
-                if self.data.validation is None:
+                test = measure.errors(network, d.test, d.test_labels, self._plain)
+                found.update({f"{prefix}test_{k}": v for k, v in test.items()})
+                if d.validation is None:
                     continue
-                error = measure.error(
-                    network, self.data.validation, self.data.validation_labels, self._plain
-                )
-            found[f"{prefix}validation_error"] = error
+                chosen_by = measure.errors(network, d.validation, d.validation_labels, self._plain)[
+                    "error"
+                ]
+            found[f"{prefix}validation_error"] = chosen_by
             best = self.progress.best.get(prefix)
-            if best is None or error < best["validation_error"]:
-                self.progress.best[prefix] = {"validation_error": error, "test_error": test}
+            if best is None or chosen_by < best["validation_error"]:
+                self.progress.best[prefix] = {
+                    "validation_error": chosen_by,
+                    **{f"test_{k}": v for k, v in test.items()},
+                }
                 checkpoint.save(
                     self.folder.checkpoint / f"best_{prefix or 'student_'}weights.safetensors",
                     network.state_dict(),

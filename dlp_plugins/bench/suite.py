@@ -1,0 +1,164 @@
+"""A suite: rows of a table, each a recipe with settings, and the seeds to run it with.
+
+recipe = "digits"                      # of every row that names none
+seeds = 3                              # 0, 1, 2
+set = ["training.stage_two_epochs=10"]
+
+[vary]                                 # every combination is a row
+solver = ["cg", "power"]
+"solver.alpha" = [0.9, 0.99]
+
+[[rows]]                               # or rows one by one
+name = "lp, 500 labels"
+recipe = "lp_cifar10"
+published = [32.40, 1.80]
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from dlp_plugins.errors import UsageError
+from dlp_plugins.recipe import Positive, Recipe, Table, check_table, load_recipe
+from dlp_plugins.recipe_files import RecipeError, recipe_folders
+
+Figure = tuple[float, float | None]  # mean and, where known, standard deviation
+
+
+class Row(Table):
+    name: str
+    recipe: str | None = None
+    set: list[str] = Field(default_factory=list)
+    published: list[float] | None = Field(
+        None, min_length=1, max_length=2, description="mean and standard deviation, percent"
+    )
+
+
+class SuiteTable(Table):
+    """What a suite's file may hold."""
+
+    description: str = ""
+    recipe: str | None = None
+    seeds: Positive = 1
+    set: list[str] = Field(default_factory=list)
+    vary: dict[str, list[Any]] = Field(default_factory=dict)
+    rows: list[Row] = Field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a suite.
+
+    row: the row's name. factors: what varies, for the table's columns. published: mean and standard
+    deviation in percent, or None.
+    """
+
+    row: str
+    factors: dict[str, str]
+    seed: int
+    recipe: Recipe
+    published: Figure | None
+
+    @property
+    def folder(self) -> Path:
+        """Where the run goes, below the suite's folder."""
+        return Path(re.sub(r"[^\w.=-]+", "_", self.row).strip("_")) / f"seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class Suite:
+    name: str
+    description: str
+    cells: list[Cell]
+
+
+def find_suite(name: str) -> Path | None:
+    """The file of a suite given by path or by name; None where that is no suite."""
+    candidates = [Path(name), *(f / "suites" / f"{Path(name).stem}.toml" for f in recipe_folders())]
+    for path in filter(Path.is_file, candidates):
+        with contextlib.suppress(OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+            if tomllib.loads(path.read_text(encoding="utf-8")).keys() & {"recipe", "rows", "vary"}:
+                return path
+    return None
+
+
+def load_suite(path: Path, overrides: Sequence[str] = (), seeds: int | None = None) -> Suite:
+    """Read a suite and check every recipe in it before anything runs.
+
+    Raises:
+        RecipeError: what is wrong in the suite or in a recipe it names.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read: {error}") from None
+    table: SuiteTable = check_table(SuiteTable, data, str(path))
+    rows = table.rows or [Row(name="")]
+    settings = [*table.set, *overrides]
+    cells = []
+    for row in rows:
+        recipe = row.recipe or table.recipe
+        if recipe is None:
+            raise RecipeError(f"{path}: rows: row '{row.name}' names no recipe, nor does the suite")
+        figure = (row.published[0], (*row.published, None)[1]) if row.published else None
+        cells += _cells(
+            row.name, recipe, [*settings, *row.set], table.vary, seeds or table.seeds, figure
+        )
+    _check_names(cells, str(path))
+    return Suite(path.stem, table.description, cells)
+
+
+def suite_of_recipe(
+    recipe: str, vary: Iterable[str], overrides: Sequence[str] = (), seeds: int = 1
+) -> Suite:
+    """`dlp bench RECIPE --vary solver=cg,power`: every combination of the values given.
+
+    Raises:
+        UsageError: a --vary that is not key=value,value; RecipeError: as for any recipe.
+    """
+    factors: dict[str, list[Any]] = {}
+    for text in vary:
+        key, equals, values = text.partition("=")
+        if not equals or not key or not all(values.split(",")):
+            raise UsageError(f"--vary {text}: write key=value,value, e.g. --vary solver=cg,power")
+        factors[key] = values.split(",")
+    name = Path(recipe).stem
+    return Suite(name, "", _cells("" if factors else name, recipe, overrides, factors, seeds, None))
+
+
+def _cells(
+    name: str,
+    recipe: str,
+    settings: Sequence[str],
+    vary: dict[str, list[Any]],
+    seeds: int,
+    published: Figure | None,
+) -> list[Cell]:
+    cells = []
+    for values in itertools.product(*vary.values()):
+        texts = [v if isinstance(v, str) else json.dumps(v) for v in values]
+        factors = dict(zip(vary, texts, strict=True))
+        chosen = [f"{k}={v}" for k, v in factors.items()]
+        label = " ".join(filter(None, [name, *chosen]))
+        for seed in range(seeds):
+            resolved = load_recipe(recipe, [*settings, *chosen, f"seed={seed}"])
+            cells.append(Cell(label, factors, seed, resolved, published))
+    return cells
+
+
+def _check_names(cells: list[Cell], source: str) -> None:
+    seen: dict[Path, str] = {}
+    for cell in cells:
+        if cell.folder in seen:
+            raise RecipeError(f"{source}: rows: two rows are both called '{cell.row}'")
+        seen[cell.folder] = cell.row
