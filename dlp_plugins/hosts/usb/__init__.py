@@ -19,9 +19,11 @@ from dlp_plugins.hosts.usb.combined import with_label_propagation  # noqa: E402
 from dlp_plugins.hosts.usb.device import AnyDevice  # noqa: E402
 from dlp_plugins.hosts.usb.hook import LabelPropagationHook  # noqa: E402
 from dlp_plugins.hosts.usb.network import image_network  # noqa: E402
+from dlp_plugins.hosts.usb.trainer import AnyDeviceTrainer  # noqa: E402
 
 __all__ = [
     "AnyDevice",
+    "AnyDeviceTrainer",
     "DeepLabelPropagation",
     "DeepLabelPropagationMeanTeacher",
     "LabelPropagationHook",

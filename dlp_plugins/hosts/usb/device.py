@@ -57,7 +57,7 @@ class AnyDevice(AlgorithmBase):
         self, eval_dest: str = "eval", out_key: str = "logits", return_logits: bool = False
     ) -> dict[str, Any]:
         """USB's measurements of the averaged weights, the network's own accuracy beside them."""
-        student = accuracy_score(*self._answers(eval_dest, out_key)[:2])
+        student = accuracy_score(*self.answers(self.loader_dict[eval_dest], out_key)[:2])
         if self.device.type == "cuda":
             measured = super().evaluate(eval_dest, out_key, return_logits)
         else:
@@ -70,7 +70,7 @@ class AnyDevice(AlgorithmBase):
     ) -> dict[str, Any]:
         self.ema.apply_shadow()
         try:
-            truth, predicted, logits = self._answers(eval_dest, out_key)
+            truth, predicted, logits = self.answers(self.loader_dict[eval_dest], out_key)
         finally:
             self.ema.restore()
         precision, recall, f1, _ = precision_recall_fscore_support(
@@ -90,13 +90,15 @@ class AnyDevice(AlgorithmBase):
         return {f"{eval_dest}/{name}": value for name, value in measured.items()}
 
     @torch.no_grad()
-    def _answers(self, eval_dest: str, out_key: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """True classes [n], predicted classes [n], logits [n, c] of an evaluation set."""
+    def answers(
+        self, loader: Any, out_key: str = "logits"
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """True classes [n], predicted classes [n], logits [n, c], in evaluation mode."""
         training = self.model.training
         self.model.eval()
         truth, logits = [], []
         try:
-            for batch in self.loader_dict[eval_dest]:
+            for batch in loader:
                 truth.append(batch["y_lb"])
                 logits.append(self.model(batch["x_lb"].to(self.device))[out_key].float().cpu())
         finally:
@@ -122,5 +124,6 @@ class AnyDevice(AlgorithmBase):
         # Past the algorithm's own method, which restores its hooks' tensors with `.cuda`.
         checkpoint = AlgorithmBase.load_model(self, load_path)
         for name, tensors in checkpoint.get("hook_tensors", {}).items():
-            vars(self.hooks_dict[name]).update(tensors)
+            if name in self.hooks_dict:  # a hook of the user's own may not be there this time
+                vars(self.hooks_dict[name]).update(tensors)
         return checkpoint

@@ -1,0 +1,177 @@
+"""USB's algorithms as this project's consistency methods, each driven on real digits."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+import usb_digits  # noqa: F401 - one thread
+from semilearn.core.utils import ALGORITHMS
+
+from dlp_plugins import registry
+from dlp_plugins.augment import AugmentationSettings, Augmenter
+from dlp_plugins.consistency.contract import Batch, Step, weighted_cross_entropy
+from dlp_plugins.consistency.usb import MEMBERS
+from dlp_plugins.errors import RegistryError, UsageError
+from dlp_plugins.network import Network
+from dlp_plugins.recipe import load_recipe
+from dlp_plugins.training.run import run
+
+pytestmark = pytest.mark.usb
+
+# docs/usb.md says why.
+LEFT_OUT = {
+    "comatch", "crmatch", "remixmatch", "simmatch",  # heads that the trainer does not know of
+    "dash",  # needs a warm-up of its own
+    "vat",  # asks for CUDA inside its loss
+    "fullysupervised", "supervised",  # add nothing to the labels
+}  # fmt: skip
+# Without it a few steps pass before any image is sure enough for these to look at.
+EVERY_IMAGE = {
+    name: {"p_cutoff": 0.0}
+    for name in ("adamatch", "defixmatch", "fixmatch", "flexmatch", "pseudolabel", "uda")
+}
+LABELED, BATCH = 8, 24
+
+
+@pytest.fixture(scope="module")
+def data():
+    return registry.datasets.build("digits")
+
+
+def make_step(data, network, graph_labels: bool = False, number: int = 500) -> Step:
+    images, truth = data.train.images[:BATCH], data.train.labels[:BATCH]
+    labeled = torch.arange(BATCH) < LABELED
+    known = labeled | graph_labels
+    augment = Augmenter(AugmentationSettings(translate=1), data.mean, data.std)
+    return Step(
+        student=network,
+        batch=Batch(
+            images=images,
+            index=torch.arange(BATCH),
+            labels=torch.where(known, truth, -1),
+            weights=known.float() * torch.where(labeled, 1.0, 0.5),
+            labeled=labeled,
+        ),
+        weak=augment.weak,
+        strong=augment.strong,
+        number=number,
+        epoch=1.5,
+    )
+
+
+def make(name: str, data, **parameters):
+    torch.manual_seed(0)
+    network = Network(registry.backbones.build("small_cnn", in_channels=1, width=8), 10)
+    parameters = {"arguments": EVERY_IMAGE.get(name, {}), "num_train_iter": 1000, **parameters}
+    method = registry.consistency.build(f"usb:{name}", num_classes=10, **parameters)
+    method.begin_stage(network, len(data.train))
+    return network, method
+
+
+def test_every_usb_algorithm_is_driven_or_left_out_for_a_reason():
+    plain = {name for name in ALGORITHMS.keys() if not name.startswith("dlp")}  # noqa: SIM118
+    assert set(MEMBERS) | LEFT_OUT == plain
+    assert not set(MEMBERS) & LEFT_OUT
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_unlabeled_images_reach_the_student_alone(name, data):
+    gradients = []
+    for weight in (0.0, 1.0):
+        network, method = make(name, data, ulb_loss_ratio=weight)
+        with torch.no_grad():  # an average that differs from the student
+            for p in method.teacher.parameters():
+                p.add_(0.05 * torch.randn_like(p))
+        torch.manual_seed(1)
+        losses = method.losses(make_step(data, network))
+        assert losses["supervised"] == 0  # nothing is propagated yet
+        losses["usb"].backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in network.parameters()]))
+        assert all(p.grad is None for p in method.teacher.parameters())
+    assert gradients[1].isfinite().all()
+    assert (gradients[1] - gradients[0]).norm() > 1e-4 * gradients[0].norm()
+
+
+def test_fixmatch_is_usbs_formula(data):
+    network, method = make("fixmatch", data, ulb_loss_ratio=2.0)
+    torch.manual_seed(3)
+    step = make_step(data, network)
+    logits = network(torch.cat([step.view, step.strong(step.batch.images[LABELED:])])).logits
+    weak, strong = logits[LABELED:BATCH].softmax(1), logits[BATCH:]
+    cutoff = weak.max(1).values.median().item()
+    sure = (weak.max(1).values >= cutoff).float()
+    assert 0 < sure.sum() < len(sure)
+    apart = F.cross_entropy(strong, weak.argmax(1), reduction="none")
+    own = F.cross_entropy(logits[:LABELED], step.batch.labels[:LABELED])
+    torch.manual_seed(3)
+    method.algorithm.p_cutoff = cutoff
+    loss = method.losses(make_step(data, network))["usb"]
+    assert loss.item() == pytest.approx((own + 2.0 * (apart * sure).mean()).item(), rel=1e-5)
+
+
+def test_propagated_labels_are_a_term_beside(data):
+    network, method = make("fixmatch", data)
+    step = make_step(data, network, graph_labels=True)
+    network.eval()  # batch norm that does not depend on the batch
+    found = method.losses(step)["supervised"]
+    logits = network(step.view).logits
+    only = torch.where(step.batch.labeled, 0.0, step.batch.weights)
+    expected = weighted_cross_entropy(logits, step.batch.labels, only)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_teacher_is_the_average_with_ema_m(data):
+    network, method = make("fixmatch", data, ema_m=0.9)
+    before = {k: v.clone() for k, v in method.teacher.state_dict().items()}
+    with torch.no_grad():
+        for p in network.parameters():
+            p.add_(1.0)
+    network.backbone[1].running_mean.fill_(5.0)
+    method.after_step(network, 0)
+    after = method.teacher.state_dict()
+    assert torch.allclose(after["head.weight"], before["head.weight"] + 0.1, atol=1e-6)
+    assert torch.equal(after["backbone.1.running_mean"], network.backbone[1].running_mean)
+
+
+@pytest.mark.parametrize("name", ["flexmatch", "freematch", "softmatch", "adamatch"])
+def test_state_brings_back_what_the_hooks_remember(name, data):
+    network, method = make(name, data)
+    for number in range(3):
+        method.losses(make_step(data, network, number=number))
+    saved = {k: v.clone() for k, v in method.state().items()}
+    assert any(k.startswith("hooks.") for k in saved)
+    other_network, other = make(name, data)
+    other_network.load_state_dict(network.state_dict())
+    other.load_state(saved)
+    losses = []
+    for n, m in ((network, method), (other_network, other)):
+        torch.manual_seed(5)
+        losses.append(m.losses(make_step(data, n))["usb"].item())
+    assert losses[0] == losses[1]
+
+
+def test_an_unknown_argument_is_named_with_the_right_ones(data):
+    with pytest.raises(
+        UsageError, match=r"p_cutof.*Did you mean 'p_cutoff'.*Allowed: .*hard_label"
+    ):
+        make("fixmatch", data, arguments={"p_cutof": 0.9})
+
+
+def test_an_algorithm_that_cannot_be_driven_is_not_offered():
+    with pytest.raises(RegistryError, match="offers no 'crmatch'"):
+        registry.consistency.build("usb:crmatch", num_classes=10)
+
+
+@pytest.mark.parametrize("name", ["usb_fixmatch_digits", "usb_fixmatch_lp_digits"])
+def test_recipe_runs_and_resumes_to_the_same_weights(name, tmp_path):
+    short = ["training.stage_one_epochs=1", "dataset.num_train=300", "backbone.width=8"]
+    if name.endswith("lp_digits"):
+        short.append("training.stage_two_epochs=1")
+    recipe = load_recipe(name, short)
+    summary = run(recipe, tmp_path / "a", device="cpu")
+    assert 0 <= summary["test_error"] <= 100
+    assert "teacher_test_error" in summary
+    run(recipe, tmp_path / "b", device="cpu")
+    weights = [(tmp_path / x / "checkpoint/student.safetensors").read_bytes() for x in "ab"]
+    assert weights[0] == weights[1]
