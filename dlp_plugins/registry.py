@@ -123,10 +123,9 @@ class Component:
     @property
     def install_command(self) -> str:
         """The command that installs what `missing` names."""
-        if self.extra in NO_BUILD_ISOLATION:
-            return f"pip install --no-build-isolation '{BUILT_IN}[{self.extra}]'"
-        target = f"'{BUILT_IN}[{self.extra}]'" if self.extra else " ".join(self.missing())
-        return f"pip install {target}"
+        return (
+            install_command(self.extra) if self.extra else f"pip install {' '.join(self.requires)}"
+        )
 
     def check_dependencies(self) -> None:
         """Raise MissingDependency, with the command to run, unless all packages are there."""
@@ -140,6 +139,12 @@ class Component:
         """The names a family offers after the colon, or None when they cannot be listed."""
         lister = getattr(self.factory, "members", None)
         return list(lister()) if self.family and lister else None
+
+
+def install_command(extra: str) -> str:
+    """The command that installs an extra of dlp-plugins."""
+    isolation = "--no-build-isolation " if extra in NO_BUILD_ISOLATION else ""
+    return f"pip install {isolation}'{BUILT_IN}[{extra}]'"
 
 
 def _description(annotation: Any) -> str:

@@ -1,0 +1,72 @@
+"""The command `dlp`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from dlp_cli import output
+from dlp_cli.commands import bench, check, doctor, listing, run, show
+from dlp_plugins.errors import DlpError
+
+
+class _Group(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+
+
+app = typer.Typer(
+    cls=_Group,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("run")(run.run)
+app.command("bench")(bench.bench)
+app.command("check")(check.check)
+app.command("list")(listing.list_)
+app.command("show")(show.show)
+app.command("doctor")(doctor.doctor)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        output.say(f"dlp-plugins {version('dlp-plugins')}")
+        raise typer.Exit
+
+
+@app.callback()
+def dlp(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Deep label propagation: many images, few labels, a classifier.
+
+    Start with: dlp run digits
+    """
+
+
+def main() -> None:
+    """Entry point. Errors meant for a person end here: one message, one exit code, no traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal without UTF-8 shows ? and goes on
+    try:
+        app()
+    except DlpError as error:
+        output.print_error(str(error))
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from dlp_plugins.recipe import Recipe
+
+RecipeArgument = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A recipe's path, or its name (see `dlp list`).")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a setting, solver.alpha=0.9, or a whole component, solver=power. Repeatable.",
+    ),
+]
+PluginOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--plugin", metavar="FILE", help="Python file that registers components. Repeatable."
+    ),
+]
+
+
+def load(recipe: str, overrides: list[str] | None, plugins: list[Path] | None) -> Recipe:
+    """The user's plug-ins first, then the recipe that may name what they register."""
+    from dlp_plugins.recipe import load_recipe
+    from dlp_plugins.registry import load_plugin_file
+
+    for file in plugins or ():
+        load_plugin_file(file)
+    return load_recipe(recipe, overrides or ())

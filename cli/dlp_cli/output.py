@@ -1,0 +1,39 @@
+"""Printing that is not live: messages, tables, errors. What a user gave is never read as markup."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+# On a pipe nobody looks at the width: whole lines serve grep better.
+_width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 1000
+console = Console(width=_width, markup=False, highlight=False, emoji=False)
+error_console = Console(stderr=True, markup=False, highlight=False, emoji=False)
+
+
+def say(text: str | Text = "", style: str = "") -> None:
+    """Print to standard output; lines are never broken, so commands and paths can be copied."""
+    console.print(text, style=style, soft_wrap=True)
+
+
+def print_error(message: str) -> None:
+    """`error: ...` on standard error."""
+    error_console.print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
+
+
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[str | Text]], title: str | None = None
+) -> None:
+    """A table no wider than the terminal; on a pipe every row is one line."""
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+    for i, column in enumerate(columns):
+        table.add_column(column, style="bold" if i == 0 else "", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)

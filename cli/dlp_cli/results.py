@@ -1,0 +1,51 @@
+"""What `dlp run` prints at its end: the errors, where everything is, what to try next."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from rich.text import Text
+
+from dlp_cli import output
+from dlp_plugins.units import format_seconds
+
+ROWS = (
+    ("labels alone", "supervised_{}test_error"),
+    ("with label propagation", "{}test_error"),
+    ("best by validation", "best_{}test_error"),
+)
+
+
+def print_results(summary: dict[str, Any], folder: Path, recipe: str) -> None:
+    """Both errors side by side, for the teacher too where there is one."""
+    if not summary["epochs"]["propagation"]:  # a run of stage one only
+        summary = {k: v for k, v in summary.items() if k != "test_error"}
+    networks = [n for n in ("", "teacher_") if f"supervised_{n}test_error" in summary] or [""]
+    if "teacher_test_error" in summary and "teacher_" not in networks:
+        networks.append("teacher_")
+    titles = {"": "test error", "teacher_": "teacher's"}
+    rows = [
+        (label, *(_percent(summary.get(key.format(n))) for n in networks))
+        for label, key in ROWS
+        if any(key.format(n) in summary for n in networks)
+    ]
+    output.say()
+    output.print_table(("", *(titles[n] for n in networks)), rows)
+    if "pseudo_label_accuracy" in summary:
+        output.say(f"Of the pseudo-labels {summary['pseudo_label_accuracy']:.1f} % are right.")
+    output.say(
+        f"{format_seconds(summary['seconds'])}, {summary['images_per_second']:,.0f} images/s "
+        f"in training, {summary['peak_memory_mb']:,.0f} MiB at most."
+    )
+    output.say(f"Everything is in {folder}: summary.json, metrics.jsonl, checkpoint/, ...")
+    command = f"dlp run {shlex.quote(recipe)}"
+    output.say(
+        f"Next: {command} --seed {summary['seed'] + 1}\n"
+        f"      {command} --set solver=power --out runs/power   (`dlp list` names all components)"
+    )
+
+
+def _percent(error: float | None) -> Text:
+    return Text("-" if error is None else f"{error:.2f} %")

@@ -1,0 +1,121 @@
+"""Where a run stands, gathered from its events. Knows nothing of how it is shown."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dlp_plugins.training import events
+
+PHASES = {"propagate": "spreading labels", "describe": "describing", "evaluate": "measuring"}
+
+
+@dataclass
+class RunState:
+    """A listener that remembers. Every change replaces a value, so another thread may read at will.
+
+    metrics: the newest value of each metric, whichever event brought it; losses as `loss_<term>`.
+    history: (stage, epoch) to that epoch's metrics, also of epochs before a resume.
+    done: epochs done of each stage. step, steps: within the present epoch.
+    """
+
+    title: str
+    clock: Callable[[], float] = time.monotonic
+    started: events.RunStarted | None = None
+    stage: str = ""
+    phase: str = "loading data"
+    epochs: int = 0
+    epoch: int = 0
+    step: int = 0
+    steps: int = 0
+    done: dict[str, int] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    history: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)
+    _stage_began: float = 0.0
+    _stage_first: float = 0.0  # epochs of the stage that were done when this process took it up
+
+    def __call__(self, event: events.Event) -> None:
+        match event:
+            case events.RunStarted():
+                self.started, self.phase = event, "starting"
+                if event.resumed:
+                    self._read_history(event.folder)
+            case events.StageStarted():
+                self.stage, self.epochs, self.epoch = event.stage, event.epochs, event.first_epoch
+                self.step = self.steps = 0
+                for name, epochs in self.started.stages if self.started else ():
+                    if name == event.stage:
+                        break
+                    self.done = {**self.done, name: epochs}  # also one that a resume passes over
+                self.done = {**self.done, event.stage: event.first_epoch}
+                self._stage_began, self._stage_first = self.clock(), -1.0
+            case events.EpochStarted():
+                self.epoch, self.step, self.steps = event.epoch, event.first_step, event.steps
+                self.phase = "training"
+                if self._stage_first < 0:
+                    self._stage_first = self.progress
+            case events.PhaseStarted():
+                self.phase = PHASES.get(event.phase, event.phase)
+            case events.PseudoLabelsRefreshed():
+                health = {k: v for k, v in event.health.as_dict().items() if v is not None}
+                found = {"certainty": event.certainty, "propagation_seconds": event.seconds}
+                if event.accuracy is not None:
+                    found["pseudo_label_accuracy"] = event.accuracy
+                self.metrics = {**self.metrics, **health, **found}
+            case events.StepDone():
+                self.step = event.step
+                self.metrics = {
+                    **self.metrics,
+                    **{f"loss_{name}": loss for name, loss in event.losses.items()},
+                    "learning_rate": event.learning_rate,
+                    "images_per_second": event.images_per_second,
+                }
+            case events.EpochDone():
+                self.step = self.steps
+                self.done = {**self.done, event.stage: event.epoch + 1}
+                self.metrics = {**self.metrics, **event.metrics}
+                self.history = {**self.history, (event.stage, event.epoch): event.metrics}
+            case events.RunDone():
+                self.phase = "done"
+            case events.RunInterrupted():
+                self.phase = "interrupted; saved"
+
+    @property
+    def progress(self) -> float:
+        """Epochs of the present stage that are done, with the part of the one under way."""
+        done = self.done.get(self.stage, 0)
+        within = self.step / self.steps if self.steps and self.epoch >= done else 0.0
+        return done + within
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Of the present stage, at the pace that it has had in this process; None at its start."""
+        advanced = self.progress - max(self._stage_first, 0.0)
+        if self._stage_first < 0 or advanced <= 0:
+            return None
+        pace = (self.clock() - self._stage_began) / advanced
+        return pace * (self.epochs - self.progress)
+
+    def errors(self, key: str = "test_error") -> list[tuple[str, float]]:
+        """(stage, error) of every epoch that was measured, in order."""
+        order = [name for name, _ in self.started.stages] if self.started else []
+        known = [at for at in self.history if at[0] in order and key in self.history[at]]
+        known.sort(key=lambda at: (order.index(at[0]), at[1]))
+        return [(at[0], self.history[at][key]) for at in known]
+
+    def last_error(self, stage: str, key: str = "test_error") -> float | None:
+        """The stage's last measured error."""
+        of_stage = [error for s, error in self.errors(key) if s == stage]
+        return of_stage[-1] if of_stage else None
+
+    def _read_history(self, folder: Path) -> None:
+        # Only for show, so a damaged line is no reason to stop; the trainer has its own record.
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            for text in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+                line = json.loads(text)
+                self.history = {**self.history, (line["stage"], line["epoch"]): line}

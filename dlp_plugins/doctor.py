@@ -1,0 +1,119 @@
+"""What this machine has: versions, devices, optional parts and how to install each."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import warnings
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+
+from dlp_plugins.registry import install_command
+
+PACKAGES = (
+    "dlp-plugins", "torch", "torchvision", "timm", "faiss-cpu", "accelerate", "safetensors",
+    "numpy", "scipy", "scikit-learn", "pydantic", "typer", "rich",
+)  # fmt: skip
+# extra: import names, whether importing them is the only proof that they work, what for
+EXTRAS = {
+    "huggingface": (("datasets",), False, "data sets of the Hugging Face hub or as parquet files"),
+    "amg": (("pyamg",), False, "solver amg: algebraic multigrid as preconditioner"),
+    "nn-descent": (("pynndescent",), False, "graph nn_descent: approximate neighbours"),
+    "torch-sparse": (("torch_scatter", "torch_sparse"), True, "solver torch_sparse"),
+    "parquet": (("pyarrow",), False, "embeddings and pseudo-labels in parquet files"),
+    "usb": (("semilearn",), False, "Microsoft's USB as a host of these components"),
+    "report": (("matplotlib",), False, "figures of a report"),
+    "gpu": (("faiss",), True, "FAISS on a GPU"),
+}
+
+
+@dataclass(frozen=True)
+class Extra:
+    """An optional part. problem: empty when it works. command: installs it."""
+
+    name: str
+    purpose: str
+    problem: str
+    command: str
+
+    @property
+    def works(self) -> bool:
+        return not self.problem
+
+
+def versions() -> dict[str, str]:
+    """Python and every package of the base, by name."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def devices() -> dict[str, str]:
+    """CPU and GPUs as torch sees them, and whether FAISS searches on a GPU."""
+    import torch
+
+    found = {"cpu": f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads"}
+    for i in range(torch.cuda.device_count()):
+        gpu = torch.cuda.get_device_properties(i)
+        found[f"cuda:{i}"] = f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB"
+    if not torch.cuda.is_available():
+        built = torch.version.cuda
+        why = f"torch is built for CUDA {built}, but sees no GPU" if built else "torch has no CUDA"
+        found["cuda"] = f"none: {why}"
+    found["FAISS on GPU"] = faiss_gpu_problem() or "works"
+    return found
+
+
+def faiss_gpu_problem() -> str:
+    """Why FAISS cannot search on a GPU here, or nothing.
+
+    Some builds lack kernels for newer cards and fail only at the first search, so one is made.
+    """
+    import faiss
+    import numpy as np
+
+    if not hasattr(faiss, "StandardGpuResources"):
+        return "not in this build; the exact graph uses torch on a GPU, nothing is missing"
+    if faiss.get_num_gpus() == 0:
+        return "FAISS sees no GPU"
+    points = np.eye(8, dtype=np.float32)
+    try:
+        index = faiss.GpuIndexFlatIP(faiss.StandardGpuResources(), 8)
+        index.add(points)
+        _, nearest = index.search(points, 1)
+    except RuntimeError as error:
+        return f"fails at a search: {str(error).splitlines()[0]}"
+    return "" if (nearest[:, 0] == np.arange(8)).all() else "gives wrong neighbours on this card"
+
+
+def extras() -> list[Extra]:
+    """Every optional part and whether it is usable."""
+    return [
+        Extra(name, purpose, _problem(name, modules, probe), _command(name))
+        for name, (modules, probe, purpose) in EXTRAS.items()
+    ]
+
+
+def _command(extra: str) -> str:
+    # FAISS's two builds share their import name, so one must make room for the other.
+    return ("pip uninstall faiss-cpu && " if extra == "gpu" else "") + install_command(extra)
+
+
+def _problem(extra: str, modules: tuple[str, ...], probe: bool) -> str:
+    if missing := [m for m in modules if find_spec(m) is None]:
+        return f"not installed: {', '.join(missing)}"
+    if extra == "gpu":
+        return faiss_gpu_problem()
+    for module in modules if probe else ():
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                importlib.import_module(module)
+        except Exception as error:  # whatever a compiled package built for another torch raises
+            return f"installed, but {module} does not load: {str(error).splitlines()[0]}"
+    return ""
