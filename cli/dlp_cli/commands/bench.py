@@ -1,0 +1,76 @@
+"""`dlp bench`: many combinations, many seeds, one table."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dlp_cli import output
+from dlp_cli.commands.run import Device
+from dlp_cli.options import PluginOption, SetOption
+
+
+def bench(
+    target: Annotated[
+        str, typer.Argument(metavar="SUITE|RECIPE", help="A suite, or a recipe to vary.")
+    ],
+    vary: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE,VALUE",
+            help="Try each of these values: solver=cg,power. Several make every combination.",
+        ),
+    ] = None,
+    overrides: SetOption = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Seeds 0 to N-1 for every combination.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="By default runs/bench-NAME.")
+    ] = None,
+    device: Annotated[Device, typer.Option(help="auto: a GPU where there is one.")] = Device.auto,
+    plugins: PluginOption = None,
+) -> None:
+    """Run every combination and print a table; what is finished is kept, the rest is resumed."""
+    from dlp_cli.bench_display import BenchDisplay
+    from dlp_plugins.bench import table
+    from dlp_plugins.bench.runner import run_suite
+    from dlp_plugins.bench.suite import find_suite, load_suite, suite_of_recipe
+    from dlp_plugins.registry import load_plugin_file
+    from dlp_plugins.training.environment import describe_environment
+    from dlp_plugins.training.run import build_accelerator
+
+    for file in plugins or ():
+        load_plugin_file(file)
+    path = None if vary else find_suite(target)
+    if path:
+        suite = load_suite(path, overrides or (), seeds)
+    else:
+        suite = suite_of_recipe(target, vary or (), overrides or (), seeds or 1)
+    folder = out or Path("runs") / f"bench-{suite.name}"
+    where = build_accelerator(device.value, "float32").device
+    try:
+        with BenchDisplay() as display:
+            results = run_suite(suite, folder, device=device.value, watchers=[display])
+    except KeyboardInterrupt:
+        output.say(f"Interrupted. The same command goes on from what is in {folder}.")
+        raise
+    lines = table.collect(results)
+    output.print_table(table.header(lines), [table.cells(x, lines) for x in lines])
+    receipt = {
+        "command": shlex.join(["dlp", *sys.argv[1:]]),
+        "description": suite.description,
+        "environment": describe_environment(where),
+    }
+    for written in table.write(folder, lines, receipt):
+        output.say(f"wrote {written}")
+    failures = sum(len(x.failures) for x in lines)
+    if failures:
+        for x in lines:
+            for failure in x.failures:
+                output.say(f"failed: {x.row}, {failure}")
+        raise typer.Exit(1)
