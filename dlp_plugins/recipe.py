@@ -192,7 +192,7 @@ def check_table(model: type[Table], data: dict[str, Any], source: str) -> Any:
     try:
         return model.model_validate_json(json.dumps(data, default=str))
     except ValidationError as error:
-        sources = {(key,): source for key in data}
+        sources: Sources = {(key,): source for key in data}
         raise RecipeError(_report(list(_explain(error, model, (), sources)))) from None
 
 
