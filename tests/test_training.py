@@ -303,6 +303,22 @@ def test_stage_one_can_be_shared_and_gives_the_same_run(finished, tmp_path):
     assert_same_run(finished, tmp_path / "shared")
 
 
+def test_bfloat16_and_channels_last_train_too(tmp_path):
+    run(tiny("training.precision=bfloat16", "training.channels_last=true"), tmp_path / "run")
+    lines = metrics(tmp_path / "run")
+    assert all(np.isfinite(line["loss_total"]) for line in lines)
+    assert lines[-1]["loss_total"] < lines[0]["loss_total"]
+
+
+@pytest.mark.slow
+def test_a_compiled_network_gives_what_the_plain_one_gives(tmp_path):
+    plain = run(tiny(), tmp_path / "plain")
+    compiled = run(tiny("training.compile=true"), tmp_path / "compiled")
+    assert compiled["test_error"] == pytest.approx(plain["test_error"], abs=3)
+    ours, theirs = metrics(tmp_path / "compiled")[0], metrics(tmp_path / "plain")[0]
+    assert ours["loss_total"] == pytest.approx(theirs["loss_total"], rel=1e-3)
+
+
 def test_labels_of_the_network_itself_are_the_baseline(tmp_path):
     run(tiny("pseudo_labels.source=network"), tmp_path / "run")
     last = metrics(tmp_path / "run")[-1]

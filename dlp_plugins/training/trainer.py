@@ -111,10 +111,10 @@ class Trainer:
             heads=self.consistency.heads,
             normalize_descriptor=part.normalize_descriptor,
         )
-        layout = (
-            torch.channels_last if self.recipe.training.channels_last else torch.preserve_format
-        )
-        return network.to(self.device, memory_format=layout)
+        network = network.to(self.device)
+        if self.recipe.training.channels_last:
+            network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return network
 
     # -- the run ----------------------------------------------------------------------------------
 
