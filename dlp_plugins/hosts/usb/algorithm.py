@@ -101,9 +101,8 @@ class DeepLabelPropagation(AnyDevice):
 
     def _targets(self, y_lb: Tensor, idx_ulb: Tensor) -> tuple[Tensor, Tensor]:
         """Labels and weights w_i z_(y_i) of a batch, the labelled first (their w is 1)."""
-        pseudo = self.propagation.pseudo
         labels, weights, _ = self.propagation.of_batch(idx_ulb)
-        own = pseudo.class_weights.to(y_lb.device)[y_lb]
+        own = self.propagation.class_weights.to(y_lb.device)[y_lb]
         return torch.cat([y_lb, labels.to(y_lb)]), torch.cat([own, weights.to(own)])
 
     def _report(
@@ -161,7 +160,8 @@ class DeepLabelPropagationMeanTeacher(DeepLabelPropagation):
         super().set_hooks()
         self.register_hook(TeacherHook(), EMAHook.__name__, "HIGH")  # in the place of USB's
 
-    def train_step(
+    # USB reads what a step takes from its signature, which differs from algorithm to algorithm.
+    def train_step(  # type: ignore[override]
         self, x_lb: Tensor, y_lb: Tensor, idx_ulb: Tensor, x_ulb_w: Tensor, x_ulb_s: Tensor
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         labeled = len(y_lb)

@@ -28,6 +28,7 @@ class AnyDevice(AlgorithmBase):
     (`load_model`) with CUDA calls only.
     """
 
+    algorithm: str
     views_of: str | None = None  # USB's data sets choose the views by this algorithm's name
 
     @property

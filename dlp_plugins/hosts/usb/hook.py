@@ -100,11 +100,18 @@ class LabelPropagationHook(Hook):
 
         A point that no label reaches has weight 0 and label 0.
         """
-        assert self.pseudo is not None
-        assert self.offset is not None
-        pseudo = self.pseudo
-        at = index.to(pseudo.labels.device) + self.offset
+        pseudo = self._latest()
+        at = index.to(pseudo.labels.device) + (self.offset or 0)
         return pseudo.labels[at].clamp(min=0), pseudo.weights[at], pseudo.probabilities[at]
+
+    @property
+    def class_weights(self) -> Tensor:
+        """[c] float32, the balancer's factor z_j of each class."""
+        return self._latest().class_weights
+
+    def _latest(self) -> PseudoLabels:
+        assert self.pseudo is not None, "no labels were spread yet"
+        return self.pseudo
 
     # -- in place of the algorithm's own labels and masks ------------------------------------------
 

@@ -51,7 +51,7 @@ class DescriptorNet(nn.Module):
 
     def no_weight_decay(self) -> list[str]:
         """For USB's optimiser: the backbone's exceptions."""
-        names = getattr(self.backbone, "no_weight_decay", list)()
+        names: list[str] = getattr(self.backbone, "no_weight_decay", list)()
         return [f"backbone.{name}" for name in names]
 
 
