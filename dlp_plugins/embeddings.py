@@ -30,21 +30,21 @@ class Features:
     dim: int
     blocks: Callable[[], Iterator[np.ndarray]]
 
-    def load(self, progress: Callable[[int], None] = lambda done: None) -> tuple[Tensor, int]:
+    def load(self, progress: Callable[[int], None] = lambda done: None) -> Tensor:
         """Read and L2-normalise every row; norms are taken in float64.
 
         Args:
             progress: told how many rows have been read.
 
         Returns:
-            [points, dim] float32, a zero row left as it is, and the number of zero rows.
+            [points, dim] float32; a zero row is left as it is.
 
         Raises:
             FeatureError: NaN or infinity; says how many rows and which is the first.
             DataError: the file is truncated or cannot be read.
         """
         unit = torch.empty(self.points, self.dim)
-        bad, first_bad, zeros, done = 0, -1, 0, 0
+        bad, first_bad, done = 0, -1, 0
         with readable(self.path):
             for block in self.blocks():
                 rows = np.asarray(block, dtype=np.float64)
@@ -53,7 +53,6 @@ class Features:
                     first_bad = first_bad if bad else done + int(np.argmin(finite))
                     bad += int((~finite).sum())
                 norm = np.linalg.norm(rows, axis=1, keepdims=True)
-                zeros += int((norm == 0).sum())
                 unit[done : done + len(rows)] = torch.from_numpy(rows / np.where(norm, norm, 1.0))
                 done += len(rows)
                 progress(done)
@@ -63,7 +62,7 @@ class Features:
                 f"cell); the first is row {first_bad:,} (counted from 0). Remove or mend those "
                 "rows, in the labels too."
             )
-        return unit, zeros
+        return unit
 
 
 def open_features(path: Path) -> Features:

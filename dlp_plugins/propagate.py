@@ -158,7 +158,7 @@ class Propagator:
             iterations=0 if solution is None else solution.iterations,
             converged=True if solution is None else solution.converged,
             unreached=int((assigned < 0).sum()),
-            unlabeled_components=0 if graph is None else _unlabeled_components(graph, labels),
+            unlabeled_components=0 if graph is None else unlabeled_components(graph, labels),
             empty_classes=int((counts == 0).sum()),
         )
         return PseudoLabels(
@@ -279,7 +279,8 @@ def check_labels(labels: Tensor, num_classes: int, n: int) -> None:
         raise LabelError("No point is labelled; label propagation needs at least one.")
 
 
-def _unlabeled_components(graph: Graph, labels: Tensor) -> int:
+def unlabeled_components(graph: Graph, labels: Tensor) -> int:
+    """Connected components of the graph without a labelled point."""
     component = graph.components
     with_label = torch.unique(component[(labels != UNLABELED).cpu()])
     return int(component.max()) + 1 - len(with_label)

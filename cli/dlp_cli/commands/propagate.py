@@ -1,0 +1,154 @@
+"""`dlp propagate`: embeddings and a few labels in, a table of pseudo-labels out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dlp_cli import output
+from dlp_cli.commands.run import Device
+from dlp_cli.options import PluginOption, SetOption
+from dlp_cli.phases import show_phases
+
+if TYPE_CHECKING:
+    from dlp_plugins.bounded import Outcome
+    from dlp_plugins.partial_labels import Labels
+    from dlp_plugins.recipe import Recipe
+
+PHASES = {
+    "read": "Reading features",
+    "neighbours": "Finding neighbours",
+    "graph": "Building the graph",
+    "solve": "Spreading labels",
+    "weigh": "Weighing",
+    "write": "Writing the table",
+}
+PARTS = ("graph", "affinity", "solver", "weighter")
+MOST_CLASSES = 10  # listed one by one
+
+
+def propagate(
+    features: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FEATURES", help="Embeddings: .npy, .npz, .parquet or .safetensors."
+        ),
+    ],
+    labels: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE",
+            help="Known labels, blank or -1 for none: .csv (a column, or index,label), .npy, .npz "
+            "or .parquet.",
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="The table, a row a point: .csv or .parquet.")
+    ],
+    overrides: SetOption = None,
+    scores: Annotated[
+        bool, typer.Option("--scores", help="Add a column of probabilities for each class.")
+    ] = False,
+    classes: Annotated[
+        int | None,
+        typer.Option(min=1, help="Classes are 0 to N-1. By default, those that occur."),
+    ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE", help="Most memory to take, 4GB. By default 3/4 of what is free."
+        ),
+    ] = None,
+    device: Annotated[Device, typer.Option(help="auto: a GPU where there is one.")] = Device.auto,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the table.")] = False,
+    plugins: PluginOption = None,
+) -> None:
+    """Spread a few labels over the nearest-neighbour graph of embeddings."""
+    from dlp_plugins import bounded, table
+    from dlp_plugins.budget import choose_chunks
+    from dlp_plugins.embeddings import open_features
+    from dlp_plugins.machine import free_memory
+    from dlp_plugins.partial_labels import read_labels
+    from dlp_plugins.recipe import check_dependencies
+    from dlp_plugins.registry import load_plugin_file
+    from dlp_plugins.training.refresh import build_propagator
+    from dlp_plugins.training.run import build_accelerator
+    from dlp_plugins.units import format_bytes, parse_bytes
+
+    for file in plugins or ():
+        load_plugin_file(file)
+    recipe = settings(overrides)
+    check_dependencies(recipe)
+    propagator = build_propagator(recipe)
+    where = build_accelerator(device.value, "float32").device
+    budget = parse_bytes(memory) if memory else 0.75 * free_memory(where)
+    table.check_out(out, overwrite)
+    source = open_features(features)
+    known = read_labels(labels, source.points, classes)
+    chunks = choose_chunks(propagator, source.points, source.dim, len(known.classes), budget)
+    output.say(
+        f"{source.points:,} points of {source.dim} numbers, {len(known.classes):,} classes: about "
+        f"{format_bytes(chunks.peak)} of {format_bytes(budget)} memory, {chunks.width:,} classes "
+        f"at a time{', scores in a scratch file' if chunks.on_disk else ''}."
+    )
+    with show_phases(PHASES) as report:
+        outcome = bounded.propagate_bounded(
+            propagator, source.load, known.index, len(known.classes), chunks,
+            scratch=out.parent, device=where, progress=report,
+        )  # fmt: skip
+        with outcome.scores, outcome.clock.phase("write", source.points) as tick:
+            table.write_table(out, outcome, known.classes, scores, tick)
+    _print_summary(outcome, known, recipe)
+    output.say(f"wrote {out}")
+
+
+def settings(overrides: list[str] | None) -> Recipe:
+    """The paper's components with what `--set` changes; other keys of a recipe are refused."""
+    from dlp_plugins.errors import UsageError, did_you_mean
+    from dlp_plugins.recipe import check_layers
+    from dlp_plugins.recipe_files import override_layer
+
+    layer = override_layer(overrides or ())
+    for key in layer.data:
+        if key not in PARTS:
+            raise UsageError(
+                f"--set {key}: unknown here.{did_you_mean(key, PARTS)} Known: {', '.join(PARTS)}."
+            )
+    return check_layers([layer])
+
+
+def _print_summary(outcome: Outcome, known: Labels, recipe: Recipe) -> None:
+    health, labeled = outcome.health, known.index >= 0
+    total = len(labeled)
+    solved = f"{health.iterations:,} iterations, residual {health.residual:.1e}"
+    if not health.converged:
+        solved += ", tolerance not reached (labels are usually stable long before)"
+    quartiles = outcome.certainty_quartiles(known.index)
+    rows = [
+        ("points", f"{total:,}"),
+        ("labelled", f"{int(labeled.sum()):,}"),
+        ("classes", f"{len(known.classes):,}"),
+        (
+            "graph",
+            f"{recipe.graph.name}: {outcome.edges:,} edges, {outcome.components:,} components",
+        ),
+        ("zero vectors", f"{outcome.zero_vectors:,}"),
+        ("components without a label", f"{health.unlabeled_components:,}"),
+        ("points no label reaches", f"{health.unreached:,}"),
+        ("classes without a point", f"{health.empty_classes:,}"),
+        ("solver", f"{recipe.solver.name}: {solved}"),
+        ("certainty, quartiles", ", ".join(f"{q:.3f}" for q in quartiles) or "-"),
+        ("points a class", _counts(outcome, known)),
+        ("seconds", ", ".join(f"{k} {v:.1f}" for k, v in outcome.clock.seconds.items())),
+    ]
+    output.print_table(("", "value"), rows)
+
+
+def _counts(outcome: Outcome, known: Labels) -> str:
+    counts = outcome.counts.tolist()
+    if len(counts) <= MOST_CLASSES:
+        return ", ".join(f"{c} {n:,}" for c, n in zip(known.classes, counts, strict=True))
+    middle = sorted(counts)[len(counts) // 2]
+    return f"from {min(counts):,} to {max(counts):,}, median {middle:,}"
