@@ -12,7 +12,7 @@ Knows nothing of networks, data sets or training. Shapes: n points, d numbers ea
 from __future__ import annotations
 
 import warnings
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
@@ -83,8 +83,7 @@ class PseudoLabels:
 class Propagator:
     """The components of one propagation, put together.
 
-    source: 'graph' spreads labels over the descriptors' graph (the paper); `neighbors` says
-        whether an edge needs one end or both to choose the other.
+    mutual: an edge needs both ends to choose each other; by default one is enough (W = A + A^T).
     """
 
     graph: GraphBuilder
@@ -92,7 +91,7 @@ class Propagator:
     solver: Solver
     weighter: Weighter
     balancer: Balancer
-    mutual: bool = field(default=False)
+    mutual: bool = False
 
     @classmethod
     def default(cls, **parameters: Any) -> Propagator:
@@ -114,7 +113,7 @@ class Propagator:
     def build_graph(self, descriptors: Tensor) -> Graph:
         """Neighbours, affinity, symmetric normalisation of descriptors [n, d] (normalised here)."""
         check_descriptors(descriptors)
-        # Not F.normalize: a zero vector stays zero, and so becomes a node without edges.
+        # a zero vector stays zero here, and so becomes a node without edges
         unit = torch.nn.functional.normalize(descriptors.float(), dim=1)
         neighbors = self.graph.neighbors(unit)
         return assemble(neighbors.indices, self.affinity.weights(neighbors), mutual=self.mutual)
