@@ -6,7 +6,7 @@ On a pipe, or a terminal that cannot move its cursor, `plain.PlainLines` takes i
 from __future__ import annotations
 
 import contextlib
-import math
+import statistics
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -39,9 +39,16 @@ def open_display(title: str) -> Iterator[Listener]:
     state = RunState(title)
     screen = RunScreen(state)
     with Live(screen, console=console, refresh_per_second=REFRESHES_PER_SECOND) as live:
+        size = console.size
 
         def listen(event: Event) -> None:
+            nonlocal size
             state(event)
+            if console.size != size:  # the terminal has broken the lines of its former width
+                size = console.size
+                live.stop()
+                console.clear()
+                live.start()
 
         yield listen
         live.refresh()
@@ -87,7 +94,7 @@ def _bars(state: RunState) -> Table:
     grid = Table.grid(padding=(0, 1))
     grid.add_column(no_wrap=True)
     grid.add_column(ratio=1)
-    grid.add_column(justify="right", no_wrap=True)
+    grid.add_column(justify="right", no_wrap=True, min_width=7)
     grid.add_column(justify="right", no_wrap=True, min_width=16)
     grid.expand = True
     for name, epochs in state.started.stages if state.started else ():
@@ -97,7 +104,7 @@ def _bars(state: RunState) -> Table:
         note = "done" if done >= epochs else "" if left is None else f"{clock_text(left)} left"
         label = Text(STAGES.get(name, name), "bold" if here else "")
         count = f"{min(state.done.get(name, 0) + here, epochs)}/{epochs}"
-        grid.add_row(label, ProgressBar(epochs, done), count, note)
+        grid.add_row(label, ProgressBar(epochs, done, complete_style="green"), count, note)
     step = ProgressBar(max(state.steps, 1), state.step, complete_style="cyan")
     grid.add_row("step", step, f"{state.step}/{state.steps}", Text(state.phase, "cyan"))
     return grid
@@ -151,8 +158,6 @@ def _training_rows(state: RunState) -> list[Row]:
 
 def _health_rows(state: RunState) -> list[Row]:
     m = state.metrics
-    if "certainty" not in m:
-        return [("begins after the labels alone", Text())]
     converged = m.get("converged", True)
     residual = _number(m, "residual", ".1e", "" if converged else "yellow")
     rows = [("pseudo-labels right", _percent(m, "pseudo_label_accuracy", "bold"))]
@@ -177,35 +182,54 @@ def _compact(state: RunState, width: int, height: int) -> RenderableType:
 
 
 def _chart(state: RunState, width: int, rows: int) -> RenderableType:
-    """The test error of every measured epoch, labels alone dim, label propagation in colour."""
+    """The test error over all epochs to come, labels alone dim, label propagation in colour."""
     errors = state.errors()
-    if not errors:
+    if not errors or state.started is None:
         return Text()
-    values = [e for _, e in errors]
-    first, last = f"{max(values):.1f} % ", f" {values[-1]:.1f} %"
-    picked = resample(len(values), width - len(first) - len(last) - 1)
-    lines = bars([values[i] for i in picked], rows)
+    top = chart_top([error for _, _, error in errors])
+    clipped = any(error > top for _, _, error in errors)
+    label = f"{'over ' if clipped else ''}{top:.1f} % "
+    room = width - len(label) - 1
+    columns = stretch(
+        [(at, e) for _, at, e in errors], sum(n for _, n in state.started.stages), room
+    )
+    lines = block_lines([error / top for _, error in columns], rows)
+    second = min((at for stage, at, _ in errors if stage == "propagation"), default=None)
     text = Text("test error by epoch\n", no_wrap=True)
     for n, line in enumerate(lines):
-        text.append(first if n == 0 else " " * len(first), "dim")
-        for i, character in zip(picked, line, strict=True):
-            text.append(character, "dim" if errors[i][0] == "supervised" else "green")
-        text.append(f"{last}" if n == len(lines) - 1 else "\n", "bold")
+        side = label if n == 0 else "0 % " if n == len(lines) - 1 else ""
+        text.append(side.rjust(len(label)), "dim")
+        for (at, _), character in zip(columns, line, strict=True):
+            text.append(character, "dim" if second is None or at < second else "green")
+        text.append("\n" if n < len(lines) - 1 else "")
     return text
 
 
-def resample(count: int, width: int) -> list[int]:
-    """At most `width` positions of 0..count-1, evenly spread, the last always among them."""
-    if count <= width:
-        return list(range(count))
-    return [math.ceil((i + 1) * count / width) - 1 for i in range(width)]
+def chart_top(errors: Sequence[float]) -> float:
+    """The chart's upper end: the first epochs' errors must not flatten all that follow."""
+    return min(max(errors), 3 * statistics.median(errors)) or 1.0
 
 
-def bars(values: Sequence[float], rows: int) -> list[str]:
-    """Values from 0 to their largest as columns of block characters, the top line first."""
-    top = max(values) or 1.0
-    # At least one eighth: a value of 0 is a measurement, not a gap.
-    heights = [max(round(8 * rows * v / top), 1) for v in values]
+def stretch(errors: Sequence[tuple[int, float]], total: int, width: int) -> list[tuple[int, float]]:
+    """(epoch, error) for each column of a chart `width` wide that has room for `total` epochs.
+
+    An epoch that was not measured shows the last error before it; epochs to come have no column.
+    """
+    known, columns = list(errors), []
+    current = known[0]
+    for column in range(width):
+        while known and known[0][0] < (column + 1) * total / width:
+            current = known.pop(0)
+        columns.append(current)
+        if not known and (column + 1) * total / width > current[0] + 1 - 1e-9:
+            break
+    return columns
+
+
+def block_lines(shares: Sequence[float], rows: int) -> list[str]:
+    """Shares of the full height, 0..1, as columns of block characters; the top line first."""
+    # At least one eighth: a share of 0 is a measurement, not a gap.
+    heights = [max(round(8 * rows * min(share, 1.0)), 1) for share in shares]
     return [
         "".join(BLOCKS[min(max(h - 8 * row, 0), 8)] for h in heights)
         for row in reversed(range(rows))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from rich import box
 from rich.console import Console
@@ -15,6 +16,16 @@ from rich.text import Text
 _width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 1000
 console = Console(width=_width, markup=False, highlight=False, emoji=False)
 error_console = Console(stderr=True, markup=False, highlight=False, emoji=False)
+
+
+@contextlib.contextmanager
+def waiting(text: str) -> Iterator[None]:
+    """A spinner while something takes a few seconds; nothing on a pipe."""
+    if console.is_interactive and sys.stdout.isatty():
+        with console.status(text):
+            yield
+    else:
+        yield
 
 
 def say(text: str | Text = "", style: str = "") -> None:

@@ -41,10 +41,9 @@ def print_results(summary: dict[str, Any], folder: Path, recipe: str) -> None:
     )
     output.say(f"Everything is in {folder}: summary.json, metrics.jsonl, checkpoint/, ...")
     command = f"dlp run {shlex.quote(recipe)}"
-    output.say(
-        f"Next: {command} --seed {summary['seed'] + 1}\n"
-        f"      {command} --set solver=power --out runs/power   (`dlp list` names all components)"
-    )
+    output.say("Next, another seed or another component (`dlp list` names them):")
+    output.say(f"  {command} --seed {summary['seed'] + 1}")
+    output.say(f"  {command} --set solver=power --out runs/power")
 
 
 def _percent(error: float | None) -> Text:

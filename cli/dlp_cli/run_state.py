@@ -101,17 +101,19 @@ class RunState:
         pace = (self.clock() - self._stage_began) / advanced
         return pace * (self.epochs - self.progress)
 
-    def errors(self, key: str = "test_error") -> list[tuple[str, float]]:
-        """(stage, error) of every epoch that was measured, in order."""
-        order = [name for name, _ in self.started.stages] if self.started else []
-        known = [at for at in self.history if at[0] in order and key in self.history[at]]
-        known.sort(key=lambda at: (order.index(at[0]), at[1]))
-        return [(at[0], self.history[at][key]) for at in known]
+    def errors(self, key: str = "test_error") -> list[tuple[str, int, float]]:
+        """(stage, epoch counted over all stages, error) of every epoch measured, in order."""
+        found, before = [], 0
+        for stage, epochs in self.started.stages if self.started else ():
+            for epoch in range(epochs):
+                if key in (line := self.history.get((stage, epoch), {})):
+                    found.append((stage, before + epoch, line[key]))
+            before += epochs
+        return found
 
     def last_error(self, stage: str, key: str = "test_error") -> float | None:
         """The stage's last measured error."""
-        of_stage = [error for s, error in self.errors(key) if s == stage]
-        return of_stage[-1] if of_stage else None
+        return next((e for s, _, e in reversed(self.errors(key)) if s == stage), None)
 
     def _read_history(self, folder: Path) -> None:
         # Only for show, so a damaged line is no reason to stop; the trainer has its own record.

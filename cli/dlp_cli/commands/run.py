@@ -42,12 +42,13 @@ def run(
     if resume and overwrite:
         raise UsageError("--resume continues a run and --overwrite replaces it: choose one.")
     settings = [*(overrides or ()), *([f"seed={seed}"] if seed is not None else ())]
-    chosen = options.load(recipe, settings, plugins)
+    with output.waiting("loading PyTorch"):
+        chosen = options.load(recipe, settings, plugins)
 
-    from dlp_cli.display import open_display
-    from dlp_cli.results import print_results
-    from dlp_plugins.recipe import check_dependencies
-    from dlp_plugins.training.run import run as train
+        from dlp_cli.display import open_display
+        from dlp_cli.results import print_results
+        from dlp_plugins.recipe import check_dependencies
+        from dlp_plugins.training.run import run as train
 
     check_dependencies(chosen)
     name = Path(recipe).stem
