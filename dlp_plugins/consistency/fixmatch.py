@@ -1,0 +1,50 @@
+"""FixMatch: what the network is sure of on a weak view, it must say of a strong one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch.nn.functional as F  # noqa: N812
+from pydantic import Field
+from torch import Tensor
+
+from dlp_plugins.consistency._teacher import WithTeacher
+from dlp_plugins.consistency._terms import mean_or_zero, probabilities
+from dlp_plugins.consistency.contract import Step
+from dlp_plugins.registry import consistency
+
+
+@consistency.register("fixmatch")
+@dataclass
+class FixMatch(WithTeacher):
+    """Confident predictions on weak views are labels for strong views (Sohn et al., NeurIPS 2020, eq. 4).
+
+        L = supervised + weight (1/u) sum_i [max_j q_ij >= threshold] CE(f(A(x_i)), argmax_j q_ij)
+
+    over the u unlabelled images of the batch; q_i = softmax f(a(x_i)) of the weak view, without
+    gradient; A the strong augmentation. The authors measure an average of the student, batch-norm
+    statistics included: here it is the teacher, which takes no part in the loss. Departure: weak and
+    strong views pass through the network one after the other, so each has its own batch statistics.
+    """
+
+    weight: Annotated[float, Field(ge=0, description="of the unlabelled images' loss")] = 1.0
+    threshold: Annotated[
+        float, Field(ge=0, le=1, description="least probability that makes a prediction a label")
+    ] = 0.95
+    ema_decay: Annotated[
+        float, Field(ge=0, lt=1, description="share that the measured average keeps at each step")
+    ] = 0.999
+
+    needs_unlabeled = True
+    averages_statistics = True
+
+    def losses(self, step: Step) -> dict[str, Tensor]:
+        unlabeled = ~step.batch.labeled
+        images = step.batch.images[unlabeled]
+        confidence, label = probabilities(step.output.logits.detach()[unlabeled]).max(dim=1)
+        # Batch norm refuses an empty batch.
+        strong = step.student(step.strong(images)).logits if len(images) else step.output.logits[:0]
+        error = F.cross_entropy(strong.float(), label, reduction="none")
+        error = error * (confidence >= self.threshold)
+        return {**super().losses(step), "consistency": self.weight * mean_or_zero(error)}

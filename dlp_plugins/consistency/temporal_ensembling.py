@@ -1,0 +1,89 @@
+"""Temporal ensembling: agreement with an average over past epochs, kept for each example."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from dlp_plugins.consistency._terms import probabilities, ramp_up, squared_error
+from dlp_plugins.consistency.contract import Consistency, Step
+from dlp_plugins.network import Network
+from dlp_plugins.registry import consistency
+
+
+@consistency.register("temporal_ensembling")
+@dataclass
+class TemporalEnsembling(Consistency):
+    """The prediction agrees with those of earlier epochs (Laine and Aila, ICLR 2017, algorithm 2).
+
+        L = supervised + weight r(epoch) (1/(b c)) sum_ij (z_ij - t_ij)^2
+
+    z [b, c]: the student's softmax on all b images. After each epoch, for every example seen in it,
+
+        Z_i <- momentum Z_i + (1 - momentum) z_i,   t_i = Z_i / (1 - momentum^(k_i)),
+
+    z_i its last prediction in the epoch, k_i the epochs it was seen in. The authors count all epochs,
+    which is the same when each shows every example; here a batch may leave some out, and an example
+    not seen in an earlier epoch has no target and adds 0. Memory: 2 n c floats, kept in checkpoints.
+    The authors multiply their weight of 30 by the share of labelled examples; the default here is that
+    at half a batch labelled.
+    """
+
+    num_classes: int
+    weight: Annotated[float, Field(ge=0, description="of the consistency after the ramp-up")] = 15.0
+    ramp_up_epochs: Annotated[float, Field(ge=0, description="epochs of sigmoid ramp-up")] = 80.0
+    momentum: Annotated[
+        float, Field(ge=0, lt=1, description="share that the ensemble keeps at each epoch")
+    ] = 0.6
+
+    needs_unlabeled = True
+
+    def begin_stage(self, student: Network, num_examples: int) -> None:
+        device = next(student.parameters()).device
+        self._memory = {
+            "ensemble": torch.zeros(num_examples, self.num_classes, device=device),
+            "latest": torch.zeros(num_examples, self.num_classes, device=device),
+            "seen": torch.zeros(num_examples, dtype=torch.bool, device=device),
+            "count": torch.zeros(num_examples, device=device),
+        }
+        self._epoch = 0
+
+    def losses(self, step: Step) -> dict[str, Tensor]:
+        if int(step.epoch) != self._epoch:
+            self._end_epoch()
+            self._epoch = int(step.epoch)
+        index, predicted = step.batch.index, probabilities(step.output.logits)
+        count = self._memory["count"][index]
+        # 0 / 1 where there is no target yet; the mask drops it.
+        correction = torch.where(count > 0, 1 - self.momentum**count, 1.0)
+        target = self._memory["ensemble"][index] / correction[:, None]
+        error = squared_error(predicted, target) * (count > 0)
+        self._remember(index, predicted.detach())
+        weight = self.weight * ramp_up(step.epoch, self.ramp_up_epochs)
+        return {**super().losses(step), "consistency": weight * error.mean()}
+
+    def _remember(self, index: Tensor, predicted: Tensor) -> None:
+        # An example may stand in a batch twice; which write would win is not defined on a GPU, and a
+        # resumed run must be the same. So each copy writes what the first one predicts.
+        first = (index[:, None] == index).int().argmax(dim=1)
+        self._memory["latest"][index] = predicted[first].float()
+        self._memory["seen"][index] = True
+
+    def _end_epoch(self) -> None:
+        m = self._memory
+        updated = self.momentum * m["ensemble"] + (1 - self.momentum) * m["latest"]
+        m["ensemble"] = torch.where(m["seen"][:, None], updated, m["ensemble"])
+        m["count"] += m["seen"]
+        m["seen"].zero_()
+
+    def state(self) -> dict[str, Tensor]:
+        return {**self._memory, "epoch": torch.tensor(self._epoch)}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        self._epoch = int(state["epoch"])
+        for name, tensor in self._memory.items():
+            tensor.copy_(state[name])
