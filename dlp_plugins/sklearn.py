@@ -143,6 +143,12 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         labeled = ~_unlabeled(y)
         if not labeled.any():
             raise ValueError("No point is labelled (-1 means unlabelled); one class is the least.")
+        if y.dtype.kind == "O" and not all(isinstance(label, str) for label in y[labeled]):
+            raise ValueError(
+                "Unknown label type: in an object array every label must be a string, or -1 where "
+                "there is none. Convert numbers with y.astype(int), missing values with "
+                "y.fillna(-1)."
+            )
         check_classification_targets(y[labeled])
         self.classes_, own = np.unique(y[labeled], return_inverse=True)
         labels = torch.full((len(X),), UNLABELED)
@@ -158,7 +164,7 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
                 ConvergenceWarning,
                 stacklevel=2,
             )
-        self._affinity = propagator.affinity
+        self._affinity, self._k = propagator.affinity, propagator.graph.k
         self._points = points
         self.label_distributions_ = pseudo.probabilities.double().numpy()
         self.transduction_ = self._name(pseudo.labels.numpy())
@@ -181,7 +187,7 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         X = validate_data(self, X, dtype=(np.float64, np.float32), reset=False)
         queries = _unit(X)
-        k = min(operator.index(self.n_neighbors), len(self._points))
+        k = min(self._k, len(self._points))
         rows = max(1, BLOCK_ENTRIES // (k * queries.shape[1]))
         out = np.empty((len(queries), len(self.classes_)))
         for start in range(0, len(queries), rows):
