@@ -110,10 +110,10 @@ class Component:
                 # A parameter called `json` or `copy` shadows BaseModel's own: harmless here.
                 warnings.filterwarnings("ignore", message=".*shadows an attribute")
                 return create_model(f"{self.kind}:{self.name}", __config__=config, **fields)
-        except (PydanticUserError, NameError, TypeError) as error:
+        except (PydanticUserError, TypeError) as error:
             raise PluginError(
                 f"{self.kind} '{self.name}' ({self.origin}): its parameters cannot be checked: "
-                f"{error}. Annotate them with types that TOML can hold, without a leading _."
+                f"{error}. Annotate them with types that TOML can hold."
             ) from None
 
     def missing(self) -> list[str]:
