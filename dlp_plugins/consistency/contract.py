@@ -1,7 +1,7 @@
 """What a consistency method is: what the loss of a batch is made of besides the labels.
 
-A method sees one batch at a time (`Step`) and returns named loss terms; their sum is what the network
-descends. It may keep a teacher and update it after each step.
+A method sees one batch at a time (`Step`) and returns named loss terms; their sum is what the
+network descends. It may keep a teacher and update it after each step.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def weighted_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor) -> T
     return (losses * weights).mean()
 
 
-class Consistency(ABC):
+class Consistency(ABC):  # noqa: B024 - every method has a default
     """Base of every consistency method. As it stands it adds nothing: the labels alone.
 
     Attributes:
@@ -94,20 +94,23 @@ class Consistency(ABC):
     needs_unlabeled: bool = False
     teacher: nn.Module | None = None
 
-    def begin_stage(self, student: Network, num_examples: int) -> None:
+    def extend(self, network: Network) -> None:  # noqa: B027
+        """Give the network modules that this method needs besides, before its optimiser is made."""
+
+    def begin_stage(self, student: Network, num_examples: int) -> None:  # noqa: B027
         """Start a stage. A teacher restarts here as a copy of the student.
 
         num_examples: size of the training set, for methods that remember every example.
         """
 
     def losses(self, step: Step) -> dict[str, Tensor]:
-        """Named scalar terms of the loss. Includes 'supervised', the weighted loss of the labels."""
+        """Named scalar terms of the loss, 'supervised' (the labels' weighted loss) among them."""
         batch = step.batch
         return {
             "supervised": weighted_cross_entropy(step.output.logits, batch.labels, batch.weights)
         }
 
-    def after_step(self, student: Network, number: int) -> None:
+    def after_step(self, student: Network, number: int) -> None:  # noqa: B027
         """Called after the optimiser's step; `number` counts from 0 within the stage."""
 
     def state(self) -> dict[str, Tensor]:

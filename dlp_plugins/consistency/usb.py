@@ -15,8 +15,8 @@ from dlp_plugins.registry import consistency
 
 # docs/usb.md says why each of the others cannot be driven as a loss on a batch.
 MEMBERS = (
-    "adamatch", "defixmatch", "fixmatch", "flexmatch", "freematch", "meanteacher", "mixmatch",
-    "pimodel", "pseudolabel", "softmatch", "uda",
+    "adamatch", "comatch", "defixmatch", "fixmatch", "flexmatch", "freematch", "meanteacher",
+    "mixmatch", "pimodel", "pseudolabel", "simmatch", "softmatch", "uda",
 )  # fmt: skip
 # For these USB's data sets make the second view of an unlabelled image a weak one too.
 TWO_WEAK_VIEWS = ("meanteacher", "mixmatch", "pimodel")
@@ -29,6 +29,10 @@ class Usb(Consistency):
     Two terms: 'usb', the algorithm's whole loss, its supervised part included; and 'supervised',
     the weighted cross entropy of the examples that carry a propagated label (none in stage one).
     The teacher is USB's average of the student's weights, which is what USB measures.
+
+    Left out: vat (asks for CUDA inside its loss; there is 'vat' without USB), dash (its thresholds
+    need a warm-up of USB's own), crmatch and remixmatch (further heads, and rotated images for
+    them), fullysupervised and supervised (nothing but the labels: 'none').
     """
 
     needs_unlabeled = True
@@ -63,13 +67,28 @@ class Usb(Consistency):
         """The algorithms of USB that can be driven."""
         return list(MEMBERS)
 
-    def begin_stage(self, student: Network, num_examples: int) -> None:
-        from dlp_plugins.hosts.usb import driver
+    def extend(self, network: Network) -> None:
+        if self.member in ("comatch", "simmatch"):
+            from dlp_plugins.hosts.usb import projected
 
-        view = driver.StudentView(student)
+            size = int(self.arguments.get("proj_size", projected.SIZE))
+            network.projection = projected.projection(network.head.in_features, size)
+
+    def begin_stage(self, student: Network, num_examples: int) -> None:
+        from dlp_plugins.hosts.usb import driver, projected
+
+        mixed_in = {"comatch": projected.DrivenCoMatch, "simmatch": projected.DrivenSimMatch}
+        heads = self.member in mixed_in
+        view = (projected.ProjectedView if heads else driver.StudentView)(student)
         self.teacher = copy.deepcopy(student).requires_grad_(False)
         self.algorithm = driver.drive(
-            self.member, view, self.num_classes, num_examples, self.settings, self.arguments
+            self.member,
+            view,
+            self.num_classes,
+            num_examples,
+            self.settings,
+            self.arguments,
+            mixed_in.get(self.member, driver.Driver),
         )
         self.algorithm.ema = driver.Average(view, self.teacher, self.ema_m)
 
@@ -105,8 +124,10 @@ class Usb(Consistency):
             "idx_ulb": lambda: batch.index[labeled:],
             "x_ulb_w": lambda: step.view[labeled:],
             "x_ulb_s": lambda: second(batch.images[labeled:]),
+            "x_ulb_s_0": lambda: step.strong(batch.images[labeled:]),
+            "x_ulb_s_1": lambda: step.strong(batch.images[labeled:]),
         }
-        return {name: make[name]() for name in driver.wanted(self.algorithm)}
+        return {name: make[name]() for name in driver.wanted(self.member)}
 
     def after_step(self, student: Network, number: int) -> None:
         self.algorithm.ema.update()

@@ -111,6 +111,7 @@ class Trainer:
             heads=self.consistency.heads,
             normalize_descriptor=part.normalize_descriptor,
         )
+        self.consistency.extend(network)
         network = network.to(self.device)
         if self.recipe.training.channels_last:
             network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -15,13 +15,14 @@ from dlp_plugins.consistency.usb import MEMBERS
 from dlp_plugins.errors import RegistryError, UsageError
 from dlp_plugins.network import Network
 from dlp_plugins.recipe import load_recipe
+from dlp_plugins.training import events
 from dlp_plugins.training.run import run
 
 pytestmark = pytest.mark.usb
 
 # docs/usb.md says why.
 LEFT_OUT = {
-    "comatch", "crmatch", "remixmatch", "simmatch",  # heads that the trainer does not know of
+    "crmatch", "remixmatch",  # further heads, and rotated images for them
     "dash",  # needs a warm-up of its own
     "vat",  # asks for CUDA inside its loss
     "fullysupervised", "supervised",  # add nothing to the labels
@@ -29,7 +30,16 @@ LEFT_OUT = {
 # Without it a few steps pass before any image is sure enough for these to look at.
 EVERY_IMAGE = {
     name: {"p_cutoff": 0.0}
-    for name in ("adamatch", "defixmatch", "fixmatch", "flexmatch", "pseudolabel", "uda")
+    for name in (
+        "adamatch",
+        "comatch",
+        "defixmatch",
+        "fixmatch",
+        "flexmatch",
+        "pseudolabel",
+        "simmatch",
+        "uda",
+    )
 }
 LABELED, BATCH = 8, 24
 
@@ -65,6 +75,7 @@ def make(name: str, data, **parameters):
     network = Network(registry.backbones.build("small_cnn", in_channels=1, width=8), 10)
     parameters = {"arguments": EVERY_IMAGE.get(name, {}), "num_train_iter": 1000, **parameters}
     method = registry.consistency.build(f"usb:{name}", num_classes=10, **parameters)
+    method.extend(network)
     method.begin_stage(network, len(data.train))
     return network, method
 
@@ -134,7 +145,10 @@ def test_teacher_is_the_average_with_ema_m(data):
     assert torch.equal(after["backbone.1.running_mean"], network.backbone[1].running_mean)
 
 
-@pytest.mark.parametrize("name", ["flexmatch", "freematch", "softmatch", "adamatch"])
+STATEFUL = ("adamatch", "comatch", "flexmatch", "freematch", "simmatch", "softmatch")
+
+
+@pytest.mark.parametrize("name", STATEFUL)
 def test_state_brings_back_what_the_hooks_remember(name, data):
     network, method = make(name, data)
     for number in range(3):
@@ -151,6 +165,28 @@ def test_state_brings_back_what_the_hooks_remember(name, data):
     assert losses[0] == losses[1]
 
 
+def test_simmatchs_bank_has_an_entry_for_each_labeled_image(data):
+    network, method = make("simmatch", data)
+    step = make_step(data, network)
+    method.losses(step)
+    first = method.algorithm.mem_bank.clone()
+    method.losses(step)
+    algorithm = method.algorithm
+    assert algorithm.seen.tolist() == list(range(LABELED))
+    assert algorithm.labels_bank.tolist() == step.batch.labels[:LABELED].tolist()
+    assert algorithm.mem_bank.shape == (128, LABELED)
+    assert not torch.equal(algorithm.mem_bank, first)
+
+
+def test_comatchs_queue_comes_round(data):
+    network, method = make("comatch", data, arguments={"queue_batch": 2})
+    for _ in range(3):
+        method.losses(make_step(data, network))
+    assert method.algorithm.queue_feats.shape == (2 * BATCH, 128)
+    assert int(method.algorithm.queue_ptr) == BATCH
+    assert (method.algorithm.queue_probs.sum(dim=1) > 0.99).all()
+
+
 def test_an_unknown_argument_is_named_with_the_right_ones(data):
     with pytest.raises(
         UsageError, match=r"p_cutof.*Did you mean 'p_cutoff'.*Allowed: .*hard_label"
@@ -163,15 +199,30 @@ def test_an_algorithm_that_cannot_be_driven_is_not_offered():
         registry.consistency.build("usb:crmatch", num_classes=10)
 
 
-@pytest.mark.parametrize("name", ["usb_fixmatch_digits", "usb_fixmatch_lp_digits"])
-def test_recipe_runs_and_resumes_to_the_same_weights(name, tmp_path):
-    short = ["training.stage_one_epochs=1", "dataset.num_train=300", "backbone.width=8"]
-    if name.endswith("lp_digits"):
-        short.append("training.stage_two_epochs=1")
-    recipe = load_recipe(name, short)
-    summary = run(recipe, tmp_path / "a", device="cpu")
-    assert 0 <= summary["test_error"] <= 100
-    assert "teacher_test_error" in summary
-    run(recipe, tmp_path / "b", device="cpu")
-    weights = [(tmp_path / x / "checkpoint/student.safetensors").read_bytes() for x in "ab"]
-    assert weights[0] == weights[1]
+SHORT = ["training.stage_one_epochs=2", "dataset.num_train=300", "backbone.width=8"]
+
+
+@pytest.mark.parametrize("method", ["fixmatch", "simmatch", "flexmatch"])
+def test_run_broken_off_and_resumed_gives_the_same_weights(method, tmp_path):
+    settings = [*SHORT, "training.stage_two_epochs=1", f"consistency.name=usb:{method}"]
+    settings += ["consistency.arguments={}"]
+    recipe = load_recipe("usb_fixmatch_lp_digits", settings)
+    whole = run(recipe, tmp_path / "whole", device="cpu")
+    assert 0 <= whole["test_error"] <= 100
+    assert "teacher_test_error" in whole
+
+    def break_off(event) -> None:
+        if isinstance(event, events.PseudoLabelsRefreshed):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe, tmp_path / "broken", device="cpu", listeners=[break_off])
+    run(recipe, tmp_path / "broken", device="cpu", resume=True)
+    for name in ("student", "teacher"):
+        a, b = (tmp_path / f / f"checkpoint/{name}.safetensors" for f in ("whole", "broken"))
+        assert a.read_bytes() == b.read_bytes()
+
+
+def test_plain_recipe_has_no_propagation(tmp_path):
+    summary = run(load_recipe("usb_fixmatch_digits", SHORT), tmp_path / "run", device="cpu")
+    assert "pseudo_label_accuracy" not in summary

@@ -53,7 +53,13 @@ class Average(EMA):
 
 
 class Driver(AlgorithmBase):
-    """Mixed in before a USB algorithm: no data, no optimiser, and a model that is given to it."""
+    """Mixed in before a USB algorithm: no data, no optimiser, and a model that is given to it.
+
+    Attributes:
+        memories: names of the algorithm's own tensors that outlive a step.
+    """
+
+    memories: tuple[str, ...] = ()
 
     def set_dataset(self) -> None:
         return None
@@ -78,6 +84,7 @@ def drive(
     num_examples: int,
     settings: dict[str, Any],
     arguments: dict[str, Any],
+    driver: type[Driver] = Driver,
 ) -> Any:
     """The USB algorithm of that name around a student.
 
@@ -100,7 +107,7 @@ def drive(
         **{key: a.default for key, a in own.items()} | arguments,
         **_common(name, num_classes, num_examples) | settings,
     )
-    driven = type(f"Driven{algorithm.__name__}", (Driver, algorithm), {})
+    driven = type(f"Driven{algorithm.__name__}", (driver, algorithm), {})
     # The constructors print, and warn that there is no CUDA.
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -114,27 +121,30 @@ def _common(name: str, num_classes: int, num_examples: int) -> dict[str, Any]:
         "ema_m": 0.999, "epoch": 1, "num_train_iter": 2**20, "num_eval_iter": 0, "num_log_iter": 0,
         "ulb_loss_ratio": 1.0, "use_cat": True, "amp": False, "clip_grad": 0.0,
         "save_name": "", "save_dir": "", "resume": False, "gpu": None, "rank": 0, "world_size": 1,
-        "distributed": False, "dataset": "", "use_wandb": False, "use_aim": False,
+        "distributed": False, "use_wandb": False, "use_aim": False, "lb_dest_len": 0,
+        "dataset": "cifar10",  # SimMatch chooses its bank's momentum by it: as for small images
     }  # fmt: skip
 
 
-def wanted(algorithm: Any) -> list[str]:
-    """Names of what its train_step takes: x_lb, y_lb, x_ulb_w, ..."""
-    return list(inspect.signature(algorithm.train_step).parameters)
+def wanted(name: str) -> list[str]:
+    """Names of what an algorithm's train_step takes: x_lb, y_lb, x_ulb_w, ..."""
+    return list(inspect.signature(ALGORITHMS[name].train_step).parameters)[1:]
 
 
 def tensors(algorithm: Any) -> dict[str, Tensor]:
-    """Everything that the algorithm's hooks remember, by `hook.attribute`."""
-    return {
+    """Everything that the algorithm and its hooks remember, by `hook.attribute`."""
+    hooks = {
         f"{name}.{key}": value
         for name, hook in algorithm.hooks_dict.items()
         for key, value in vars(hook).items()
         if isinstance(value, Tensor)
     }
+    return hooks | {f".{key}": getattr(algorithm, key) for key in algorithm.memories}
 
 
 def restore(algorithm: Any, saved: dict[str, Tensor], device: torch.device) -> None:
     """The reverse of `tensors`."""
     for name, value in saved.items():
         hook, _, key = name.partition(".")
-        setattr(algorithm.hooks_dict[hook], key, value.to(device))
+        owner = algorithm.hooks_dict[hook] if hook else algorithm
+        setattr(owner, key, value.to(device))
