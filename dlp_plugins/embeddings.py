@@ -52,8 +52,11 @@ class Features:
                 if not finite.all():
                     first_bad = first_bad if bad else done + int(np.argmin(finite))
                     bad += int((~finite).sum())
-                norm = np.linalg.norm(rows, axis=1, keepdims=True)
-                unit[done : done + len(rows)] = torch.from_numpy(rows / np.where(norm, norm, 1.0))
+                else:
+                    norm = np.linalg.norm(rows, axis=1, keepdims=True)
+                    unit[done : done + len(rows)] = torch.from_numpy(
+                        rows / np.where(norm, norm, 1.0)
+                    )
                 done += len(rows)
                 progress(done)
         if bad:
@@ -86,14 +89,13 @@ def open_features(path: Path) -> Features:
 def _features(
     path: Path, shape: tuple[int, ...], dtype: Any, rows: Callable[[int, int], np.ndarray]
 ) -> Features:
-    if len(shape) != 2 or 0 in shape:
+    if len(shape) != 2:
         raise FeatureError(
-            f"{path}: features must be [points, numbers], with one of each at least; this array is "
-            f"{list(shape)}."
+            f"{path}: features must be [points, numbers]; this array is {list(shape)}."
         )
     if np.dtype(dtype).kind not in "iuf":
         raise FeatureError(f"{path}: features must be real numbers; this array holds {dtype}.")
-    n, dim = shape
+    n, dim = _large_enough(path, *shape)
 
     def blocks() -> Iterator[np.ndarray]:
         for start in range(0, n, BLOCK_ROWS):
@@ -132,9 +134,8 @@ def _open_parquet(path: Path) -> Features:
     if len(lists) == 1:
         first = next(file.iter_batches(batch_size=1, columns=lists), None)
         width = len(first.column(0)[0] or ()) if first is not None else 0
-        return Features(
-            path, *_shape(path, file, width), lambda: _list_blocks(path, lists[0], width)
-        )
+        shape = _large_enough(path, file.metadata.num_rows, width)
+        return Features(path, *shape, lambda: _list_blocks(path, lists[0], width))
     types = pa.types
     other = [
         f.name
@@ -146,13 +147,17 @@ def _open_parquet(path: Path) -> Features:
             f"{path}: wanted either one column of lists or nothing but columns of numbers; found "
             f"besides: {', '.join(other[:5])}. Keep the feature columns alone."
         )
-    return Features(path, *_shape(path, file, len(file.schema_arrow)), lambda: _column_blocks(path))
+    shape = _large_enough(path, file.metadata.num_rows, len(file.schema_arrow))
+    return Features(path, *shape, lambda: _column_blocks(path))
 
 
-def _shape(path: Path, file: Any, width: int) -> tuple[int, int]:
-    if not (file.metadata.num_rows and width):
-        raise FeatureError(f"{path}: holds {file.metadata.num_rows} rows of {width} numbers.")
-    return file.metadata.num_rows, width
+def _large_enough(path: Path, points: int, dim: int) -> tuple[int, int]:
+    if points < 2 or dim < 1:
+        raise FeatureError(
+            f"{path}: features must be two points of one number at least; these are {points} of "
+            f"{dim}."
+        )
+    return points, dim
 
 
 def _is_list(pa: Any, kind: Any) -> bool:
@@ -167,9 +172,9 @@ def _list_blocks(path: Path, column: str, width: int) -> Iterator[np.ndarray]:
         lengths = batch.column(0).value_lengths().to_numpy(zero_copy_only=False)
         if (wrong := lengths != width).any():  # an empty cell has length NaN
             at = int(np.argmax(wrong))
+            held = "is empty" if np.isnan(lengths[at]) else f"holds {lengths[at]:.0f} numbers"
             raise FeatureError(
-                f"{path}: row {done + at:,} of column '{column}' holds {lengths[at]} numbers, "
-                f"row 0 {width}."
+                f"{path}: row {done + at:,} of column '{column}' {held}; row 0 holds {width}."
             )
         yield batch.column(0).flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
         done += len(lengths)

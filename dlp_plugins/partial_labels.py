@@ -135,7 +135,7 @@ def _encode(path: Path, values: np.ndarray, num_classes: int | None) -> Labels:
         classes, own = np.unique(names[known], return_inverse=True)
         return Labels(_positions(known, own), classes.tolist())
     known = ~(np.isnan(numbers) | (numbers == UNLABELED))
-    wrong = known & ((numbers != np.floor(numbers)) | (numbers < 0))
+    wrong = known & ((numbers != np.floor(numbers)) | (numbers < 0) | np.isinf(numbers))
     allowed = "whole numbers from 0"
     if num_classes is not None:
         wrong |= known & (numbers >= num_classes)
