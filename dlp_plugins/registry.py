@@ -26,7 +26,7 @@ import sys
 import typing
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -79,7 +79,10 @@ class Component:
         return list(self._read_signature())
 
     def _read_signature(self) -> Iterable[Parameter]:
-        target = self.factory.__init__ if inspect.isclass(self.factory) else self.factory  # type: ignore[misc]
+        target: Any = self.factory
+        # A dataclass's fields are read from it: each base resolves its names in its own module.
+        if inspect.isclass(target) and not is_dataclass(target):
+            target = target.__init__  # type: ignore[misc]
         try:
             hints = typing.get_type_hints(target, include_extras=True)
         except Exception as error:

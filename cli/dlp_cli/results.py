@@ -26,7 +26,7 @@ def print_results(summary: dict[str, Any], folder: Path, recipe: str) -> None:
     if "teacher_test_error" in summary and "teacher_" not in networks:
         networks.append("teacher_")
     titles = {"": "test error", "teacher_": "teacher's"}
-    rows = [
+    rows: list[tuple[str | Text, ...]] = [
         (label, *(_percent(summary.get(key.format(n))) for n in networks))
         for label, key in ROWS
         if any(key.format(n) in summary for n in networks)

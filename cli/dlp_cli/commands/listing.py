@@ -20,8 +20,8 @@ def list_(
     from dlp_plugins.registry import KINDS, registry
 
     if kind is None:
-        rows = [(k.kind, ", ".join(k.names())) for k in KINDS]
-        output.print_table(("kind", "names"), [*rows, ("recipes", ", ".join(recipe_names()))])
+        known = {k.kind: k.names() for k in KINDS} | {"recipes": recipe_names()}
+        output.print_table(("kind", "names"), [(k, ", ".join(v)) for k, v in known.items()])
         output.say("Details: dlp list KIND, dlp show KIND NAME")
     elif kind in ("recipe", "recipes"):
         output.print_table(("name", "summary"), map(_recipe_row, recipe_names()))
