@@ -13,6 +13,8 @@ WHEELS := .venv/wheels
 .PHONY: quickstart test test-usb test-slow bench lint types clean
 .DELETE_ON_ERROR:
 
+include usb.mk
+
 quickstart: .venv/base
 	$(BIN)/dlp run recipes/digits.toml --out runs/quickstart --overwrite
 
