@@ -21,13 +21,13 @@ class WithTeacher(Consistency):
 
     theta'_t = a_t theta'_(t-1) + (1 - a_t) theta_t,  a_t = min(1 - 1/(t + 1), ema_decay),
 
-    t = 1 after the first step (Tarvainen and Valpola, 2017, section 2). Until a_t reaches ema_decay this
-    is the plain mean of theta_0..theta_t. The teacher starts each stage as a copy of the student.
+    t = 1 after the first step (Tarvainen and Valpola, 2017, section 2). Until a_t reaches ema_decay
+    this is the plain mean of theta_0..theta_t. Each stage starts it as a copy of the student.
     """
 
     ema_decay: float
-    # A teacher that sees batches in training mode gathers its own batch-norm statistics; one that is
-    # only measured takes the average of the student's.
+    # A teacher that sees batches in training mode gathers its own batch-norm statistics; one that
+    # is only measured takes the average of the student's.
     averages_statistics: bool = False
     teacher: nn.Module
 

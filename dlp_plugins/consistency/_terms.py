@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def ramp_up(epoch: float, length: float) -> float:
-    """exp(-5 (1 - t)^2), t = min(epoch / length, 1) (Laine and Aila, 2017, section 3); 1 if length is 0."""
+    """exp(-5 (1 - t)^2), t = min(epoch / length, 1); 1 if length is 0 (Laine and Aila, 2017)."""
     if length == 0:
         return 1.0
     t = min(epoch / length, 1.0)
@@ -46,7 +46,7 @@ def mean_or_zero(values: Tensor) -> Tensor:
 
 
 def draw_mix(count: int, alpha: float, device: torch.device) -> tuple[Tensor, Tensor]:
-    """lambda ~ Beta(alpha, alpha), one for the batch, and a partner for each of `count` examples."""
+    """One lambda ~ Beta(alpha, alpha) for the batch, and a partner for each of `count` examples."""
     concentration = torch.tensor(alpha, device=device)
     share = torch.distributions.Beta(concentration, concentration).sample()
     return share, torch.randperm(count, device=device)

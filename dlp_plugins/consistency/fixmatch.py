@@ -18,14 +18,15 @@ from dlp_plugins.registry import consistency
 @consistency.register("fixmatch")
 @dataclass
 class FixMatch(WithTeacher):
-    """Confident predictions on weak views are labels for strong views (Sohn et al., NeurIPS 2020, eq. 4).
+    """Confident predictions on weak views label strong views (Sohn et al., NeurIPS 2020, eq. 4).
 
         L = supervised + weight (1/u) sum_i [max_j q_ij >= threshold] CE(f(A(x_i)), argmax_j q_ij)
 
     over the u unlabelled images of the batch; q_i = softmax f(a(x_i)) of the weak view, without
     gradient; A the strong augmentation. The authors measure an average of the student, batch-norm
-    statistics included: here it is the teacher, which takes no part in the loss. Departure: weak and
-    strong views pass through the network one after the other, so each has its own batch statistics.
+    statistics included: here it is the teacher, which takes no part in the loss. Departures: weak
+    and strong views pass through the network one after the other, so each has its own batch
+    statistics; the average has Mean Teacher's warm-up.
     """
 
     weight: Annotated[float, Field(ge=0, description="of the unlabelled images' loss")] = 1.0

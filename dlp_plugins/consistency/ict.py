@@ -25,14 +25,15 @@ from dlp_plugins.registry import consistency
 @consistency.register("ict")
 @dataclass
 class InterpolationConsistency(WithTeacher):
-    """Between unlabelled images the student is linear in the teacher (Verma et al., IJCAI 2019, eq. 2).
+    """A mixed unlabelled image gets the teacher's mixed prediction (Verma et al., IJCAI 2019).
 
         L = supervised + weight r(epoch) (1/u) sum_i d(p(mix(x_i, x_j)), mix(p'(x_i), p'(x_j)))
 
-    over the u unlabelled images of the batch, j a random partner of i; mix(a, b) = lambda a + (1 -
-    lambda) b, lambda ~ Beta(alpha, alpha), one for the batch; p the student's softmax, p' the teacher's;
-    d(p, q) = (1/c) sum_j (p_j - q_j)^2; r the sigmoid ramp-up. The teacher stays in training mode, as in
-    the authors' code. Their code mixes the teacher's logits, their equation its predictions, as here.
+    over the u unlabelled images of the batch, j a random partner of i; mix(a, b) = lambda a +
+    (1 - lambda) b, lambda ~ Beta(alpha, alpha), one for the batch; p the student's softmax, p' the
+    teacher's; d(p, q) = (1/c) sum_j (p_j - q_j)^2; r the sigmoid ramp-up. The teacher stays in
+    training mode, as in the authors' code. Their code mixes the teacher's logits, their equation 2
+    its predictions, as here.
     """
 
     weight: Annotated[float, Field(ge=0, description="of the consistency after the ramp-up")] = (

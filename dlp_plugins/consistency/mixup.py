@@ -21,8 +21,8 @@ class Mixup(Consistency):
         x~_i = lambda x_i + (1 - lambda) x_j,   lambda ~ Beta(alpha, alpha), j a random partner of i
         supervised = (1/b) sum_i [lambda w_i CE(f(x~_i), y_i) + (1 - lambda) w_j CE(f(x~_i), y_j)]
 
-    w: the weight of a label or pseudo-label, as without mixup (Iscen et al., eq. 12); a partner without
-    a label adds 0. As in the authors' code, one lambda serves the whole batch.
+    w: the weight of a label or pseudo-label, as without mixup (Iscen et al., eq. 12); a partner
+    without a label adds 0. As in the authors' code, one lambda serves the whole batch.
     """
 
     alpha: Annotated[

@@ -26,11 +26,11 @@ class TemporalEnsembling(Consistency):
 
         Z_i <- momentum Z_i + (1 - momentum) z_i,   t_i = Z_i / (1 - momentum^(k_i)),
 
-    z_i its last prediction in the epoch, k_i the epochs it was seen in. The authors count all epochs,
-    which is the same when each shows every example; here a batch may leave some out, and an example
-    not seen in an earlier epoch has no target and adds 0. Memory: 2 n c floats, kept in checkpoints.
-    The authors multiply their weight of 30 by the share of labelled examples; the default here is that
-    at half a batch labelled.
+    z_i its last prediction in the epoch, k_i the epochs it was seen in. The authors count all
+    epochs, which is the same when each shows every example; here an epoch may leave some out, and
+    an example not seen in an earlier one has no target and adds 0. Memory: 2 n c floats, kept in
+    checkpoints. The authors multiply their weight of 30 by the share of labelled examples; the
+    default here is that at half a batch labelled.
     """
 
     num_classes: int
@@ -67,8 +67,8 @@ class TemporalEnsembling(Consistency):
         return {**super().losses(step), "consistency": weight * error.mean()}
 
     def _remember(self, index: Tensor, predicted: Tensor) -> None:
-        # An example may stand in a batch twice; which write would win is not defined on a GPU, and a
-        # resumed run must be the same. So each copy writes what the first one predicts.
+        # An example may stand in a batch twice. Which write would win is not defined on a GPU, and
+        # a resumed run must be the same; so each copy writes what the first one predicts.
         first = (index[:, None] == index).int().argmax(dim=1)
         self._memory["latest"][index] = predicted[first].float()
         self._memory["seen"][index] = True
