@@ -61,7 +61,7 @@ class RunScreen:
         self.state = state
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        width, height = options.max_width, options.height or console.size.height
+        width, height = options.max_width, console.size.height
         plain = options.ascii_only
         if width < FULL_WIDTH or height < FULL_HEIGHT:
             yield _compact(self.state, width, height)
