@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from argparse import Namespace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 import yaml
 from semilearn import BasicDataset, get_algorithm, get_config
+from semilearn.core.utils import over_write_args_from_file
 from semilearn.datasets.augmentation import RandAugment
 from semilearn.nets.wrn import WideResNet
 from torchvision import transforms as T  # noqa: N812
@@ -70,7 +72,9 @@ def make(
     }  # fmt: skip
     path = folder / "config.yaml"
     path.write_text(yaml.safe_dump(config))
-    args = get_config(yaml.safe_load(path.read_text()))
+    read = Namespace()
+    over_write_args_from_file(read, path)  # as USB's train.py reads it
+    args = get_config(vars(read))
     torch.manual_seed(0)
     np.random.seed(0)
     quiet = SimpleNamespace(info=lambda *_: None)

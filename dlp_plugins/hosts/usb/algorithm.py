@@ -12,6 +12,7 @@ from semilearn.core.utils import ALGORITHMS
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from dlp_plugins.consistency._terms import ramp_up
 from dlp_plugins.hosts.usb.arguments import first_propagation_epoch, ssl_arguments
 from dlp_plugins.hosts.usb.device import AnyDevice
 from dlp_plugins.hosts.usb.hook import LabelPropagationHook
@@ -181,10 +182,8 @@ class DeepLabelPropagationMeanTeacher(DeepLabelPropagation):
         return self._report(losses, labeled, weights, consistency=weight * apart, tie=tie)
 
     def _rampup(self) -> float:
-        """exp(-5 (1 - t)^2), t the share done of the stage's first `dlp_rampup_epochs` epochs."""
-        length = self.args.dlp_rampup_epochs * self.num_iter_per_epoch
-        t = min(1.0, (self.it - self.stage_start) / length) if length else 1.0
-        return math.exp(-5 * (1 - t) ** 2)
+        epoch = (self.it - self.stage_start) / self.num_iter_per_epoch
+        return ramp_up(epoch, self.args.dlp_rampup_epochs)
 
     @staticmethod
     def get_argument() -> list[SSL_Argument]:
