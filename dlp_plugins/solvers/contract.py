@@ -1,17 +1,21 @@
-"""What a solver is: a graph and a label matrix in, scores and a convergence record out."""
+"""What a solver is: a graph and a label matrix in, scores and a convergence record out.
+
+Shapes: n nodes, c classes. To write a solver, subclass `Solver`, register it, and hand its name to
+`dlp_plugins.testing.check_solver`.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from dlp_plugins.errors import GraphError
+from dlp_plugins.errors import GraphError, UsageError
 from dlp_plugins.graph import Graph
 
 Alpha = Annotated[
@@ -27,7 +31,7 @@ class Solution:
 
     scores: [n, c] float32, on the graph's device.
     iterations: products with the graph that were needed (0 for a direct solver).
-    residual: [c] relative residual |y - (I - alpha Wn) z| / |y| of each class; 0 for an empty class.
+    residual: [c] relative residual |y - (I - alpha Wn) z| / |y| of each class; 0 for an empty one.
     converged: every residual is within the tolerance; judged by residuals, never by iterations.
     """
 
@@ -37,14 +41,31 @@ class Solution:
     converged: bool
 
 
+class Operator(Protocol):
+    """Anything that multiplies Wn [n, n] with x [n, c]: a `Graph`, or another library's matrix."""
+
+    def matmul(self, x: Tensor) -> Tensor: ...
+
+
 class Solver(ABC):
     """Solves (I - alpha Wn) Z = Y, or another spreading of Y over the graph (say which).
 
     Preparation on the graph is apart from the solve, so that one factorisation, eigenbasis or
     preconditioner serves all classes: `solve(prepare(graph), labels)`. Most solvers need none.
+
+    Attributes:
+        max_nodes: a solver that is only fit for small graphs says so.
+        approximate: it does not reach the exact answer however long it runs; its residual says how
+            far off it is.
+        columnwise: a class can be solved without the others, so that memory can be bounded.
+        vectors: float32 vectors of n that one class holds at the peak of a solve, labels and scores
+            included.
     """
 
-    max_nodes: int | None = None  # a solver that is only fit for small graphs says so
+    max_nodes: int | None = None
+    approximate: bool = False
+    columnwise: bool = True
+    vectors: int = 8
 
     def prepare(self, graph: Graph) -> Any:
         """What every later solve on this graph needs; by default the graph itself."""
@@ -63,15 +84,19 @@ class Solver(ABC):
             Scores Z with one column a class. A node that no label reaches has a row of zeros.
         """
 
-    def oracle(self, graph: Graph, labels: Tensor) -> Tensor:
-        """The same answer, dense and in float64, for tests on small graphs. [n, c] float64.
+    def system(self, graph: Graph, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The system A Z = B that `Solution.residual` is about: dense, float64, for small graphs.
 
-        By default the closed form (I - alpha Wn)^(-1) Y. A solver of another system overrides it.
+        By default A = I - alpha Wn [n, n] and B = Y [n, c]; a solver of another system overrides
+        it.
         """
         wn = torch.from_numpy(graph.to_scipy().toarray().astype(np.float64))
         alpha: float = self.alpha  # type: ignore[attr-defined]
-        system = torch.eye(graph.num_nodes, dtype=torch.float64) - alpha * wn
-        return torch.linalg.solve(system, labels.double().cpu())
+        return torch.eye(graph.num_nodes, dtype=torch.float64) - alpha * wn, labels.double().cpu()
+
+    def oracle(self, graph: Graph, labels: Tensor) -> Tensor:
+        """The exact answer Z = A^(-1) B, dense, for tests on small graphs. [n, c] float64."""
+        return torch.linalg.solve(*self.system(graph, labels))
 
     def check_size(self, graph: Graph) -> None:
         """Raise GraphError where the graph is larger than this solver is fit for."""
@@ -82,8 +107,62 @@ class Solver(ABC):
             )
 
 
-def relative_residual(graph: Graph, alpha: float, scores: Tensor, labels: Tensor) -> Tensor:
+def relative_residual(graph: Operator, alpha: float, scores: Tensor, labels: Tensor) -> Tensor:
     """|y - (I - alpha Wn) z| / |y| for each class: [c]; 0 for a class without labels."""
-    residual = labels - scores + alpha * graph.matmul(scores)
+    residual = graph.matmul(scores).mul_(alpha).sub_(scores).add_(labels)
     size = labels.norm(dim=0)
-    return torch.where(size > 0, residual.norm(dim=0) / size, torch.zeros_like(size))
+    return torch.where(size > 0, residual.norm(dim=0) / size, 0.0)
+
+
+def goal(tolerance: float, scores: Tensor, labels: Tensor) -> Tensor:
+    """The residual |y - (I - alpha Wn) z| of each class [c] that counts as converged.
+
+    `tolerance` times |y|, and what float32 cannot tell from 0: storing z alone rounds the residual
+    by about eps |z|, and with alpha near 1 scores are many times larger than labels.
+    """
+    rounding = 4 * torch.finfo(scores.dtype).eps * scores.norm(dim=0)
+    return tolerance * labels.norm(dim=0) + rounding
+
+
+def within(residual: Tensor, tolerance: float, scores: Tensor, labels: Tensor) -> bool:
+    """Whether every class's relative residual [c] reaches the `goal`."""
+    return bool((residual * labels.norm(dim=0) <= goal(tolerance, scores, labels)).all())
+
+
+def columns_within(solver: Solver, num_nodes: int, memory: int) -> int:
+    """How many classes at once a solve may take so that its vectors stay within `memory` bytes.
+
+    At least 1, however little memory there is. The graph and a prepared state are not counted.
+    """
+    return max(1, memory // (4 * num_nodes * solver.vectors))
+
+
+def solve_in_chunks(
+    solver: Solver, state: Any, labels: Tensor, columns: int, initial: Tensor | None = None
+) -> Solution:
+    """`solver.solve`, at most `columns` classes at a time: the same answer in less memory.
+
+    The classes are independent, so that only the labels and scores [n, c] are held in whole.
+    `iterations` is the largest of any chunk.
+
+    Raises:
+        UsageError: the solver needs all classes at once and there are more than `columns`.
+    """
+    count = labels.shape[1]
+    if columns >= count:
+        return solver.solve(state, labels, initial)
+    if not solver.columnwise:
+        raise UsageError(
+            f"{type(solver).__name__} needs all {count} classes at once; {columns} fit in memory. "
+            "Allow more memory, or use solver 'cg', which takes classes a few at a time."
+        )
+    scores = torch.empty_like(labels)
+    parts = []
+    for start in range(0, count, columns):
+        chosen = slice(start, start + columns)
+        guess = None if initial is None else initial[:, chosen].contiguous()
+        part = solver.solve(state, labels[:, chosen].contiguous(), guess)
+        scores[:, chosen] = part.scores
+        parts.append((part.iterations, part.residual, part.converged))
+    iterations, residuals, converged = zip(*parts, strict=True)
+    return Solution(scores, max(iterations), torch.cat(residuals), all(converged))

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from dlp_plugins.graph import Graph
 from dlp_plugins.registry import solvers
-from dlp_plugins.solvers.contract import Alpha, MaxIterations, Solution, Solver, Tolerance
+from dlp_plugins.solvers.contract import (
+    Alpha,
+    MaxIterations,
+    Operator,
+    Solution,
+    Solver,
+    Tolerance,
+    goal,
+    relative_residual,
+    within,
+)
 
 
 @solvers.register("power")
@@ -24,18 +32,17 @@ class PowerIteration(Solver):
     alpha: Alpha = 0.99
     max_iterations: MaxIterations = 200
     tolerance: Tolerance = 1e-6
+    vectors = 5
 
-    def solve(self, state: Graph, labels: Tensor, initial: Tensor | None = None) -> Solution:
+    def solve(self, state: Operator, labels: Tensor, initial: Tensor | None = None) -> Solution:
         # The factor (1 - alpha) is left out: Z <- alpha Wn Z + Y has the system's own fixed point,
-        # and the change in one step is that step's residual.
-        z = labels.clone() if initial is None else initial.clone()
-        size = labels.norm(dim=0)
-        residual = torch.full_like(size, torch.inf)
-        iterations = 0
-        while iterations < self.max_iterations and (residual > self.tolerance).any():
-            z_next = torch.add(labels, state.matmul(z), alpha=self.alpha)
-            change = (z_next - z).norm(dim=0)
-            residual = torch.where(size > 0, change / size, 0.0)
-            z = z_next
+        # and the change in one step is the residual before it.
+        z = labels.clone() if initial is None else initial * labels.any(dim=0)
+        iterations, done = 0, False
+        while iterations < self.max_iterations and not done:
+            z_next = state.matmul(z).mul_(self.alpha).add_(labels)
+            change = z.sub_(z_next).norm(dim=0)
+            z, done = z_next, bool((change <= goal(self.tolerance, z_next, labels)).all())
             iterations += 1
-        return Solution(z, iterations, residual, bool((residual <= self.tolerance).all()))
+        residual = relative_residual(state, self.alpha, z, labels)
+        return Solution(z, iterations, residual, within(residual, self.tolerance, z, labels))

@@ -1,0 +1,54 @@
+"""Chebyshev semi-iteration: no inner products, so nothing to wait for between products."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from dlp_plugins.registry import solvers
+from dlp_plugins.solvers.contract import (
+    Alpha,
+    MaxIterations,
+    Operator,
+    Solution,
+    Solver,
+    Tolerance,
+    goal,
+    relative_residual,
+    within,
+)
+
+# A norm of the residual is taken once in so many iterations.
+CHECK_EVERY = 5
+
+
+@solvers.register("chebyshev")
+@dataclass(frozen=True)
+class Chebyshev(Solver):
+    """Power iteration accelerated by the known spectrum of alpha Wn, [-alpha, alpha].
+
+    z_(t+1) = z_(t-1) + omega_t (alpha Wn z_t + y - z_(t-1)), omega_(t+1) = 1 / (1 - alpha^2 omega_t
+    / 4), from omega_0 = 1 and omega_1 = 1 / (1 - alpha^2 / 2) (Golub and Varga, 1961). The residual
+    falls by (1 - sqrt(1 - alpha^2)) / alpha an iteration: 0.87 at alpha = 0.99. Conjugate gradient
+    needs fewer iterations; this one has no sums over all nodes, hence nothing to wait for.
+    """
+
+    alpha: Alpha = 0.99
+    max_iterations: MaxIterations = 200
+    tolerance: Tolerance = 1e-6
+    vectors = 6
+
+    def solve(self, state: Operator, labels: Tensor, initial: Tensor | None = None) -> Solution:
+        z = labels.clone() if initial is None else initial * labels.any(dim=0)
+        previous, omega = z.clone(), 1.0
+        for iteration in range(1, self.max_iterations + 1):
+            step = state.matmul(z).mul_(self.alpha).add_(labels)
+            if iteration % CHECK_EVERY == 1:
+                now = (step - z).norm(dim=0)
+                if (now <= goal(self.tolerance, z, labels)).all():
+                    break
+            z, previous = previous.lerp_(step, omega), z
+            omega = 1 / (1 - self.alpha**2 * omega / (2 if iteration == 1 else 4))
+        residual = relative_residual(state, self.alpha, z, labels)
+        return Solution(z, iteration, residual, within(residual, self.tolerance, z, labels))

@@ -1,0 +1,113 @@
+"""Poisson learning, for very few labels a class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dlp_plugins.graph import Graph
+from dlp_plugins.registry import solvers
+from dlp_plugins.solvers._conjugate_gradient import conjugate_gradient
+from dlp_plugins.solvers.contract import (
+    MaxIterations,
+    Solution,
+    Solver,
+    Tolerance,
+    relative_residual,
+    within,
+)
+
+
+@solvers.register("poisson")
+@dataclass(frozen=True)
+class Poisson(Solver):
+    """L u = sum_j (y_j - ybar) delta_j with L = D - W (Calder et al., ICML 2020, eq. 2.2).
+
+    Labels are sources and sinks of a flow, where other solvers hold them as values; that keeps
+    scores informative at one label a class. There is no alpha. Per connected component, ybar is the
+    mean of its labelled rows, and u has mean 0 weighted by degree, as in the paper. Columns of Y
+    are divided by their number of labels: the paper's rescaling for classes of equal size.
+
+    Departures, so that clamping at 0 and dividing by the row's sum gives probabilities: to the
+    classes labelled in a component the mean of |u| over it is added, one number, which changes no
+    argmax and makes a node without preference uniform; a component labelled with one class alone,
+    whose u is 0, takes ybar; a component without labels keeps rows of zeros, and a class that the
+    component has no label of keeps a 0 there.
+
+    Solved as (I - Wn) x = D^(-1/2) F, u = D^(-1/2) x, by conjugate gradient; `residual` is that
+    system's. It is singular along D^(1/2) 1, which the centring removes.
+    """
+
+    max_iterations: MaxIterations = 100
+    tolerance: Tolerance = 1e-4
+    columnwise = False
+    vectors = 9
+
+    def solve(self, state: Graph, labels: Tensor, initial: Tensor | None = None) -> Solution:
+        component = state.components.to(labels.device)
+        root, inverse = _roots(state.degree)
+        sources, means = _sources(labels, component)
+        b = inverse * sources
+        x, iterations = conjugate_gradient(
+            state.matmul,
+            1.0,
+            b,
+            None if initial is None else root * initial,
+            self.tolerance,
+            self.max_iterations,
+        )
+        scores = _anchor(inverse * x, state.degree, component, means)
+        flow = root * scores
+        residual = relative_residual(state, 1.0, flow, b)
+        return Solution(scores, iterations, residual, within(residual, self.tolerance, flow, b))
+
+    def system(self, graph: Graph, labels: Tensor) -> tuple[Tensor, Tensor]:
+        root, inverse = _roots(graph.degree.double().cpu())
+        wn = torch.from_numpy(graph.to_scipy().toarray()).double()
+        sources, _ = _sources(labels.double().cpu(), graph.components)
+        return (torch.eye(graph.num_nodes, dtype=torch.float64) - wn) * root.T, inverse * sources
+
+    def oracle(self, graph: Graph, labels: Tensor) -> Tensor:
+        sources, means = _sources(labels.double().cpu(), graph.components)
+        degree = graph.degree.double().cpu()
+        root, _ = _roots(degree)
+        laplacian = root * self.system(graph, labels)[0]
+        u = torch.linalg.pinv(laplacian, rtol=1e-6, hermitian=True) @ sources
+        return _anchor(u, degree, graph.components, means)
+
+
+def _roots(degree: Tensor) -> tuple[Tensor, Tensor]:
+    """D^(1/2) and D^(-1/2) as columns [n, 1]; 0 for a node without edges."""
+    root = degree.sqrt()[:, None]
+    return root, torch.where(root > 0, 1 / root, 0.0)
+
+
+def _sources(labels: Tensor, component: Tensor) -> tuple[Tensor, Tensor]:
+    """F [n, c], which sums to 0 over every component, and ybar of each component [m, c]."""
+    labeled = labels.any(dim=1)
+    own = component[labeled]
+    means = labels.new_zeros(int(component.max()) + 1, labels.shape[1])
+    counts = torch.bincount(own, minlength=len(means)).clamp(min=1)
+    means.index_add_(0, own, labels[labeled]).div_(counts[:, None])
+    sources = torch.zeros_like(labels)
+    sources[labeled] = labels[labeled] - means[own]
+    return sources, means
+
+
+def _anchor(u: Tensor, degree: Tensor, component: Tensor, means: Tensor) -> Tensor:
+    """Fix what L leaves open, a constant for each component and class."""
+    volume = degree.new_zeros(len(means)).index_add_(0, component, degree)
+    volume = torch.where(volume > 0, volume, 1.0)[:, None]  # a component of one node has u = 0
+    present = means > 0
+    classes = present.sum(dim=1, keepdim=True)
+    center = torch.zeros_like(means).index_add_(0, component, degree[:, None] * u) / volume
+    u = u - center[component]
+    size = torch.zeros_like(means).index_add_(0, component, degree[:, None] * u.abs()) / volume
+    offset = present * size.sum(dim=1, keepdim=True) / classes.clamp(min=1)
+    u += offset[component]
+    alone = (classes == 1).squeeze(1)[component]
+    u[alone] = means[component[alone]]
+    # Rounding leaves traces of the centring where the answer is 0.
+    return u.mul_(present[component])

@@ -1,0 +1,43 @@
+"""Conjugate gradient through the torch-sparse package's kernels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from dlp_plugins.graph import Graph
+from dlp_plugins.registry import solvers
+from dlp_plugins.solvers.cg import ConjugateGradient
+
+
+@solvers.register("torch_sparse", requires=("torch_sparse", "torch_scatter"), extra="torch-sparse")
+@dataclass(frozen=True)
+class TorchSparse(ConjugateGradient):
+    """As `cg`, with products by `torch_sparse.matmul` (Fey and Lenssen's package), on CPU and GPU.
+
+    Its indices are int64: they take twice the memory, and on a CPU the product is slower than that
+    of `cg` (docs/performance.md). For those who have the package in their stack already.
+    """
+
+    def prepare(self, graph: Graph) -> Any:
+        return _SparseMatrix(graph)
+
+
+class _SparseMatrix:
+    def __init__(self, graph: Graph) -> None:
+        import torch_sparse
+
+        self._matmul = torch_sparse.matmul
+        self._matrix = torch_sparse.SparseTensor(
+            rowptr=graph.crow_indices.long(),
+            col=graph.col_indices.long(),
+            value=graph.values,
+            sparse_sizes=(graph.num_nodes, graph.num_nodes),
+            is_sorted=True,
+            trust_data=True,
+        )
+
+    def matmul(self, x: Tensor) -> Tensor:
+        return self._matmul(self._matrix, x, reduce="sum")
