@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from usb_digits import PER_CLASS
 
 from dlp_plugins.errors import PluginError, UsageError
-from dlp_plugins.hosts.usb import AnyDeviceTrainer, LabelPropagationHook
+from dlp_plugins.hosts.usb import AnyDevice, AnyDeviceTrainer, LabelPropagationHook
 from dlp_plugins.hosts.usb.combined import BASES
 from dlp_plugins.propagate import propagate
 
@@ -312,6 +312,14 @@ def test_hook_refuses_what_it_cannot_serve(name, says):
     algorithm = Fake() if name != "defixmatch" else object.__new__(ALGORITHMS[name])
     with pytest.raises(PluginError, match=says):
         LabelPropagationHook(propagator=None).before_run(algorithm)
+
+
+def test_usbs_own_fixmatch_runs_on_a_cpu_with_the_mixin_alone(usb):
+    fixmatch = ALGORITHMS["fixmatch"]
+    ALGORITHMS.register("cpu_fixmatch")(type("CpuFixMatch", (AnyDevice, fixmatch), {}))
+    algorithm = usb("cpu_fixmatch", **ONE_STEP)
+    algorithm.train()
+    assert algorithm.it == 2
 
 
 # -- checkpoints and Trainer -----------------------------------------------------------------------

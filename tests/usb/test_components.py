@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,32 @@ from semilearn import nets
 from dlp_plugins import registry
 from dlp_plugins.backbones.usb import MEMBERS
 from dlp_plugins.datasets.contract import LazyImages
-from dlp_plugins.errors import DataError, PluginError
+from dlp_plugins.errors import DataError, MissingDependency, PluginError
+from dlp_plugins.hosts.usb import _semilearn
 from dlp_plugins.network import Network
 
 pytestmark = pytest.mark.usb
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "says"),
+    [
+        (
+            ModuleNotFoundError("no", name="semilearn"),
+            MissingDependency,
+            "pip install 'dlp-plugins",
+        ),
+        (ModuleNotFoundError("no", name="aim"), MissingDependency, "but not aim"),
+        (OSError("undefined symbol"), PluginError, "undefined symbol.*torchaudio 2.11"),
+    ],
+)
+def test_a_usb_that_does_not_import_is_a_sentence(monkeypatch, error, kind, says):
+    def fail(name):
+        raise error
+
+    monkeypatch.setattr(importlib, "import_module", fail)
+    with pytest.raises(kind, match=says):
+        _semilearn.require()
 
 
 def test_members_are_usbs_image_networks():
