@@ -30,9 +30,9 @@ class Spectral(Solver):
 
     Eigenvalues beyond `rank` count as 0: what they would spread stays where it is. That truncation
     is an error which no iteration removes; `residual` states it, and `converged` holds it against
-    `tolerance`. Labels of a few points are spread thin over the spectrum: expect it unconverged, and
-    its labels to differ from the exact ones (docs/performance.md has figures). Fergus, Weiss and
-    Torralba, NIPS 2009, truncate likewise.
+    `tolerance`. Labels of a few points are spread thin over the spectrum: expect it unconverged,
+    and its labels to differ from the exact ones (docs/performance.md has figures). Fergus, Weiss
+    and Torralba, NIPS 2009, truncate likewise.
     """
 
     alpha: Alpha = 0.99
