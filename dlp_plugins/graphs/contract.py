@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Annotated
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -35,3 +36,40 @@ class GraphBuilder(ABC):
             Neighbours on the same device, never the point itself (dropped by identity, not by
             position: a duplicate may come first), in any order, -1 where fewer were found.
         """
+
+
+def clip_k(k: int, descriptors: Tensor) -> int:
+    """k, or n - 1 where there are fewer others than that."""
+    return max(0, min(k, len(descriptors) - 1))
+
+
+def no_neighbors(descriptors: Tensor) -> Neighbors:
+    """What a set of one point gives: [n, 0]."""
+    empty = descriptors.new_empty(len(descriptors), 0)
+    return Neighbors(empty.int(), empty)
+
+
+def drop_self(indices: Tensor, similarities: Tensor) -> Neighbors:
+    """Drop each point from its own list of k + 1 candidates, by identity; else drop the last.
+
+    With duplicates a point need not come first in its own list, nor be in it at all.
+    """
+    n, width = indices.shape
+    is_self = indices == torch.arange(n, device=indices.device)[:, None]
+    is_self[:, -1] |= ~is_self.any(dim=1)
+    keep = ~is_self
+    return Neighbors(
+        indices[keep].reshape(n, width - 1).int(), similarities[keep].reshape(n, width - 1)
+    )
+
+
+def recall(found: Neighbors, exact: Neighbors) -> float:
+    """The share of true neighbours that were found; one as near as the k-th true one counts as true.
+
+    Ties are so no error: among a thousand duplicates any k are right.
+    """
+    if exact.indices.numel() == 0:
+        return 1.0
+    least = exact.similarities.min(dim=1, keepdim=True).values
+    hits = (found.similarities >= least - 1e-6) & (found.indices >= 0)
+    return float(hits.sum() / exact.indices.numel())

@@ -1,0 +1,46 @@
+"""What every approximate builder has in common; each adds its own search."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from dlp_plugins.graph import Neighbors
+from dlp_plugins.graphs._blockwise import search_blockwise
+from dlp_plugins.graphs._select import Array
+from dlp_plugins.graphs.contract import GraphBuilder, clip_k, drop_self, no_neighbors
+
+Seed = Annotated[int, Field(ge=0, description="seed of the index's random choices")]
+FEW = 1000  # points, up to which comparing all pairs is instant
+
+
+class ApproximateBuilder(GraphBuilder):
+    """Searches on the CPU, from a seed: the same descriptors give the same neighbours.
+
+    Up to 1,000 points all pairs are compared instead.
+    """
+
+    @abstractmethod
+    def search(self, v: Array, k: int) -> tuple[Array, Array]:
+        """Candidates of each row of v [n, d] float32 by inner product.
+
+        Returns:
+            indices [n, k] (the point itself may be among them, -1 for none), similarities [n, k].
+        """
+
+    def neighbors(self, descriptors: Tensor) -> Neighbors:
+        k = clip_k(self.k, descriptors)
+        if k == 0:
+            return no_neighbors(descriptors)
+        if len(descriptors) <= FEW:
+            return search_blockwise(descriptors, k)
+        indices, similarities = self.search(descriptors.cpu().contiguous().numpy(), k + 1)
+        found = drop_self(torch.from_numpy(indices), torch.from_numpy(similarities))
+        similarities_found = found.similarities.masked_fill(found.indices < 0, 0.0)
+        return Neighbors(
+            found.indices.to(descriptors.device), similarities_found.to(descriptors.device)
+        )

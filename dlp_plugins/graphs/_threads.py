@@ -1,0 +1,33 @@
+"""Work shared among CPU threads, each running one block at a time.
+
+A BLAS or OpenMP call that is itself split among threads waits at its end for the slowest of them; with
+thousands of short calls and any other load on the machine that wait is most of the time. Here the
+blocks are shared out instead, and each call inside a block stays on its own thread. NumPy lets go of
+the interpreter lock in products, comparisons and sorts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+from threadpoolctl import threadpool_limits
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def parallel(function: Callable[[T], R], blocks: Iterable[T]) -> Iterator[R]:
+    """`function` of each block, in order; as many threads as torch uses (OMP_NUM_THREADS)."""
+    with (
+        threadpool_limits(limits=1, user_api="blas"),
+        ThreadPoolExecutor(torch.get_num_threads()) as pool,
+    ):
+        yield from pool.map(function, blocks)
+
+
+def chunks(n: int, size: int) -> Iterator[slice]:
+    """0..n in slices of `size`."""
+    return (slice(start, min(start + size, n)) for start in range(0, n, size))

@@ -1,0 +1,39 @@
+"""NN-descent: neighbours of neighbours, repeated, by pynndescent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+
+from dlp_plugins.graphs._approximate import ApproximateBuilder, Seed
+from dlp_plugins.graphs._select import Array
+from dlp_plugins.graphs._threads import chunks
+from dlp_plugins.graphs.contract import K
+from dlp_plugins.registry import graphs
+
+ROWS = 4096  # points whose neighbours are gathered at once
+
+
+@graphs.register("nn_descent", requires=("pynndescent",), extra="nn-descent")
+@dataclass(frozen=True)
+class NNDescent(ApproximateBuilder):
+    """NN-descent (Dong et al. 2011) by pynndescent. Good where descriptors lie near few dimensions.
+
+    The first call in a process compiles for some ten seconds or more.
+    """
+
+    k: K = 50
+    seed: Seed = 0
+
+    def search(self, v: Array, k: int) -> tuple[Array, Array]:
+        from pynndescent import NNDescent as Index
+
+        indices, _ = Index(v, metric="cosine", n_neighbors=k, random_state=self.seed).neighbor_graph
+        # cosine distance is undefined at a zero vector; the inner product is not
+        similarities = np.empty(indices.shape, np.float32)
+        for rows in chunks(len(v), ROWS):
+            similarities[rows] = np.einsum("nd,nkd->nk", v[rows], v[indices[rows]])
+        return indices, similarities
