@@ -353,7 +353,7 @@ def test_run_with_a_plugin_prints_both_errors_and_leaves_a_folder(
     lines = done.out.splitlines()
     assert sum(line.startswith(("supervised ", "propagation ")) for line in lines) == 3
     rows = [" ".join(line.split()) for line in lines]
-    assert f"labels alone {summary['supervised_test_error']:.2f} %" in rows
+    assert f"supervised alone {summary['supervised_test_error']:.2f} %" in rows
     assert f"with label propagation {summary['test_error']:.2f} %" in rows
     assert str(folder) in done.out
     assert "dlp run digits --seed 4" in done.out
@@ -446,13 +446,28 @@ def test_results_name_the_teacher_and_the_best(capsys: pytest.CaptureFixture[str
         "seconds": 65.0, "images_per_second": 1000.0, "peak_memory_mb": 500.0, "seed": 0,
         "epochs": {"supervised": 5, "propagation": 5},
     }  # fmt: skip
-    print_results(summary, Path("runs/x"), "my recipe.toml")
+    print_results(summary, Path("runs/x"), "my recipe.toml", "mean_teacher")
     out = capsys.readouterr().out
     rows = [line.split() for line in out.splitlines()]
-    assert ["labels", "alone", "30.00", "%", "29.00", "%"] in rows
+    assert ["mean_teacher", "alone", "30.00", "%", "29.00", "%"] in rows
     assert ["with", "label", "propagation", "20.00", "%", "19.00", "%"] in rows
     assert ["best", "by", "validation", "18.00", "%", "17.50", "%"] in rows
     assert "dlp run 'my recipe.toml' --seed 1" in out
+
+
+def test_results_of_stage_one_alone_do_not_speak_of_propagation(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    summary = {
+        "supervised_test_error": 30.0, "test_error": 30.0, "supervised_teacher_test_error": 29.0,
+        "teacher_test_error": 29.0, "seconds": 65.0, "images_per_second": 1000.0,
+        "peak_memory_mb": 500.0, "seed": 0, "epochs": {"supervised": 5, "propagation": 0},
+    }  # fmt: skip
+    print_results(summary, Path("runs/x"), "x")
+    out = capsys.readouterr().out
+    assert "supervised alone" in out
+    assert "29.00 %" in out
+    assert "propagation" not in out
 
 
 # -- pipes ----------------------------------------------------------------------------------------

@@ -87,7 +87,7 @@ def test_everything_is_on_the_screen_at_80x24() -> None:
     for text in (
         "dlp run x", "A [red]description[/red]", "1,347 images, 50 labelled, 10 classes",
         "450 for the test", "CPU; runs/x", "3/3", "4/4", "done",
-        "test error, student", "6.00 %", "test error, teacher", "5.50 %", "with labels alone",
+        "test error, student", "6.00 %", "test error, teacher", "5.50 %", "before propagation",
         "38.00 %", "loss", "learning rate", "0.1", "5,000", "pseudo-labels right", "95.25 %",
         "certainty", "0.900", "residual, not converged", "4.2e-03", "iterations", "20",
         "images no label reaches", "12", "components without label", "classes without example",

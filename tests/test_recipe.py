@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from dlp_plugins import recipe_files
 from dlp_plugins.errors import DlpError, MissingDependency, UsageError
 from dlp_plugins.recipe import PARTS, Recipe, check_dependencies, load_recipe
 from dlp_plugins.recipe_files import RecipeError, find_recipe, recipe_names
@@ -339,6 +340,19 @@ def test_no_such_recipe(name: str) -> None:
     with pytest.raises(UsageError, match="There is no recipe") as caught:
         load_recipe(name)
     assert "digits" in str(caught.value)
+
+
+def test_an_installed_wheel_carries_the_recipes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert wheel["force-include"] == {"recipes": "dlp_plugins/_recipes"}
+    (tmp_path / "_recipes").mkdir()
+    (tmp_path / "_recipes/carried.toml").write_text("seed = 4")
+    monkeypatch.setattr(recipe_files, "__file__", str(tmp_path / "recipe_files.py"))
+    assert recipe_names() == ["carried"]
+    assert load_recipe("carried").seed == 4
 
 
 def test_nearest_recipe() -> None:

@@ -15,6 +15,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.live import Live
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -25,7 +26,8 @@ from dlp_plugins.training.events import Event, Listener
 
 REFRESHES_PER_SECOND = 4
 FULL_WIDTH, FULL_HEIGHT = 72, 20  # a smaller terminal gets the compact form
-STAGES = {"supervised": "labels alone", "propagation": "label propagation"}
+STAGES = {"supervised": "before propagation", "propagation": "label propagation"}
+CHART_ROWS = 6
 BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
@@ -62,16 +64,16 @@ class RunScreen:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width, height = options.max_width, console.size.height
-        plain = options.ascii_only
         if width < FULL_WIDTH or height < FULL_HEIGHT:
-            yield _compact(self.state, width, height)
+            yield _compact(self.state, height)
             return
-        head = _header(self.state)
-        bars = _bars(self.state)
-        panels = _panels(self.state)
-        yield from (head, bars, panels)
-        used = sum(len(console.render_lines(part, options)) for part in (head, bars, panels))
-        if not plain and (rows := min(height - used - 2, 6)) >= 1:
+        parts = (_header(self.state), _bars(self.state), _panels(self.state))
+        lines = [line for part in parts for line in console.render_lines(part, options)]
+        for line in lines:
+            yield from line
+            yield Segment.line()
+        rows = min(height - len(lines) - 2, CHART_ROWS)
+        if rows >= 1 and not options.ascii_only:
             yield _chart(self.state, width, rows)
 
 
@@ -144,7 +146,7 @@ def _training_rows(state: RunState) -> list[Row]:
         rows.append(("test error, teacher", _percent(m, "teacher_test_error", "bold")))
     alone = state.last_error("supervised")
     if state.stage == "propagation" and alone is not None:
-        rows.append(("  with labels alone", Text(f"{alone:.2f} %", "dim")))
+        rows.append(("  before propagation", Text(f"{alone:.2f} %", "dim")))
     if "validation_error" in m:
         rows.append(("validation error", _percent(m, "validation_error")))
     rows.append(("loss", _number(m, "loss_total", ".4f")))
@@ -171,7 +173,7 @@ def _health_rows(state: RunState) -> list[Row]:
     return rows
 
 
-def _compact(state: RunState, width: int, height: int) -> RenderableType:
+def _compact(state: RunState, height: int) -> RenderableType:
     """Bars, then as many of the most telling numbers as there is room for."""
     bars = _bars(state)
     known = [
@@ -182,7 +184,7 @@ def _compact(state: RunState, width: int, height: int) -> RenderableType:
 
 
 def _chart(state: RunState, width: int, rows: int) -> RenderableType:
-    """The test error over all epochs to come, labels alone dim, label propagation in colour."""
+    """The test error over all epochs to come, before propagation dim, with it in colour."""
     errors = state.errors()
     if not errors or state.started is None:
         return Text()

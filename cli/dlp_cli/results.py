@@ -12,22 +12,26 @@ from dlp_cli import output
 from dlp_plugins.units import format_seconds
 
 ROWS = (
-    ("labels alone", "supervised_{}test_error"),
+    ("{} alone", "supervised_{}test_error"),
     ("with label propagation", "{}test_error"),
     ("best by validation", "best_{}test_error"),
 )
 
 
-def print_results(summary: dict[str, Any], folder: Path, recipe: str) -> None:
-    """Both errors side by side, for the teacher too where there is one."""
+def print_results(
+    summary: dict[str, Any], folder: Path, recipe: str, method: str = "supervised"
+) -> None:
+    """Both errors, for the teacher too where there is one. `method`: what stage one trained by."""
     if not summary["epochs"]["propagation"]:  # a run of stage one only
-        summary = {k: v for k, v in summary.items() if k != "test_error"}
+        summary = {
+            k: v for k, v in summary.items() if k not in ("test_error", "teacher_test_error")
+        }
     networks = [n for n in ("", "teacher_") if f"supervised_{n}test_error" in summary] or [""]
     if "teacher_test_error" in summary and "teacher_" not in networks:
         networks.append("teacher_")
     titles = {"": "test error", "teacher_": "teacher's"}
     rows: list[tuple[str | Text, ...]] = [
-        (label, *(_percent(summary.get(key.format(n))) for n in networks))
+        (label.format(method), *(_percent(summary.get(key.format(n))) for n in networks))
         for label, key in ROWS
         if any(key.format(n) in summary for n in networks)
     ]

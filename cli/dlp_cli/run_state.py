@@ -83,7 +83,7 @@ class RunState:
             case events.RunDone():
                 self.phase = "done"
             case events.RunInterrupted():
-                self.phase = "interrupted; saved"
+                self.phase = "interrupted"
 
     @property
     def progress(self) -> float:

@@ -67,7 +67,8 @@ def run(
         again = _command(recipe, settings, out, device, plugins)
         _explain_interruption(folder, again)
         raise
-    print_results(summary, folder, recipe)
+    method = chosen.consistency.name
+    print_results(summary, folder, recipe, "supervised" if method == "none" else method)
 
 
 def _command(
