@@ -36,12 +36,11 @@ def conjugate_gradient(
         X [n, c], and the iterations made. A column stops by the recurrence's residual, which
         rounding lets drift from the true one: the caller computes that anew.
     """
-    size = b.norm(dim=0)
-    goal = tolerance * size
+    goal = tolerance * b.norm(dim=0)
     if initial is None:
         x, r = torch.zeros_like(b), b.clone()
     else:
-        x = torch.where(size > 0, initial, 0.0)
+        x = torch.where(goal > 0, initial, 0.0)
         r = matmul(x).mul_(alpha).sub_(x).add_(b)
     p, rr = r.clone(), (r * r).sum(dim=0)
     full, columns = x, torch.arange(b.shape[1], device=b.device)

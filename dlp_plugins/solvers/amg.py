@@ -20,6 +20,7 @@ from dlp_plugins.solvers.contract import (
     Solver,
     Tolerance,
     relative_residual,
+    usable_guess,
     within,
 )
 
@@ -61,6 +62,7 @@ class MultigridConjugateGradient(Solver):
 
     def solve(self, state: Any, labels: Tensor, initial: Tensor | None = None) -> Solution:
         graph, matrix, preconditioner = state
+        guess = None if initial is None else usable_guess(graph, labels, initial).cpu().double()
         scores = torch.zeros_like(labels)
         most = 0
         for column in labels.any(dim=0).nonzero().squeeze(1).tolist():
@@ -68,7 +70,7 @@ class MultigridConjugateGradient(Solver):
             z, _ = cg(
                 matrix,
                 labels[:, column].cpu().double().numpy(),
-                x0=None if initial is None else initial[:, column].cpu().double().numpy(),
+                x0=None if guess is None else guess[:, column].numpy(),
                 rtol=self.tolerance,
                 maxiter=self.max_iterations,
                 M=preconditioner,

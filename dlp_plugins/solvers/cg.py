@@ -16,6 +16,7 @@ from dlp_plugins.solvers.contract import (
     Solver,
     Tolerance,
     relative_residual,
+    usable_guess,
     within,
 )
 
@@ -36,8 +37,9 @@ class ConjugateGradient(Solver):
     vectors = 8
 
     def solve(self, state: Operator, labels: Tensor, initial: Tensor | None = None) -> Solution:
+        guess = None if initial is None else usable_guess(state, labels, initial)
         z, iterations = conjugate_gradient(
-            state.matmul, self.alpha, labels, initial, self.tolerance, self.max_iterations
+            state.matmul, self.alpha, labels, guess, self.tolerance, self.max_iterations
         )
         residual = relative_residual(state, self.alpha, z, labels)
         return Solution(z, iterations, residual, within(residual, self.tolerance, z, labels))

@@ -16,6 +16,7 @@ from dlp_plugins.solvers.contract import (
     Tolerance,
     goal,
     relative_residual,
+    usable_guess,
     within,
 )
 
@@ -40,7 +41,7 @@ class Chebyshev(Solver):
     vectors = 6
 
     def solve(self, state: Operator, labels: Tensor, initial: Tensor | None = None) -> Solution:
-        z = labels.clone() if initial is None else initial * labels.any(dim=0)
+        z = labels.clone() if initial is None else usable_guess(state, labels, initial)
         previous, omega = z.clone(), 1.0
         for iteration in range(1, self.max_iterations + 1):
             step = state.matmul(z).mul_(self.alpha).add_(labels)

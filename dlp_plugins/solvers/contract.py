@@ -15,7 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from dlp_plugins.errors import GraphError, UsageError
+from dlp_plugins.errors import GraphError
 from dlp_plugins.graph import Graph
 
 Alpha = Annotated[
@@ -42,7 +42,13 @@ class Solution:
 
 
 class Operator(Protocol):
-    """Anything that multiplies Wn [n, n] with x [n, c]: a `Graph`, or another library's matrix."""
+    """Anything that multiplies Wn [n, n] with x [n, c]: a `Graph`, or another library's matrix.
+
+    components: [n] int64, which connected component each node belongs to.
+    """
+
+    @property
+    def components(self) -> Tensor: ...
 
     def matmul(self, x: Tensor) -> Tensor: ...
 
@@ -129,40 +135,13 @@ def within(residual: Tensor, tolerance: float, scores: Tensor, labels: Tensor) -
     return bool((residual * labels.norm(dim=0) <= goal(tolerance, scores, labels)).all())
 
 
-def columns_within(solver: Solver, num_nodes: int, memory: int) -> int:
-    """How many classes at once a solve may take so that its vectors stay within `memory` bytes.
+def usable_guess(graph: Operator, labels: Tensor, initial: Tensor) -> Tensor:
+    """`initial` with zeros where the answer is 0: classes without a label in a node's component.
 
-    At least 1, however little memory there is. The graph and a prepared state are not counted.
+    A solver would bring those only near 0, and a row that no label reaches would pass for reached.
     """
-    return max(1, memory // (4 * num_nodes * solver.vectors))
-
-
-def solve_in_chunks(
-    solver: Solver, state: Any, labels: Tensor, columns: int, initial: Tensor | None = None
-) -> Solution:
-    """`solver.solve`, at most `columns` classes at a time: the same answer in less memory.
-
-    The classes are independent, so that only the labels and scores [n, c] are held in whole.
-    `iterations` is the largest of any chunk.
-
-    Raises:
-        UsageError: the solver needs all classes at once and there are more than `columns`.
-    """
-    count = labels.shape[1]
-    if columns >= count:
-        return solver.solve(state, labels, initial)
-    if not solver.columnwise:
-        raise UsageError(
-            f"{type(solver).__name__} needs all {count} classes at once; {columns} fit in memory. "
-            "Allow more memory, or use solver 'cg', which takes classes a few at a time."
-        )
-    scores = torch.empty_like(labels)
-    parts = []
-    for start in range(0, count, columns):
-        chosen = slice(start, start + columns)
-        guess = None if initial is None else initial[:, chosen].contiguous()
-        part = solver.solve(state, labels[:, chosen].contiguous(), guess)
-        scores[:, chosen] = part.scores
-        parts.append((part.iterations, part.residual, part.converged))
-    iterations, residuals, converged = zip(*parts, strict=True)
-    return Solution(scores, max(iterations), torch.cat(residuals), all(converged))
+    component = graph.components.to(labels.device)
+    labeled = labels.any(dim=1)
+    reach = labels.new_zeros(int(component.max()) + 1, labels.shape[1])
+    reach.index_add_(0, component[labeled], labels[labeled])
+    return torch.where((reach > 0)[component], initial, 0.0)

@@ -16,6 +16,7 @@ from dlp_plugins.solvers.contract import (
     Solver,
     Tolerance,
     relative_residual,
+    usable_guess,
     within,
 )
 
@@ -50,13 +51,9 @@ class Poisson(Solver):
         root, inverse = _roots(state.degree)
         sources, means = _sources(labels, component)
         b = inverse * sources
+        guess = None if initial is None else root * usable_guess(state, labels, initial)
         x, iterations = conjugate_gradient(
-            state.matmul,
-            1.0,
-            b,
-            None if initial is None else root * initial,
-            self.tolerance,
-            self.max_iterations,
+            state.matmul, 1.0, b, guess, self.tolerance, self.max_iterations
         )
         scores = _anchor(inverse * x, state.degree, component, means)
         flow = root * scores

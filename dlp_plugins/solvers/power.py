@@ -16,6 +16,7 @@ from dlp_plugins.solvers.contract import (
     Tolerance,
     goal,
     relative_residual,
+    usable_guess,
     within,
 )
 
@@ -37,7 +38,7 @@ class PowerIteration(Solver):
     def solve(self, state: Operator, labels: Tensor, initial: Tensor | None = None) -> Solution:
         # The factor (1 - alpha) is left out: Z <- alpha Wn Z + Y has the system's own fixed point,
         # and the change in one step is the residual before it.
-        z = labels.clone() if initial is None else initial * labels.any(dim=0)
+        z = labels.clone() if initial is None else usable_guess(state, labels, initial)
         iterations, done = 0, False
         while iterations < self.max_iterations and not done:
             z_next = state.matmul(z).mul_(self.alpha).add_(labels)

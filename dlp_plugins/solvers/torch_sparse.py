@@ -29,6 +29,7 @@ class _SparseMatrix:
     def __init__(self, graph: Graph) -> None:
         import torch_sparse
 
+        self._graph = graph
         self._matmul = torch_sparse.matmul
         self._matrix = torch_sparse.SparseTensor(
             rowptr=graph.crow_indices.long(),
@@ -38,6 +39,10 @@ class _SparseMatrix:
             is_sorted=True,
             trust_data=True,
         )
+
+    @property
+    def components(self) -> Tensor:
+        return self._graph.components
 
     def matmul(self, x: Tensor) -> Tensor:
         return self._matmul(self._matrix, x, reduce="sum")

@@ -1,0 +1,23 @@
+"""Contract checks for anyone's component: call one in a test; it raises AssertionError or returns.
+
+>>> from dlp_plugins.testing import check_weighter
+>>> check_weighter("entropy")
+
+Each takes a component that is built, or a registered name with parameters to build it with.
+"""
+
+from dlp_plugins.testing._graph import check_affinity, check_graph
+from dlp_plugins.testing._pseudo_labels import check_balancer, check_weighter
+from dlp_plugins.testing._solver import check_solver
+from dlp_plugins.testing._training import check_backbone, check_consistency, check_dataset
+
+__all__ = [
+    "check_affinity",
+    "check_backbone",
+    "check_balancer",
+    "check_consistency",
+    "check_dataset",
+    "check_graph",
+    "check_solver",
+    "check_weighter",
+]

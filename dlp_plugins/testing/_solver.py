@@ -1,0 +1,205 @@
+"""check_solver: scores against the dense float64 oracle, and a convergence record that is true."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from dlp_plugins.graph import Graph
+from dlp_plugins.registry import solvers
+from dlp_plugins.solvers.contract import Solution, Solver
+from dlp_plugins.testing._common import built, require, require_tensor
+
+ALPHAS = (0.0, 0.5, 0.99, 0.999)
+# Up to here the system is so well conditioned that a solver must be able to converge.
+EASY_ALPHA = 0.5
+MANY_ITERATIONS = 300
+EPS = torch.finfo(torch.float32).eps
+
+
+@dataclass(frozen=True)
+class _Case:
+    name: str
+    graph: Graph
+    labels: Tensor  # [n, c], Y
+
+
+def check_solver(solver: str | Solver, *, accuracy: float = 1e-3, **parameters: Any) -> None:
+    """Check a solver's contract on small graphs.
+
+    Shapes, types, no NaN; inputs left alone; the same answer twice; zeros for empty classes and for
+    nodes that no label reaches, also from a bad first guess; a class alone as among others (unless
+    `columnwise` is False); a reported residual that is the true one, computed anew in float64; and
+    where it says it converged, scores within `accuracy` of `solver.oracle`. The graphs hold an
+    isolated node, a component without labels, an empty class, one class alone, no edge at all.
+
+    Args:
+        solver: a solver, checked as it is: it must converge on these graphs of at most 24 nodes; or
+            a registered name, built with several alpha and plenty of iterations where it declares
+            those, which must converge at alpha <= 0.5, and beyond must not claim what it has not.
+            A solver with `approximate` need not converge anywhere, nor match the oracle.
+        accuracy: largest relative error against the oracle.
+        parameters: to build a named solver with.
+
+    Raises:
+        AssertionError: the sentence says what is wrong, and on which graph.
+    """
+    for candidate, must_converge in _candidates(solver, parameters):
+        for case in _cases():
+            _check(candidate, case, accuracy, must_converge and not candidate.approximate)
+
+
+def _candidates(solver: str | Solver, parameters: dict[str, Any]) -> Iterator[tuple[Solver, bool]]:
+    if not isinstance(solver, str):
+        yield built(solvers, solver, parameters), True
+        return
+    declared = {p.name for p in solvers.get(solver).parameters}
+    if "max_iterations" in declared:
+        parameters = {"max_iterations": MANY_ITERATIONS, **parameters}
+    if "alpha" not in declared or "alpha" in parameters:
+        yield built(solvers, solver, parameters), True
+        return
+    for alpha in ALPHAS:
+        yield built(solvers, solver, {**parameters, "alpha": alpha}), alpha <= EASY_ALPHA
+
+
+def _check(solver: Solver, case: _Case, accuracy: float, must_converge: bool) -> None:
+    graph, y = case.graph, case.labels
+    where = f"{solver} on {case.name}"
+    graph_before, y_before = _snapshot(graph), y.clone()
+    solution = solver.solve(solver.prepare(graph), y)
+    require(torch.equal(y, y_before), f"{where}: it changes the label matrix it is given")
+    require(
+        all(map(torch.equal, _snapshot(graph), graph_before)),
+        f"{where}: it changes the graph it is given",
+    )
+    _check_record(solution, y, where)
+    _check_zeros(solution.scores, case, where)
+    residual = _check_residual(solver, case, solution, where)
+    require(
+        not solution.converged or solver.approximate or _error(solver, case, solution) <= accuracy,
+        f"{where}: it says it converged, but its scores are off the oracle by "
+        f"{_error(solver, case, solution):.1e} (relative), more than {accuracy:.0e}",
+    )
+    require(
+        solution.converged or not must_converge,
+        f"{where}: it does not converge (largest residual {float(residual.max()):.1e}, "
+        f"{solution.iterations} iterations)",
+    )
+
+    again = solver.solve(solver.prepare(graph), y)
+    require(torch.equal(again.scores, solution.scores), f"{where}: two solves differ")
+
+    # A bad first guess: wrong everywhere, not 0 where the answer is 0.
+    guess = solution.scores + solution.scores.abs().mean()
+    guess_before = guess.clone()
+    warm = solver.solve(solver.prepare(graph), y, guess)
+    _check_record(warm, y, f"{where}, from a first guess")
+    _check_zeros(warm.scores, case, f"{where}, from a first guess")
+    _check_residual(solver, case, warm, f"{where}, from a first guess")
+    require(
+        not warm.converged or solver.approximate or _error(solver, case, warm) <= accuracy,
+        f"{where}: from a first guess it says it converged, but is off the oracle",
+    )
+    require(torch.equal(guess, guess_before), f"{where}: it changes the first guess it is given")
+
+    if solver.columnwise:
+        alone = solver.solve(solver.prepare(graph), y[:, :1].contiguous()).scores
+        size = solution.scores[:, :1].norm()
+        require(
+            (alone - solution.scores[:, :1]).norm() <= accuracy * size or not solution.converged,
+            f"{where}: the first class alone gets other scores than among the others; if they "
+            "depend on each other, say columnwise = False",
+        )
+
+
+def _check_record(solution: Solution, y: Tensor, where: str) -> None:
+    require(isinstance(solution, Solution), f"{where}: solve must return a Solution")
+    require_tensor(solution.scores, tuple(y.shape), f"{where}: scores")
+    residual = require_tensor(solution.residual, (y.shape[1],), f"{where}: residual", None)
+    require((residual >= 0).all(), f"{where}: a residual is negative")
+    require(isinstance(solution.converged, bool), f"{where}: converged must be True or False")
+    require(
+        isinstance(solution.iterations, int) and solution.iterations >= 0,
+        f"{where}: iterations must be a whole number from 0; it is {solution.iterations!r}",
+    )
+
+
+def _check_zeros(scores: Tensor, case: _Case, where: str) -> None:
+    component = case.graph.components
+    reached = torch.isin(component, component[case.labels.any(dim=1)])
+    require(
+        not scores[~reached].any(),
+        f"{where}: a node that no label reaches must have a row of exact zeros",
+    )
+    require(
+        not scores[:, ~case.labels.any(dim=0)].any(),
+        f"{where}: a class without a label must have a column of exact zeros",
+    )
+
+
+def _check_residual(solver: Solver, case: _Case, solution: Solution, where: str) -> Tensor:
+    a, b = solver.system(case.graph, case.labels)
+    z = solution.scores.double()
+    size = b.norm(dim=0)
+    true = torch.where(size > 0, (b - a @ z).norm(dim=0) / size, 0.0)
+    # What float32 arithmetic may blur: a few roundings of z, in units of b.
+    blur = torch.where(size > 0, 16 * EPS * (1 + z.norm(dim=0) / size), 0.0)
+    off = (solution.residual.double() - true).abs() > 0.05 * true + blur
+    require(
+        not off.any(),
+        f"{where}: the residual it reports, {solution.residual.tolist()}, is not the true one, "
+        f"{true.tolist()}",
+    )
+    return true
+
+
+def _error(solver: Solver, case: _Case, solution: Solution) -> float:
+    exact = solver.oracle(case.graph, case.labels)
+    return float((solution.scores.double() - exact).norm() / exact.norm())
+
+
+def _snapshot(graph: Graph) -> list[Tensor]:
+    parts = (graph.crow_indices, graph.col_indices, graph.values, graph.degree)
+    return [p.clone() for p in parts]
+
+
+def _cases() -> Iterator[_Case]:
+    classes = [0, 0, 0, 1, 1, 3]  # class 2 of 4 has no label
+    for seed in range(2):
+        w = _random_affinity(24, seed)
+        yield _Case("a connected graph", Graph.from_affinity(w), _label_matrix(24, 4, classes))
+        w = w.tolil()
+        w[0, :] = w[:, 0] = 0  # an isolated node, labelled
+        w[23, :] = w[:, 23] = 0  # one without a label
+        w[18:, :18] = w[:18, 18:] = 0  # a component without a label
+        yield _Case(
+            "a graph with isolated nodes, an empty class and a component without labels",
+            Graph.from_affinity(w.tocsr()),
+            _label_matrix(24, 4, classes),
+        )
+    yield _Case("one class alone", Graph.from_affinity(w.tocsr()), _label_matrix(24, 1, [0, 0]))
+    yield _Case("a graph without edges", Graph.from_affinity(sp.csr_matrix((3, 3))),
+                _label_matrix(3, 2, [0, 1]))  # fmt: skip
+
+
+def _random_affinity(n: int, seed: int) -> sp.csr_matrix:
+    """Symmetric, a ring (so that it is connected) and random edges besides."""
+    random = np.random.default_rng(seed)
+    w = np.triu(random.random((n, n)) * (random.random((n, n)) < 0.15), 1)
+    w[np.arange(n - 1), np.arange(1, n)] += 0.5
+    return sp.csr_matrix(w + w.T)
+
+
+def _label_matrix(n: int, num_classes: int, classes: list[int]) -> Tensor:
+    """Y [n, c] with the first nodes labelled: 1 over the number of labels of the class."""
+    own = torch.tensor(classes)
+    y = torch.zeros(n, num_classes)
+    y[torch.arange(len(own)), own] = 1 / torch.bincount(own)[own].float()
+    return y
