@@ -1,0 +1,151 @@
+"""The paper's networks layer by layer, and what the heads add to any backbone."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from dlp_plugins.errors import DataError, RegistryError
+from dlp_plugins.network import Network
+from dlp_plugins.registry import backbones
+
+TIMM = ["timm:resnet18", "timm:vit_tiny_patch16_224", "timm:mobilenetv3_small_100"]
+
+
+def shapes(network: nn.Module, kinds: tuple[type, ...], image: torch.Tensor) -> list[tuple]:
+    """Output shape, without the batch, of every layer of these kinds, in the order of the pass."""
+    seen: list[tuple] = []
+    for module in network.modules():
+        if isinstance(module, kinds):
+            module.register_forward_hook(lambda m, i, out: seen.append(tuple(out.shape[1:])))
+    network.eval()(image)
+    return seen
+
+
+def test_the_13_layer_network_is_the_papers_shape_by_shape():
+    network = backbones.build("cnn13", in_channels=3, image_size=32)
+    found = shapes(network, (nn.Conv2d, nn.MaxPool2d), torch.rand(2, 3, 32, 32))
+    assert found == [
+        (128, 32, 32), (128, 32, 32), (128, 32, 32), (128, 16, 16),
+        (256, 16, 16), (256, 16, 16), (256, 16, 16), (256, 8, 8),
+        (512, 6, 6), (256, 6, 6), (128, 6, 6),
+    ]  # fmt: skip
+    assert network.num_features == 128
+
+
+def test_the_13_layer_networks_parameters_layer_by_layer():
+    network = backbones.build("cnn13")
+    widths = [3, 128, 128, 128, 256, 256, 256, 512, 256, 128]
+    kernels = [3, 3, 3, 3, 3, 3, 3, 1, 1]
+    convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
+    for conv, i, o, k in zip(convolutions, widths[:-1], widths[1:], kernels, strict=True):
+        # weight normalisation: a direction for each weight, a length for each filter; and a bias
+        assert sum(p.numel() for p in conv.parameters()) == i * o * k * k + o + o
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert [m.num_features for m in norms] == widths[1:]
+    slopes = {m.negative_slope for m in network.modules() if isinstance(m, nn.LeakyReLU)}
+    assert slopes == {0.1}
+    assert [m.p for m in network.modules() if isinstance(m, nn.Dropout)] == [0.5, 0.5]
+    assert sum(p.numel() for p in network.parameters()) == 3_116_416 + 4 * sum(widths[1:])
+
+
+def test_weight_normalisation_holds_the_length_of_each_filter():
+    conv = next(m for m in backbones.build("cnn13").modules() if isinstance(m, nn.Conv2d))
+    length = conv.parametrizations.weight.original0.flatten()
+    assert torch.allclose(conv.weight.flatten(1).norm(dim=1), length, rtol=1e-5)
+    with torch.no_grad():
+        conv.parametrizations.weight.original1.mul_(3)  # a direction has no length
+    assert torch.allclose(conv.weight.flatten(1).norm(dim=1), length, rtol=1e-5)
+
+
+def test_the_13_layer_network_refuses_images_it_cannot_shrink():
+    with pytest.raises(DataError, match=r"at least 12 pixels; these have 8.*small_cnn"):
+        backbones.build("cnn13", image_size=8)
+
+
+def test_resnet18_at_84_pixels():
+    network = backbones.build("resnet18", in_channels=3)
+    found = shapes(network, (nn.Conv2d,), torch.rand(2, 3, 84, 84))
+    # the main path and, at each change of width, the 1x1 convolution of the short cut
+    assert found[0] == (64, 42, 42)
+    assert list(dict.fromkeys(found)) == [
+        (64, 42, 42), (64, 21, 21), (128, 11, 11), (256, 6, 6), (512, 3, 3),
+    ]  # fmt: skip
+    assert len(found) == 20
+    assert sum(p.numel() for p in network.parameters()) == 11_176_512
+    assert network(torch.rand(2, 3, 84, 84)).shape == (2, 512)
+
+
+BUILT_IN = [n for n in backbones.names() if n not in ("timm", "usb")]
+
+
+def test_the_registry_is_not_empty():
+    assert {"cnn13", "resnet18", "small_cnn"} <= set(BUILT_IN)
+
+
+@pytest.mark.parametrize("name", [*BUILT_IN, *TIMM])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_backbone_trains_copies_and_saves(name, channels):
+    torch.manual_seed(0)
+    backbone = backbones.build(name, in_channels=channels, image_size=32)
+    network = Network(backbone, 5, heads=2)
+    images = torch.rand(4, channels, 32, 32)
+    output = network(images)
+    assert output.logits.shape == output.consistency_logits.shape == (4, 5)
+    assert output.descriptor.shape == (4, backbone.num_features)
+    (output.logits.sum() + output.consistency_logits.pow(2).sum()).backward()
+    assert all(p.grad is not None for p in network.parameters() if p.requires_grad)
+    twin = copy.deepcopy(network).eval()
+    other = Network(backbones.build(name, in_channels=channels, image_size=32), 5, heads=2).eval()
+    other.load_state_dict(network.state_dict())
+    expected = network.eval()(images).logits
+    assert twin(images).logits.equal(expected)
+    assert other(images).logits.equal(expected)
+
+
+def test_the_descriptor_is_normalised_before_the_linear_layer_or_not():
+    backbone = backbones.build("small_cnn", in_channels=1)
+    images = torch.rand(3, 1, 8, 8)
+    unit, free = (
+        Network(backbone, 4).eval(),
+        Network(backbone, 4, normalize_descriptor=False).eval(),
+    )
+    out = unit(images)
+    assert torch.allclose(out.descriptor.norm(dim=1), torch.ones(3))
+    assert torch.allclose(out.logits, unit.head(out.descriptor))
+    assert torch.allclose(free(images).descriptor, backbone.eval()(images))
+
+
+def test_one_head_gives_the_same_logits_twice_and_two_heads_do_not():
+    backbone = backbones.build("small_cnn", in_channels=1)
+    images = torch.rand(3, 1, 8, 8)
+    one, two = Network(backbone, 4)(images), Network(backbone, 4, heads=2)(images)
+    assert one.consistency_logits is one.logits
+    assert not torch.allclose(two.consistency_logits, two.logits)
+
+
+def test_an_unknown_timm_model_names_the_nearest():
+    with pytest.raises(RegistryError, match="Did you mean 'resnet18'"):
+        backbones.build("timm:resnet81")
+
+
+def test_pretrained_weights_without_a_network_say_what_to_do(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr("timm.create_model", refuse)
+    with pytest.raises(DataError, match=r"could not be downloaded.*weights_file=FILE"):
+        backbones.build("timm:resnet18", pretrained=True)
+
+
+def test_weights_from_a_file(tmp_path):
+    torch.manual_seed(1)
+    source = backbones.build("timm:resnet18", in_channels=3)
+    torch.save(source.state_dict(), tmp_path / "weights.pth")
+    loaded = backbones.build("timm:resnet18", weights_file=str(tmp_path / "weights.pth"))
+    assert loaded.conv1.weight.equal(source.conv1.weight)
+    with pytest.raises(DataError, match=r"none\.pth cannot be used"):
+        backbones.build("timm:resnet18", weights_file=str(tmp_path / "none.pth"))
