@@ -38,7 +38,7 @@ def read_layers(path: Path) -> list[Layer]:
             names = " -> ".join(p.name for p in [*seen, path])
             raise RecipeError(f"{path}: extends: a circle: {names}")
         seen.append(path.resolve())
-        data = _read_toml(path)
+        data = read_toml(path)
         if not data:
             raise RecipeError(
                 f"{path}: the recipe is empty. Start from one that comes with the project: "
@@ -121,7 +121,8 @@ def recipe_folders() -> list[Path]:
     return [carried if carried.is_dir() else package.parent / "recipes"]
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file's tables; RecipeError names the file and what is wrong with it."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -342,6 +342,13 @@ def test_doctor_knows_every_extra() -> None:
 # -- run ------------------------------------------------------------------------------------------
 
 
+def test_resume_of_a_damaged_folder(dlp: Any, tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text("x = [")
+    done = dlp("run", "digits", "--resume", "--out", tmp_path)
+    assert done.code == 2
+    assert f"{tmp_path / 'recipe.toml'}: not valid TOML" in done.err
+
+
 def test_run_with_a_plugin_prints_both_errors_and_leaves_a_folder(
     dlp: Any, plugin: Any, tmp_path: Path
 ) -> None:

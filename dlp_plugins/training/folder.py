@@ -15,12 +15,12 @@ import contextlib
 import json
 import os
 import shutil
-import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from dlp_plugins.errors import RunFolderError, SaveError
+from dlp_plugins.recipe_files import read_toml
 
 
 @contextlib.contextmanager
@@ -110,7 +110,7 @@ class RunFolder:
             raise RunFolderError(
                 f"{self.path} holds no run to resume. Leave --resume out to start one."
             )
-        theirs = _flatten(tomllib.loads(self.recipe.read_text(encoding="utf-8")))
+        theirs = _flatten(read_toml(self.recipe))
         ours = _flatten(resolved)
         differ = sorted(
             k for k in theirs.keys() | ours.keys() if k not in FREE and theirs.get(k) != ours.get(k)
