@@ -84,6 +84,9 @@ class Training(Table):
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     channels_last: bool = False
     compile: bool = Field(False, description="torch.compile the network")
+    image_memory_mb: Count = Field(
+        4096, description="MiB of images of a split to hold; more are read in every epoch"
+    )
     evaluate_every: Positive = Field(1, description="epochs between measurements")
     checkpoint_seconds: float = Field(60.0, ge=0, description="time between checkpoints")
 

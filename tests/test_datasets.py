@@ -139,24 +139,25 @@ def test_imagefolder(folder):
     draw(folder / "unlabeled" / "deep" / "x.jpg")
     found = datasets.build("imagefolder", root=str(folder), image_size=16)
     assert found.classes == ("cat", "dog")
-    assert isinstance(found.train, TensorImages)
+    assert isinstance(found.train, LazyImages)
     assert found.train.labels.tolist() == [0] * 6 + [1] * 6 + [-1]
     assert found.train.shape == (3, 16, 16)
     assert len(found.test) == 4
 
 
-def test_large_folders_are_read_when_needed_and_give_the_same_images(folder):
-    lazy = datasets.build("imagefolder", root=str(folder), memory_mb=0)
-    held = datasets.build("imagefolder", root=str(folder))
-    assert isinstance(lazy.train, LazyImages)
-    assert pickle.loads(pickle.dumps(lazy.train.read))(3).equal(held.train.images[3])
-    assert lazy.mean == pytest.approx(held.mean)
+def test_files_are_read_alike_one_by_one_and_all_at_once(folder):
+    lazy = datasets.build("imagefolder", root=str(folder)).train
+    held = lazy.load()
+    assert isinstance(held, TensorImages)
+    assert pickle.loads(pickle.dumps(lazy.read))(3).equal(held.images[3])
+    assert held.images.nbytes == lazy.nbytes
 
 
-def test_imagefolder_trains(folder, tmp_path):
+@pytest.mark.parametrize("memory_mb", [0, 10])
+def test_imagefolder_trains_from_memory_and_from_disk(folder, tmp_path, memory_mb):
     settings = [
         "dataset=imagefolder", f"dataset.root={folder}", "dataset.num_labeled=4", "graph.k=3",
-        "dataset.memory_mb=0", "backbone.width=4", "training.stage_one_epochs=1",
+        f"training.image_memory_mb={memory_mb}", "backbone.width=4", "training.stage_one_epochs=1",
         "training.stage_two_epochs=1", "training.batch_size=6", "training.labeled_per_batch=2",
     ]  # fmt: skip
     summary = run(load_recipe("digits", settings), tmp_path / "run")
@@ -166,14 +167,14 @@ def test_imagefolder_trains(folder, tmp_path):
 def test_an_unreadable_image_is_named(folder):
     (folder / "train" / "cat" / "broken.png").write_bytes(b"not a picture")
     with pytest.raises(DataError, match=r"broken\.png cannot be read as an image.*Remove or mend"):
-        datasets.build("imagefolder", root=str(folder))
+        datasets.build("imagefolder", root=str(folder)).train.load()
 
 
 def test_a_truncated_image_is_named(folder):
     path = folder / "train" / "dog" / "1.png"
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(DataError, match=r"1\.png cannot be read"):
-        datasets.build("imagefolder", root=str(folder))
+        datasets.build("imagefolder", root=str(folder)).train.load()
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,8 @@
-"""Images in files: decoded to uint8 of one size, in memory where they fit."""
+"""Images in files: decoded to uint8 of one size when they are needed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +12,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from dlp_plugins.datasets.contract import Images, LazyImages, TensorImages
+from dlp_plugins.datasets.contract import LazyImages
 from dlp_plugins.errors import DataError
-
-THREADS = 4  # decoding releases Python's lock
-CHUNK = 256  # images a task
 
 
 @dataclass(frozen=True)
@@ -45,27 +41,10 @@ def to_tensor(image: Image.Image, size: int) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
-def images(paths: Sequence[Path], labels: Sequence[int], size: int, memory_mb: int) -> Images:
-    """In memory when all fit `memory_mb` MiB, else read when needed."""
+def images(paths: Sequence[Path], labels: Sequence[int], size: int) -> LazyImages:
+    """Files as images of [3, size, size]."""
     reader = FileReader(tuple(paths), size)
-    lazy = LazyImages(reader, torch.tensor(labels, dtype=torch.long), (3, size, size))
-    if len(paths) * 3 * size * size > memory_mb * 2**20:
-        return lazy
-    return TensorImages(read_all(reader, len(paths), size), lazy.labels)
-
-
-def read_all(read: Callable[[int], Tensor], count: int, size: int) -> Tensor:
-    """Every image, by a few threads."""
-    pixels = torch.empty(count, 3, size, size, dtype=torch.uint8)
-
-    def fill(start: int) -> None:
-        for i in range(start, min(start + CHUNK, count)):
-            pixels[i] = read(i)
-
-    with ThreadPoolExecutor(THREADS) as pool:
-        for _ in pool.map(fill, range(0, count, CHUNK)):
-            pass
-    return pixels
+    return LazyImages(reader, torch.tensor(labels, dtype=torch.long), (3, size, size))
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -103,13 +82,10 @@ def list_split(
     return paths, labels
 
 
-def channel_statistics(split: Images, sample: int = 2000) -> tuple[tuple[float, ...], ...]:
+def channel_statistics(split: LazyImages, sample: int = 2000) -> tuple[tuple[float, ...], ...]:
     """Mean and deviation of each channel, pixels scaled to 0..1, over evenly spread images."""
     step = max(1, len(split) // sample)
-    if isinstance(split, TensorImages):
-        pixels = split.images[::step]
-    else:
-        pixels = torch.stack([split.read(i) for i in range(0, len(split), step)])
+    pixels = torch.stack([split.read(i) for i in range(0, len(split), step)])
     flat = pixels.double().div(255).transpose(0, 1).flatten(1)
     deviation = flat.std(dim=1).clamp(min=1e-3)  # a constant channel is no reason to divide by 0
     return tuple(flat.mean(dim=1).tolist()), tuple(deviation.tolist())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +13,7 @@ from PIL import Image
 from pydantic import Field
 
 from dlp_plugins.datasets import _files
-from dlp_plugins.datasets.contract import UNKNOWN, Dataset, TensorImages
+from dlp_plugins.datasets.contract import UNKNOWN, Dataset, LazyImages
 from dlp_plugins.datasets.imagefolder import Size
 from dlp_plugins.errors import DataError
 from dlp_plugins.registry import datasets
@@ -35,7 +36,8 @@ def huggingface(
 ) -> Dataset:
     """Any image data set by hub name, or a local folder of train-*.parquet and test-*.parquet.
 
-    The shorter side is resized and the middle square kept; everything is held in memory as uint8.
+    The shorter side is resized and the middle square kept. Mean and deviation, where not given, are
+    measured on some of the training images.
 
     Raises:
         DataError: the data are not there, a split or column is missing, or an image is unreadable.
@@ -56,18 +58,18 @@ def huggingface(
                 f"dataset huggingface: {path} has no column '{column}'; it has "
                 f"{', '.join(features)}."
             )
-    train = _read(splits[train_split], image, label, image_size, path)
-    test = _read(splits[test_split], image, label, image_size, path)
+    train = _images(splits[train_split], image, label, image_size, path)
+    test = _images(splits[test_split], image, label, image_size, path)
     classes = getattr(features[label], "names", None)
     if classes is None:
         classes = [str(i) for i in range(int(train.labels.max()) + 1)]
-    measured = _files.channel_statistics(train)
+    measured = (mean, std) if mean and std else _files.channel_statistics(train)
     return Dataset(
         train=train,
         test=test,
         classes=tuple(classes),
-        mean=tuple(mean) if mean else measured[0],
-        std=tuple(std) if std else measured[1],
+        mean=tuple(mean or measured[0]),
+        std=tuple(std or measured[1]),
     )
 
 
@@ -112,21 +114,26 @@ def _only(features: Any, kind: str, setting: str, path: str) -> str:
     return names[0]
 
 
-def _read(split: Any, image: str, label: str, size: int, path: str) -> TensorImages:
-    import datasets as hf
+def _images(split: Any, image: str, label: str, size: int, path: str) -> LazyImages:
+    labels = torch.tensor([UNKNOWN if y is None else int(y) for y in split[label]])
+    return LazyImages(_Reader(split.data.column(image), size, path), labels, (3, size, size))
 
-    encoded = split.cast_column(image, hf.Image(decode=False))[:][image]
 
-    def read(i: int) -> torch.Tensor:
-        item = encoded[i]
+@dataclass(frozen=True)
+class _Reader:
+    """The i-th image of an Arrow column of {bytes, path}."""
+
+    column: Any
+    size: int
+    path: str
+
+    def __call__(self, i: int) -> torch.Tensor:
+        item = self.column[i].as_py()
         try:
             source = io.BytesIO(item["bytes"]) if item["bytes"] else item["path"]
             with Image.open(source) as opened:
-                return _files.to_tensor(opened, size)
-        except (OSError, TypeError) as error:
+                return _files.to_tensor(opened, self.size)
+        except (OSError, TypeError, AttributeError) as error:
             raise DataError(
-                f"dataset huggingface: image {i} of {path} is unreadable: {error}."
+                f"dataset huggingface: image {i} of {self.path} is unreadable: {error}."
             ) from error
-
-    labels = torch.tensor([UNKNOWN if y is None else int(y) for y in split[label]])
-    return TensorImages(_files.read_all(read, len(split), size), labels)

@@ -13,9 +13,6 @@ from dlp_plugins.errors import DataError
 from dlp_plugins.registry import datasets
 
 Size = Annotated[int, Field(ge=4, le=1024, description="side that images are brought to, pixels")]
-Memory = Annotated[
-    int, Field(ge=0, description="MiB that a split may take; a larger one is read when needed")
-]
 LAYOUT = (
     "Lay the images out as ROOT/train/<class>/*, ROOT/test/<class>/* and, without any label, "
     "ROOT/unlabeled/*; then --set dataset.root=ROOT."
@@ -26,7 +23,6 @@ LAYOUT = (
 def imagefolder(
     root: Annotated[str, Field(description="folder with train/, test/ and maybe unlabeled/")],
     image_size: Size = 32,
-    memory_mb: Memory = 4096,
 ) -> Dataset:
     """Images in root/train/<class>/*, root/test/<class>/*, and root/unlabeled/* of unknown class.
 
@@ -51,12 +47,12 @@ def imagefolder(
     if unlabeled.is_dir():
         found = _files.list_images(unlabeled)
         paths, labels = [*paths, *found], [*labels, *[UNKNOWN] * len(found)]
-    images = _files.images(paths, labels, image_size, memory_mb)
+    images = _files.images(paths, labels, image_size)
     mean, std = _files.channel_statistics(images)
     test_paths, test_labels = _files.list_split(test, classes, LAYOUT, "imagefolder")
     return Dataset(
         train=images,
-        test=_files.images(test_paths, test_labels, image_size, memory_mb),
+        test=_files.images(test_paths, test_labels, image_size),
         classes=tuple(classes),
         mean=mean,
         std=std,

@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import Field
 
 from dlp_plugins.datasets.contract import Dataset
-from dlp_plugins.datasets.imagefolder import Memory, imagefolder
+from dlp_plugins.datasets.imagefolder import imagefolder
 from dlp_plugins.errors import DataError
 from dlp_plugins.registry import datasets
 
@@ -28,7 +28,6 @@ def mini_imagenet(
     root: Annotated[str, Field(description="folder with train/<class>/* and test/<class>/*")] = (
         "data/mini_imagenet"
     ),
-    memory_mb: Memory = 4096,
 ) -> Dataset:
     """Mini-ImageNet: 50,000 training and 10,000 test images of 84x84, 100 classes.
 
@@ -39,7 +38,7 @@ def mini_imagenet(
     """
     if not (Path(root) / "train").is_dir():
         raise DataError(f"dataset mini_imagenet: there is no folder {root}/train. {LAYOUT}")
-    found = imagefolder(root, SIDE, memory_mb)
+    found = imagefolder(root, SIDE)
     if found.num_classes != CLASSES:
         raise DataError(
             f"dataset mini_imagenet: {root}/train has {found.num_classes} classes, not {CLASSES}. "

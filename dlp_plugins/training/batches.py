@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from dlp_plugins.datasets.contract import Images, TensorImages
+from dlp_plugins.datasets.contract import Images, LazyImages, TensorImages
 
 # The share of free device memory that images may take; the rest is for training.
 DEVICE_SHARE = 0.5
@@ -67,10 +67,15 @@ class _Reader(Dataset):
 class ImageStore:
     """Images by position, as uint8 batches on the device.
 
-    Images that fit stay on the device; larger ones are read by the workers of a DataLoader.
+    Images that take no more than `memory_mb` MiB are read once and, where there is room, stay on
+    the device; more are read again in every epoch by the workers of a DataLoader.
     """
 
-    def __init__(self, images: Images, device: torch.device, workers: int) -> None:
+    def __init__(
+        self, images: Images, device: torch.device, workers: int, memory_mb: int = 4096
+    ) -> None:
+        if isinstance(images, LazyImages) and images.nbytes <= memory_mb * 2**20:
+            images = images.load()
         self.device = device
         self.workers = workers
         self.source = images

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dlp_plugins import registry, splits
-from dlp_plugins.datasets.contract import UNKNOWN, Dataset
+from dlp_plugins.datasets.contract import UNKNOWN, Dataset, Images
 from dlp_plugins.errors import DataError
 from dlp_plugins.recipe import Recipe
 from dlp_plugins.training.batches import ImageStore
@@ -84,11 +84,15 @@ def prepare_data(recipe: Recipe, device: torch.device) -> RunData:
         )
     train = splits.select(dataset.train, kept)
     validation = splits.select(dataset.train, held_out)
+
+    def store(images: Images) -> ImageStore:
+        return ImageStore(images, device, WORKERS, recipe.training.image_memory_mb)
+
     return RunData(
         dataset=dataset,
-        train=ImageStore(train, device, WORKERS),
-        validation=ImageStore(validation, device, WORKERS) if len(held_out) else None,
-        test=ImageStore(test, device, WORKERS),
+        train=store(train),
+        validation=store(validation) if len(held_out) else None,
+        test=store(test),
         truth=train.labels.to(device),
         validation_labels=validation.labels.to(device),
         test_labels=test.labels.to(device),
