@@ -189,6 +189,18 @@ def test_resuming_a_finished_run_changes_nothing(finished):
     assert before == {p: p.stat().st_mtime_ns for p in finished.rglob("*")}
 
 
+def test_a_damaged_summary_is_explained_and_the_checkpoint_restores_it(tmp_path):
+    run(tiny(), tmp_path / "run")
+    summary = tmp_path / "run" / "summary.json"
+    expected = outcome(tmp_path / "run")
+    summary.write_text("{half")
+    with pytest.raises(errors.DataError, match=r"summary\.json cannot be read.*--resume"):
+        run(tiny(), tmp_path / "run", resume=True)
+    summary.unlink()
+    run(tiny(), tmp_path / "run", resume=True)
+    assert outcome(tmp_path / "run") == expected
+
+
 def test_a_run_folder_is_not_overwritten_without_being_asked_to(finished):
     with pytest.raises(errors.RunFolderError, match=r"--resume.*--overwrite.*--out"):
         run(tiny(), finished)

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from dlp_plugins.errors import RunFolderError, SaveError
+from dlp_plugins.errors import DataError, RunFolderError, SaveError
 from dlp_plugins.recipe_files import read_toml
 
 
@@ -121,6 +121,20 @@ class RunFolder:
                 f"{self.path} was started from another recipe; it differs in {listed}. "
                 "Resume with the same settings, or choose another folder with --out."
             )
+
+    def read_summary(self) -> dict[str, Any]:
+        """The result of a finished run.
+
+        Raises:
+            DataError: the file is damaged.
+        """
+        try:
+            return json.loads(self.summary.read_text(encoding="utf-8"))
+        except (ValueError, OSError) as error:
+            raise DataError(
+                f"{self.summary} cannot be read: {error}. Delete it and continue with --resume: the "
+                "checkpoint holds the result."
+            ) from error
 
     def write_metrics(self, history: list[dict[str, Any]]) -> None:
         write_text(self.metrics, "".join(json.dumps(line) + "\n" for line in history))

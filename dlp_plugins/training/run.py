@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -52,7 +51,7 @@ def run(
     if resume:
         target.check_same_recipe(recipe.as_dict())
         if target.summary.is_file():
-            summary = json.loads(target.summary.read_text(encoding="utf-8"))
+            summary = target.read_summary()
             _tell(listeners, events.RunDone(target.path, summary))
             return summary
     accelerator = build_accelerator(device, recipe.training.precision)
