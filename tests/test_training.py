@@ -219,6 +219,16 @@ def test_resume_refuses_another_recipe_and_names_the_difference(finished):
         run(tiny("solver.alpha=0.5"), finished, resume=True)
 
 
+def test_a_run_of_an_older_version_without_a_new_setting_is_resumed(tmp_path):
+    recipe = tiny("training.checkpoint_seconds=0")
+    with pytest.raises(CrashError):
+        run(recipe, tmp_path / "run", listeners=[stop_at(events.CheckpointSaved, 5)])
+    path = tmp_path / "run" / "recipe.toml"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if not line.startswith("evaluate_every")))
+    assert "test_error" in run(recipe, tmp_path / "run", resume=True)
+
+
 def test_resume_without_a_run_is_refused(tmp_path):
     with pytest.raises(errors.RunFolderError, match="no run to resume"):
         run(tiny(), tmp_path / "nothing", resume=True)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from dlp_plugins.errors import DataError, RunFolderError, SaveError
-from dlp_plugins.recipe_files import read_toml
+from dlp_plugins.recipe import load_recipe
 
 
 @contextlib.contextmanager
@@ -110,7 +110,8 @@ class RunFolder:
             raise RunFolderError(
                 f"{self.path} holds no run to resume. Leave --resume out to start one."
             )
-        theirs = _flatten(read_toml(self.recipe))
+        # Read as a recipe, so that a setting which came with a newer version has its default there.
+        theirs = _flatten(load_recipe(self.recipe).as_dict())
         ours = _flatten(resolved)
         differ = sorted(
             k for k in theirs.keys() | ours.keys() if k not in FREE and theirs.get(k) != ours.get(k)
@@ -132,8 +133,8 @@ class RunFolder:
             return json.loads(self.summary.read_text(encoding="utf-8"))
         except (ValueError, OSError) as error:
             raise DataError(
-                f"{self.summary} cannot be read: {error}. Delete it and continue with --resume: the "
-                "checkpoint holds the result."
+                f"{self.summary} cannot be read: {error}. Delete it and continue with --resume: "
+                "the checkpoint holds the result."
             ) from error
 
     def write_metrics(self, history: list[dict[str, Any]]) -> None:
@@ -141,7 +142,7 @@ class RunFolder:
 
 
 # Settings that may change between a run and its resumption without changing its results.
-FREE = {"description", "training.checkpoint_seconds"}
+FREE = {"description", "training.checkpoint_seconds", "training.image_memory_mb"}
 
 
 def _flatten(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
