@@ -12,7 +12,6 @@ from typing import Any
 import faiss
 import numpy as np
 import scipy.sparse as sp
-import scipy.sparse.linalg
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -22,10 +21,10 @@ def mixture(
 ) -> tuple[Array, Array]:
     """Points of overlapping classes on the unit sphere, shaped like a network's descriptors.
 
-    Learned descriptors lie near few dimensions. So in a random subspace of `intrinsic` dimensions, a class
-    is a mean of length about 1 plus a Gaussian of length about `spread`; a Gaussian of length 0.3
-    in all dimensions is added and each point is normalised. With `intrinsic=dim` a class has no
-    structure inside, the worst there is for an approximate search.
+    Learned descriptors lie near few dimensions. So, in a random subspace of `intrinsic` of them, a
+    class is a mean of length about 1 plus a Gaussian of length about `spread`; a Gaussian of length
+    0.3 in all dimensions is added and each point is normalised. With `intrinsic=dim, spread=2` a
+    class has no structure inside, the worst there is for an approximate search.
 
     Returns:
         descriptors [n, dim] float32 and classes [n] int64.

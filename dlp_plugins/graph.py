@@ -104,6 +104,25 @@ class Graph:
         _, component = sp.csgraph.connected_components(self.to_scipy(), directed=False)
         return torch.from_numpy(component.astype(np.int64))
 
+    @cached_property
+    def renumbered(self) -> tuple[Graph, Tensor]:
+        """The graph with linked nodes near each other in memory, and the old number of each new node.
+
+        Reverse Cuthill-McKee order. Products on a CPU then find more of their rows in cache. Columns
+        within a row are not sorted. Takes as long as a few products.
+        """
+        matrix = self.to_scipy()
+        order = sp.csgraph.reverse_cuthill_mckee(matrix, symmetric_mode=True)
+        number = np.empty_like(order)
+        number[order] = np.arange(len(order), dtype=order.dtype)
+        matrix = matrix[order]
+        crow, values = torch.from_numpy(matrix.indptr), torch.from_numpy(matrix.data)
+        old = torch.from_numpy(order.astype(np.int64))
+        graph = Graph(
+            crow, torch.from_numpy(number[matrix.indices]), values, self.degree.cpu()[old]
+        )
+        return graph.to(self.device), old.to(self.device)
+
     def to(self, device: torch.device | str) -> Graph:
         """The same graph on another device."""
         return Graph(
@@ -161,6 +180,33 @@ def assemble(indices: Tensor, affinities: Tensor, mutual: bool = False) -> Graph
     Returns:
         The graph, on the device of `indices`.
     """
+    n = len(indices)
+    if indices.device.type != "cpu":
+        return _assemble_by_sort(indices, affinities, mutual)
+    rows = np.arange(n)[:, None]
+    cols = indices.numpy()
+    keep = (cols >= 0) & (cols != rows) & (affinities.numpy() > 0)
+    start = np.concatenate([[0], keep.sum(axis=1).cumsum()])
+    weights = affinities.numpy()[keep].astype(np.float32)
+    a = sp.csr_matrix((weights, cols[keep], start), shape=(n, n))
+    # SciPy transposes by counting, which also sorts: no comparison of n k keys.
+    transposed = a.T.tocsr()
+    a = transposed.T.tocsr()
+    w = (a + transposed).tocsr()
+    if mutual:
+        w = w.multiply(a.minimum(transposed) > 0).tocsr()
+    w.sort_indices()
+    degree = np.bincount(
+        np.repeat(np.arange(n), np.diff(w.indptr)), weights=w.data, minlength=n
+    ).astype(np.float32)
+    scale = _inverse_sqrt(torch.from_numpy(degree)).numpy()
+    w.data *= np.repeat(scale, np.diff(w.indptr))
+    w.data *= scale[w.indices]
+    return Graph(*map(torch.from_numpy, (w.indptr, w.indices, w.data, degree)))
+
+
+def _assemble_by_sort(indices: Tensor, affinities: Tensor, mutual: bool) -> Graph:
+    """`assemble` in torch operations alone, for a GPU."""
     n, k = indices.shape
     rows = torch.arange(n, device=indices.device).repeat_interleave(k)
     cols = indices.reshape(-1).long()

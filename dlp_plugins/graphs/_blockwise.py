@@ -11,7 +11,7 @@ BLOCK_ENTRIES = 2**28  # similarities held at once: 1 GiB of float32
 
 
 def search_blockwise(descriptors: Tensor, k: int, entries: int = BLOCK_ENTRIES) -> Neighbors:
-    """Rows of V V^T, as many as make `entries` numbers, each reduced to its k largest before the next.
+    """Rows of V V^T, `entries` numbers at once, reduced to the k largest of each before the next.
 
     descriptors: [n, d] float32; 0 < k < n.
     """

@@ -1,9 +1,9 @@
 """Approximate search by cells: as an inverted file, but with a matrix product for each cell.
 
-An inverted file takes one query after another through its cells. Here each cell takes all its queries at
-once: the product of a block of queries with the cell's points runs at the machine's full speed. A point's
-own cell comes first and gives a lower bound on its k-th similarity, against which the other cells'
-similarities are compared, so that few have to be kept.
+An inverted file takes one query after another through its cells. Here each cell takes all its
+queries at once: the product of a block of queries with the cell's points runs at the machine's full
+speed. A point's own cell comes first and gives a lower bound on its k-th similarity, against which
+the other cells' similarities are compared, so that few have to be kept.
 """
 
 from __future__ import annotations
@@ -29,9 +29,8 @@ def search(v: Array, k: int, size: int, probes: int, seed: int) -> tuple[Array, 
     """
     n = len(v)
     centers = _centers(v, max(1, n // size), seed)
-    looked_into = _nearest_cells(v, centers, min(probes, len(centers)))
+    looked_into, home = _nearest_cells(v, centers, min(probes, len(centers)))
     # Points of a cell side by side: cell c holds v[order][start[c] : start[c + 1]].
-    home = looked_into[:, 0]
     order = np.argsort(home, kind="stable").astype(np.int32)
     start = np.concatenate([[0], np.bincount(home, minlength=len(centers)).cumsum()])
     indices, similarities, _ = nearest(_candidates(v[order], looked_into[order], start, k), n, k)
@@ -45,22 +44,27 @@ def _centers(v: Array, cells: int, seed: int) -> Array:
         max_points_per_centroid=TRAIN, min_points_per_centroid=1,
     )  # fmt: skip
     kmeans.train(v)
-    return kmeans.centroids
+    return np.asarray(kmeans.centroids)
 
 
-def _nearest_cells(v: Array, centers: Array, probes: int) -> Array:
-    """[n, probes] int32: each point's nearest cells, the nearest first."""
+def _nearest_cells(v: Array, centers: Array, probes: int) -> tuple[Array, Array]:
+    """Each point's nearest cells [n, probes] and the very nearest [n], int32."""
 
-    def block(rows: slice) -> Array:
+    def block(rows: slice) -> Pairs:
         s = v[rows] @ centers.T
-        top = np.argpartition(s, -probes, axis=1)[:, -probes:]
-        best = np.take_along_axis(s, top, axis=1).argmax(axis=1)[:, None]
-        first = np.take_along_axis(top, best, axis=1)
-        np.put_along_axis(top, best, top[:, :1].copy(), axis=1)
-        top[:, :1] = first
-        return top.astype(np.int32)
+        return _pairs_above(s, _kth_at_least(s, probes), np.arange(rows.start, rows.stop))
 
-    return np.concatenate(list(parallel(block, chunks(len(v), ROWS))))
+    pairs = parallel(block, chunks(len(v), ROWS))
+    cells, similarities, _ = nearest(pairs, len(v), probes)
+    best = similarities.argmax(axis=1)[:, None]
+    return cells, np.take_along_axis(cells, best, axis=1)[:, 0]
+
+
+def _pairs_above(s: Array, bound: Array, rows: Array, first_column: int = 0) -> Pairs:
+    """Entries of s that reach the bound [len(s)] of their row."""
+    at = np.flatnonzero(s >= bound[:, None])
+    i, j = np.divmod(at.astype(np.int32), np.int32(s.shape[1]))
+    return Pairs(rows[i].astype(np.int32), j + np.int32(first_column), s.reshape(-1)[at])
 
 
 def _candidates(v: Array, looked_into: Array, start: Array, k: int) -> Iterator[Pairs]:
@@ -84,11 +88,7 @@ def _candidates(v: Array, looked_into: Array, start: Array, k: int) -> Iterator[
         for rows in chunks(len(queries) if len(members) else 0, ROWS):
             block = queries[rows]
             s = v[block] @ members.T
-            at = np.flatnonzero(s >= bound[block, None])
-            i, j = np.divmod(at.astype(np.int32), np.int32(len(members)))
-            found.append(
-                Pairs(block[i].astype(np.int32), j + np.int32(start[cell]), s.reshape(-1)[at])
-            )
+            found.append(_pairs_above(s, bound[block], block, start[cell]))
         return found
 
     for _ in parallel(own_cell, range(cells)):

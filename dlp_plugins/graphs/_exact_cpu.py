@@ -1,15 +1,15 @@
 """Exact search on a CPU: plain blocked products, each pair of points once.
 
-A product of blocks costs 2 d operations a pair; choosing the k largest of the result costs as much again,
-unless one comparison throws almost all of it away. So:
+A product of blocks costs 2 d operations a pair; choosing the k largest of the result costs as much
+again, unless one comparison throws almost all of it away. So:
 
-1. Guess. m random points give each point i a threshold t_i: the r-th largest of its m similarities. How
-   many of all n points lie above it follows the negative hypergeometric law, about r n / m, whatever
-   the data. m and r are set so that these are k at least, but for one point in two hundred.
+1. Guess. m random points give each point i a threshold t_i: the r-th largest of its m similarities.
+   How many of all n points lie above it follows the negative hypergeometric law, about r n / m,
+   whatever the data. m and r are set so that these are k at least, but for one point in 200 or so.
 2. Search. Points are put in ascending order of t. In a block of pairs i < j then t_i <= t_j, so the
    one comparison s_ij >= t_i finds every pair that either end can want: each pair is computed once.
-3. Verify. A point with k pairs or more above its threshold has its k nearest among them. The few others
-   are compared with every point. So are crowded ones, whose similarities tie by the hundred
+3. Verify. A point with k pairs or more above its threshold has its k nearest among them. The few
+   others are compared with every point. So are crowded ones, whose similarities tie by the hundred
    (thousands of duplicates, zero vectors): no threshold can thin them out.
 """
 
@@ -22,7 +22,7 @@ import numpy as np
 from dlp_plugins.graphs._select import Array, Pairs, nearest, restore_order
 from dlp_plugins.graphs._threads import chunks, parallel
 
-# A block of 1024 x 512 similarities (2 MiB) and its two ends (0.75 MiB at d = 128) stay in the cache.
+# A block of 1024 x 512 similarities (2 MiB) and its ends (0.75 MiB at d = 128) stay in the cache.
 ROWS, COLUMNS = 1024, 512
 BRUTE_ENTRIES = 2**23  # similarities that a thread holds when it compares with every point
 GROUP = 8  # samples of which only the largest is kept; a larger group gives a looser threshold
@@ -40,11 +40,11 @@ def search(v: Array, k: int) -> tuple[Array, Array]:
     n = len(v)
     sample = max(MIN_SAMPLE, int(SAMPLE_HITS * n / k) // GROUP * GROUP)
     if 4 * sample > n:  # too few points for a sample to pay
-        left = np.arange(n)
+        left: Array = np.arange(n)
         indices, similarities = np.empty((n, k), np.int32), np.empty((n, k), np.float32)
     else:
         threshold = _guess(v, k, sample)
-        order = np.argsort(threshold).astype(np.int32)
+        order: Array = np.argsort(threshold).astype(np.int32)
         *found, count = nearest(_pairs_above(v[order], threshold[order]), n, k)
         indices, similarities = restore_order(order, *found)
         left = order[count < k]
@@ -55,7 +55,7 @@ def search(v: Array, k: int) -> tuple[Array, Array]:
 
 
 def _guess(v: Array, k: int, sample: int) -> Array:
-    """[n] the threshold of each point; infinite for a crowded one. Any sample gives the same result."""
+    """[n] the threshold of each point; infinite for a crowded one."""
     n = len(v)
     chosen = v[np.random.default_rng(0).choice(n, sample, replace=False)]
     hits = k * sample / n

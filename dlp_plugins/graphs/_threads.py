@@ -1,9 +1,9 @@
 """Work shared among CPU threads, each running one block at a time.
 
-A BLAS or OpenMP call that is itself split among threads waits at its end for the slowest of them; with
-thousands of short calls and any other load on the machine that wait is most of the time. Here the
-blocks are shared out instead, and each call inside a block stays on its own thread. NumPy lets go of
-the interpreter lock in products, comparisons and sorts.
+A BLAS or OpenMP call that is itself split among threads waits at its end for the slowest of them;
+with thousands of short calls and any other load on the machine that wait is most of the time. Here
+the blocks are shared out instead, and each call inside a block stays on its own thread. NumPy lets
+go of the interpreter lock in products, comparisons and sorts.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from dlp_plugins.registry import graphs
 @graphs.register("cells")
 @dataclass(frozen=True)
 class Cells(ApproximateBuilder):
-    """k-means cells of a constant size, each compared by one product with all points that look into it.
+    """k-means cells of constant size, each compared in one product with all that look into it.
 
     The one to use above some 100,000 points on a CPU: the work for a point hardly grows with n.
     More probes, higher recall, more time, in proportion.

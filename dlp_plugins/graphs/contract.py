@@ -64,9 +64,9 @@ def drop_self(indices: Tensor, similarities: Tensor) -> Neighbors:
 
 
 def recall(found: Neighbors, exact: Neighbors) -> float:
-    """The share of true neighbours that were found; one as near as the k-th true one counts as true.
+    """The share of true neighbours found, where one as near as the k-th true one counts as true.
 
-    Ties are so no error: among a thousand duplicates any k are right.
+    So ties are no error: among a thousand duplicates any k are right.
     """
     if exact.indices.numel() == 0:
         return 1.0

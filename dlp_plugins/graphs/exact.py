@@ -17,9 +17,9 @@ from dlp_plugins.registry import graphs
 @graphs.register("exact")
 @dataclass(frozen=True)
 class Exact(GraphBuilder):
-    """The true neighbours, every pair compared. The one to use up to about 200,000 points on a CPU.
+    """The true neighbours, every pair compared. For up to some 100,000 points on a CPU.
 
-    Time grows with n^2: see docs/performance.md; beyond that `cells` costs the same for every point.
+    Time grows with n^2; with more points choose `cells`, whose work for a point hardly grows.
     """
 
     k: K = 50

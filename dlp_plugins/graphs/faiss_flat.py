@@ -19,7 +19,7 @@ from dlp_plugins.registry import graphs
 @graphs.register("faiss_flat")
 @dataclass(frozen=True)
 class FaissFlat(GraphBuilder):
-    """FAISS's exact search, CPU or GPU. What most people use; `exact` gives the same, faster on a CPU.
+    """FAISS's exact search, CPU or GPU. `exact` gives the same, several times faster on a CPU.
 
     On a GPU it needs FAISS's GPU build (extra `gpu`); where that does not work on the card, torch
     searches instead and a warning says so.
@@ -32,12 +32,12 @@ class FaissFlat(GraphBuilder):
         k = clip_k(self.k, descriptors)
         if k == 0:
             return no_neighbors(descriptors)
-        index = faiss.IndexFlatIP(descriptors.shape[1])
+        index: faiss.Index = faiss.IndexFlatIP(descriptors.shape[1])
         if descriptors.device.type != "cpu":
             if reason := _faiss_gpu.why_not():
                 warnings.warn(
-                    f"FAISS cannot search on this GPU ({reason}); torch searches instead, exactly too. "
-                    "Choose graph 'exact' to be rid of this warning.",
+                    f"FAISS cannot search on this GPU ({reason}); torch searches instead, "
+                    "exactly too. Choose graph 'exact' to be rid of this warning.",
                     stacklevel=2,
                 )
                 return search_blockwise(descriptors, k)

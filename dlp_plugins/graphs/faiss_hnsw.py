@@ -31,7 +31,7 @@ class FaissHNSW(ApproximateBuilder):
 
     def search(self, v: Array, k: int) -> tuple[Array, Array]:
         index = faiss.IndexHNSWFlat(v.shape[1], self.links, faiss.METRIC_INNER_PRODUCT)
-        index.hnsw.rng = faiss.RandomGenerator(self.seed)
+        index.hnsw.rng = faiss.RandomGenerator(self.seed)  # type: ignore[attr-defined]
         index.hnsw.efConstruction = self.build_width
         index.hnsw.efSearch = max(self.search_width, k)
         threads = faiss.omp_get_max_threads()

@@ -17,15 +17,13 @@ from dlp_plugins.registry import graphs
 @graphs.register("faiss_ivf")
 @dataclass(frozen=True)
 class FaissIVF(ApproximateBuilder):
-    """FAISS IVF index (Sivic & Zisserman 2003; Jegou et al. 2011). `cells` is the same idea, faster.
+    """FAISS IVF index (Sivic & Zisserman 2003; Jegou et al. 2011). `cells` is it in blocks, faster.
 
     Time is about n^2 probes / cells, plus n cells to choose among them.
     """
 
     k: K = 50
-    cells: Annotated[
-        int, Field(ge=0, description="k-means cells; 0 means the square root of n")
-    ] = 0
+    cells: Annotated[int, Field(ge=0, description="k-means cells; 0: the square root of n")] = 0
     probes: Annotated[int, Field(ge=1, description="cells looked into for each point")] = 16
     seed: Seed = 0
 

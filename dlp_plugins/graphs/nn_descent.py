@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
 
 import numpy as np
-from pydantic import Field
 
 from dlp_plugins.graphs._approximate import ApproximateBuilder, Seed
 from dlp_plugins.graphs._select import Array

@@ -1,0 +1,43 @@
+"""a_ij = exp(-d_ij^2 / (s_i s_j)): a Gaussian as wide as each point's surroundings are sparse."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from dlp_plugins.affinities.contract import Affinity
+from dlp_plugins.graph import Neighbors
+from dlp_plugins.registry import affinities
+
+# The least scale: the distance that rounding alone gives to two equal descriptors.
+LEAST = 1e-3
+
+
+@affinities.register("local_scale")
+@dataclass(frozen=True)
+class LocalScale(Affinity):
+    """Gaussian with local scale (Zelnik-Manor & Perona, NeurIPS 2004, eq. 4).
+
+    d_ij = |v_i - v_j|, so d_ij^2 = 2 - 2 v_i . v_j; s_i is the distance from i to its m-th nearest
+    neighbour, or to the farthest one found where there are fewer. Descriptors at a right angle or
+    more get 0, and so a zero vector gets no edge.
+    """
+
+    m: Annotated[int, Field(ge=1, description="which neighbour's distance is the scale")] = 7
+
+    def weights(self, neighbors: Neighbors) -> Tensor:
+        found = neighbors.indices >= 0
+        squared = (2 - 2 * neighbors.similarities).clamp(min=0)
+        if not squared.numel():
+            return squared
+        # Missing neighbours count as near here, so that the m-th of the found ones is at `rank`.
+        ascending = squared.masked_fill(~found, 0).sort(dim=1).values
+        missing = (~found).sum(dim=1, keepdim=True)
+        rank = (missing + self.m - 1).clamp(max=squared.shape[1] - 1)
+        scale = ascending.gather(1, rank).squeeze(1).sqrt().clamp(min=LEAST)
+        product = scale[:, None] * scale[neighbors.indices.clamp(min=0).long()]
+        return torch.exp(-squared / product).masked_fill(~found | (neighbors.similarities <= 0), 0)

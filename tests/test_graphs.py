@@ -1,0 +1,349 @@
+"""Builders against all pairs in float64, affinities against formulas, graphs against dense."""
+
+import warnings
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dlp_plugins import registry
+from dlp_plugins.errors import GraphError
+from dlp_plugins.graph import Graph, Neighbors, _assemble_by_sort, assemble
+from dlp_plugins.graphs import _exact_cpu, _faiss_gpu
+from dlp_plugins.graphs._blockwise import search_blockwise
+from dlp_plugins.graphs.contract import drop_self, recall
+
+NAMES = registry.graphs.names()
+EXACT = ["exact", "faiss_flat"]
+# The least recall on 6,000 points of six overlapping classes near 16 dimensions, k = 20.
+LEAST_RECALL = {"cells": 0.95, "faiss_ivf": 0.95, "faiss_hnsw": 0.98, "nn_descent": 0.98}
+
+
+def build(name, **parameters):
+    if missing := registry.graphs.get(name).missing():
+        pytest.skip(f"needs {', '.join(missing)}")
+    return registry.graphs.build(name, **parameters)
+
+
+def points(n, d=32, intrinsic=16, classes=6, seed=0):
+    """Unit vectors of overlapping classes near a subspace of `intrinsic` dimensions."""
+    random = np.random.default_rng(seed)
+    means = random.standard_normal((classes, intrinsic))
+    latent = means[random.integers(0, classes, n)] + 0.8 * random.standard_normal((n, intrinsic))
+    v = latent @ random.standard_normal((intrinsic, d)) + 0.3 * random.standard_normal((n, d))
+    return torch.nn.functional.normalize(torch.from_numpy(v).float(), dim=1)
+
+
+def similarities_float64(v):
+    s = v.double() @ v.double().T
+    return s.fill_diagonal_(-torch.inf)
+
+
+def check_valid(found, v, k):
+    """Indices in range, no point its own neighbour, none twice, similarities true."""
+    n = len(v)
+    assert found.indices.shape == found.similarities.shape == (n, k)
+    assert found.similarities.dtype == torch.float32
+    assert found.indices.min() >= -1
+    assert found.indices.max() < n
+    assert not (found.indices == torch.arange(n)[:, None]).any()
+    missing = found.indices < 0
+    ordered = found.indices.sort(dim=1).values
+    assert not ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any()
+    true = torch.einsum("nd,nkd->nk", v.double(), v.double()[found.indices.clamp(min=0).long()])
+    assert (true - found.similarities)[~missing].abs().max() < 1e-5
+    assert (found.similarities[missing] == 0).all()
+
+
+def check_exact(found, v, k):
+    """The k largest similarities of each row, by value: ties may fall either way."""
+    check_valid(found, v, k)
+    assert (found.indices >= 0).all()
+    true = similarities_float64(v).topk(k, dim=1).values
+    ours = found.similarities.double().sort(dim=1, descending=True).values
+    assert (true - ours).abs().max() < 1e-5
+
+
+def test_the_registry_holds_every_builder():
+    assert {*EXACT, *LEAST_RECALL} <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("intrinsic", [16, 32])
+@pytest.mark.parametrize(("n", "k"), [(300, 10), (5000, 50), (7000, 5)])
+def test_exact_builders_against_all_pairs_in_float64(name, n, k, intrinsic):
+    v = points(n, intrinsic=intrinsic)
+    check_exact(build(name, k=k).neighbors(v), v, k)
+
+
+def test_exact_agrees_with_faiss_flat_on_the_sets():
+    v = points(8000, d=64)
+    ours = build("exact", k=30).neighbors(v).indices.sort(dim=1).values
+    faiss = build("faiss_flat", k=30).neighbors(v).indices.sort(dim=1).values
+    assert (ours == faiss).all(dim=1).float().mean() > 0.999  # rounding may swap the last places
+
+
+@pytest.mark.parametrize("hits", [0.3, 8.0])
+def test_exact_whatever_the_thresholds(monkeypatch, hits):
+    """A poor guess costs time (all points are compared again), never exactness."""
+    monkeypatch.setattr(_exact_cpu, "SAMPLE_HITS", hits)
+    monkeypatch.setattr(_exact_cpu, "MIN_SAMPLE", 64)
+    v = points(4000)
+    check_exact(build("exact", k=20).neighbors(v), v, 20)
+    monkeypatch.setattr(_exact_cpu, "_guess", lambda v, *_: np.full(len(v), 0.9, np.float32))
+    check_exact(build("exact", k=20).neighbors(v), v, 20)
+
+
+def test_exact_compares_few_pairs_again():
+    """The verification is the exception: nearly all points are settled by their threshold."""
+    v = points(12_000).numpy()
+    threshold = np.sort(_exact_cpu._guess(v, 50, 896))
+    order = np.argsort(_exact_cpu._guess(v, 50, 896))
+    pairs = list(_exact_cpu._pairs_above(v[order], threshold))
+    count = np.bincount(np.concatenate([p.rows for p in pairs]), minlength=len(v))
+    assert (count < 50).mean() < 0.02
+    assert count.mean() < 250
+
+
+def test_blockwise_is_the_same_for_any_block():
+    v = points(700)
+    for entries in (1, 700 * 64, 2**28):
+        check_exact(search_blockwise(v, 20, entries), v, 20)
+
+
+def test_blockwise_never_holds_all_pairs(monkeypatch):
+    largest = 0
+    product = torch.Tensor.__matmul__
+
+    def watched(a, b):
+        nonlocal largest
+        out = product(a, b)
+        largest = max(largest, out.numel())
+        return out
+
+    monkeypatch.setattr(torch.Tensor, "__matmul__", watched)
+    search_blockwise(points(900), 5, entries=900 * 50)
+    assert largest == 900 * 50
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("name", NAMES)
+def test_builders_on_a_gpu(name):
+    v = points(3000)
+    found = build(name, k=10).neighbors(v.cuda())
+    assert found.indices.is_cuda
+    on_cpu = Neighbors(found.indices.cpu(), found.similarities.cpu())
+    exact = build("exact", k=10).neighbors(v)
+    assert recall(on_cpu, exact) >= LEAST_RECALL.get(name, 0.9999)
+
+
+@pytest.mark.parametrize("name", sorted(LEAST_RECALL))
+def test_recall_and_repetition_of_approximate_builders(name):
+    v = points(6000)
+    exact = build("exact", k=20).neighbors(v)
+    found = build(name, k=20, seed=3).neighbors(v)
+    check_valid(found, v, 20)
+    assert recall(found, exact) >= LEAST_RECALL[name]
+    again = build(name, k=20, seed=3).neighbors(v)
+    assert torch.equal(found.indices, again.indices)
+    assert torch.equal(found.similarities, again.similarities)
+
+
+def test_recall_counts_misses_and_forgives_ties():
+    exact = Neighbors(torch.tensor([[1, 2]]), torch.tensor([[0.9, 0.8]]))
+    assert recall(exact, exact) == 1
+    assert recall(Neighbors(torch.tensor([[1, 5]]), torch.tensor([[0.9, 0.7]])), exact) == 0.5
+    assert recall(Neighbors(torch.tensor([[1, 5]]), torch.tensor([[0.9, 0.8]])), exact) == 1
+    assert recall(Neighbors(torch.tensor([[1, -1]]), torch.tensor([[0.9, 0.95]])), exact) == 0.5
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("n", "k"), [(1, 50), (2, 50), (30, 50)])
+def test_few_points(name, n, k):
+    v = points(n)
+    found = build(name, k=k).neighbors(v)
+    assert found.indices.shape == (n, n - 1)
+    if n > 1:
+        check_exact(found, v, n - 1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_duplicates_by_the_thousand_and_zero_vectors(name):
+    v = points(6000)
+    v[:2500] = v[0]
+    v[3000:3600] = 0
+    v = v[torch.randperm(6000, generator=torch.Generator().manual_seed(0))]
+    found = build(name, k=15).neighbors(v)
+    if name in EXACT:
+        check_exact(found, v, 15)
+    else:
+        check_valid(found, v, 15)
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_all_points_the_same(name):
+    v = points(1).expand(4000, -1)
+    check_exact(build(name, k=10).neighbors(v), v, 10)
+
+
+def test_drop_self_by_identity():
+    """Point 1 has its duplicate first; point 2 is not in its own list at all."""
+    indices = torch.tensor([[0, 1, 2], [0, 1, 2], [0, 1, 3], [3, 2, 1]])
+    similarities = torch.arange(12.0).reshape(4, 3)
+    found = drop_self(indices, similarities)
+    assert found.indices.tolist() == [[1, 2], [0, 2], [0, 1], [2, 1]]
+    assert found.similarities.tolist() == [[1, 2], [3, 5], [6, 7], [10, 11]]
+
+
+def test_a_faiss_that_aborts_on_this_gpu_is_found_out():
+    assert "no kernel image" in _faiss_gpu.why_not(
+        "import os; os.write(2, b'CUDA error: no kernel image'); os.abort()"
+    )
+    assert _faiss_gpu.why_not("pass") is None
+
+
+def test_faiss_flat_says_why_torch_searches_instead(monkeypatch):
+    v = points(500)
+    monkeypatch.setattr(_faiss_gpu, "why_not", lambda: "no kernel image")
+
+    class OnGPU:
+        """A CPU tensor that says it is on a GPU."""
+
+        device = torch.device("cuda")
+        shape = v.shape
+        __len__ = v.__len__
+
+    monkeypatch.setattr(
+        "dlp_plugins.graphs.faiss_flat.search_blockwise", lambda _, k: search_blockwise(v, k)
+    )
+    with pytest.warns(UserWarning, match=r"FAISS cannot search on this GPU \(no kernel image\)"):
+        found = build("faiss_flat", k=5).neighbors(OnGPU())
+    check_exact(found, v, 5)
+
+
+def test_builders_are_silent():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        build("exact", k=5).neighbors(points(4000))
+        build("cells", k=5).neighbors(points(4000))
+
+
+# -- affinities ------------------------------------------------------------------------------------
+
+
+def test_inner_product_is_clamped_and_raised():
+    found = Neighbors(torch.tensor([[1, 2, -1]]), torch.tensor([[0.5, -0.5, 0.0]]))
+    weights = registry.affinities.build("inner_product", gamma=3.0).weights(found)
+    assert weights.tolist() == [[0.125, 0.0, 0.0]]
+
+
+def test_local_scale_against_its_formula():
+    v = points(200)
+    found = build("exact", k=10).neighbors(v)
+    weights = registry.affinities.build("local_scale", m=3).weights(found)
+    distance = torch.cdist(v.double(), v.double())
+    scale = distance.sort(dim=1).values[:, 3]  # column 0 is the point itself
+    for i in (0, 17, 199):
+        for j, s, w in zip(found.indices[i], found.similarities[i], weights[i], strict=True):
+            expected = torch.exp(-(distance[i, j] ** 2) / (scale[i] * scale[j]))
+            assert w == pytest.approx(float(expected) if s > 0 else 0.0, abs=1e-4)
+
+
+def test_local_scale_of_duplicates_missing_neighbours_and_few():
+    found = Neighbors(
+        torch.tensor([[1, 2, -1], [0, 2, -1], [0, -1, -1]]),
+        torch.tensor([[1.0, 0.5, 0.0], [1.0, 0.5, 0.0], [0.5, 0.0, 0.0]]),
+    )
+    weights = registry.affinities.build("local_scale", m=7).weights(found)
+    assert torch.isfinite(weights).all()
+    assert weights[0, 0] == weights[1, 0] == 1  # duplicates
+    assert weights[0, 1] == pytest.approx(np.exp(-1.0))  # scales 1 and 1, distance 1
+    assert (weights[found.indices < 0] == 0).all()
+
+
+@pytest.mark.parametrize("name", registry.affinities.names())
+def test_every_affinity(name):
+    v = points(2000)
+    v[:3] = 0
+    found = build("exact", k=10).neighbors(v)
+    weights = registry.affinities.build(name).weights(found)
+    assert weights.shape == (2000, 10)
+    assert weights.dtype == torch.float32
+    assert torch.isfinite(weights).all()
+    assert (weights >= 0).all()
+    assert (weights[3:].sum(dim=1) > 0).all()
+    assert (weights[:3] == 0).all()  # a zero vector is a node without edges
+
+
+# -- the graph -------------------------------------------------------------------------------------
+
+
+def dense_graph(indices, affinities, mutual):
+    """W = A + A^T and Wn in float64, straight from the definition."""
+    n = len(indices)
+    a = np.zeros((n, n))
+    for i, (row, weights) in enumerate(zip(indices.tolist(), affinities.tolist(), strict=True)):
+        for j, weight in zip(row, weights, strict=True):
+            if j >= 0 and j != i:
+                a[i, j] = weight
+    w = a + a.T
+    if mutual:
+        w[(a == 0) | (a.T == 0)] = 0
+    degree = w.sum(axis=1)
+    scale = np.where(degree > 0, 1 / np.sqrt(np.where(degree > 0, degree, 1)), 0)
+    return w * scale[:, None] * scale, degree
+
+
+@pytest.mark.parametrize("make", [assemble, _assemble_by_sort])
+@pytest.mark.parametrize("mutual", [False, True])
+@settings(max_examples=40, deadline=None)
+@given(n=st.integers(1, 25), k=st.integers(0, 8), seed=st.integers(0, 2**20))
+def test_assemble_against_dense(make, mutual, n, k, seed):
+    random = np.random.default_rng(seed)
+    k = min(k, n)
+    indices = np.stack([random.permutation(n)[:k] for _ in range(n)]).reshape(n, k)
+    indices[random.random((n, k)) < 0.2] = -1
+    weights = random.random((n, k)).astype(np.float32)
+    weights[random.random((n, k)) < 0.2] = 0
+    graph = make(torch.from_numpy(indices.astype(np.int32)), torch.from_numpy(weights), mutual)
+    wn, degree = dense_graph(indices, weights, mutual)
+    assert graph.crow_indices.dtype == graph.col_indices.dtype == torch.int32
+    assert graph.values.dtype == graph.degree.dtype == torch.float32
+    matrix = graph.to_scipy()
+    assert matrix.has_canonical_format
+    np.testing.assert_allclose(matrix.toarray(), wn, atol=1e-6)
+    np.testing.assert_allclose(graph.degree.numpy(), degree, rtol=1e-5)
+    assert graph.num_entries == (wn > 0).sum()  # no stored zeros
+
+
+def test_a_tiny_affinity_stays_finite():
+    indices = torch.tensor([[1], [0]], dtype=torch.int32)
+    graph = assemble(indices, torch.full((2, 1), 1e-30))
+    assert torch.isfinite(graph.values).all()
+    np.testing.assert_allclose(graph.to_scipy().toarray(), [[0, 1], [1, 0]], rtol=1e-5)
+
+
+def test_from_affinity_agrees_with_assemble_and_refuses_what_is_no_affinity():
+    random = np.random.default_rng(0)
+    a = sp.random(40, 40, 0.2, random_state=random, dtype=np.float64)
+    w = (a + a.T).tolil()
+    w.setdiag(5)
+    graph = Graph.from_affinity(w.tocsr())
+    dense = w.toarray()
+    np.fill_diagonal(dense, 0)
+    degree = dense.sum(axis=1)
+    np.testing.assert_allclose(
+        graph.to_scipy().toarray(), dense / np.sqrt(np.outer(degree, degree)), rtol=1e-5, atol=1e-7
+    )
+    for bad, match in [
+        (sp.csr_matrix(np.ones((2, 3))), "square"),
+        (sp.csr_matrix([[0.0, np.nan], [np.nan, 0.0]]), "NaN"),
+        (sp.csr_matrix([[0.0, -1.0], [-1.0, 0.0]]), "negative"),
+        (sp.csr_matrix([[0.0, 1.0], [2.0, 0.0]]), "symmetric"),
+    ]:
+        with pytest.raises(GraphError, match=match):
+            Graph.from_affinity(bad)
