@@ -1,8 +1,8 @@
-"""Deep label propagation as plug-ins.
+"""Deep label propagation as plug-ins. Where to begin:
 
-    from dlp_plugins.propagate import propagate          labels over a graph, without any training
-    from dlp_plugins.recipe import load_recipe           a checked recipe
-    from dlp_plugins.training.run import run             train by it
-    from dlp_plugins.registry import solvers             register a component of your own
-    from dlp_plugins.sklearn import GraphLabelPropagation   the scikit-learn estimator
+dlp_plugins.propagate.propagate          labels over a graph, without any training
+dlp_plugins.recipe.load_recipe           a checked recipe
+dlp_plugins.training.run.run             train by it
+dlp_plugins.registry                     register a component of your own
+dlp_plugins.sklearn                      the scikit-learn estimator
 """

@@ -1,7 +1,7 @@
 """The network in training: a backbone, its descriptor, and one or two linear heads.
 
-Handled once here, so that no backbone has to: the L2-normalised descriptor (Iscen et al., section 4)
-and the heads for the data set's classes.
+Handled once here, so that no backbone has to: the L2-normalised descriptor (Iscen et al., section
+4) and the heads for the data set's classes.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 python docs/make_results_tables.py [SUITE.toml FOLDER]
 
-Without arguments: recipes/suites/paper_table.toml. FOLDER is what `dlp bench SUITE --out FOLDER` wrote; a
-row without a finished run there is 'not run'.
+Without arguments: recipes/suites/paper_table.toml. FOLDER is what `dlp bench SUITE --out FOLDER`
+wrote; a row without a finished run there is 'not run'.
 """
 
 from __future__ import annotations

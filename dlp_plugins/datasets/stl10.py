@@ -23,9 +23,7 @@ def stl10(root: tv.Root = "data", download: tv.Download = False) -> Dataset:
         DataError: the data are not there; says how to get them.
     """
     train, test = (
-        tv.read(
-            "stl10", "stl10_binary", root, download, lambda s=s: STL10(root, s, download=download)
-        )
+        tv.read("stl10", "stl10_binary", root, download, partial(STL10, root, s, download=download))
         for s in ("train+unlabeled", "test")
     )
     return Dataset(

@@ -15,7 +15,7 @@ from dlp_plugins.weighters.contract import Weighter
 @weighters.register("entropy")
 @dataclass(frozen=True)
 class Entropy(Weighter):
-    """w_i = 1 - H(p_i) / log c (Iscen et al., eq. 11): 1 for one class alone, 0 for no preference."""
+    """w_i = 1 - H(p_i) / log c (Iscen et al., eq. 11): 1 for one class, 0 for no preference."""
 
     def certainty(self, probabilities: Tensor) -> Tensor:
         classes = probabilities.shape[1]

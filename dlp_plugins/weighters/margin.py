@@ -14,7 +14,7 @@ from dlp_plugins.weighters.contract import Weighter
 @weighters.register("margin")
 @dataclass(frozen=True)
 class Margin(Weighter):
-    """w_i = p_i(1) - p_i(2), the two largest probabilities (margin sampling, Scheffer et al. 2001)."""
+    """w_i = p_i(1) - p_i(2), the two largest probabilities (Scheffer et al., 2001)."""
 
     def certainty(self, probabilities: Tensor) -> Tensor:
         if probabilities.shape[1] == 1:
