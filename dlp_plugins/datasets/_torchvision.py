@@ -59,7 +59,9 @@ def channels_first(pixels: np.ndarray) -> np.ndarray:
     return pixels.transpose(0, 3, 1, 2)
 
 
-def cifar(name: str, kind: Callable[..., CIFAR10], holds: str, root: str, download: bool) -> Dataset:
+def cifar(
+    name: str, kind: Callable[..., CIFAR10], holds: str, root: str, download: bool
+) -> Dataset:
     """CIFAR-10 or CIFAR-100, normalised alike."""
     train, test = (
         read(name, holds, root, download, partial(kind, root, t, download=download))
