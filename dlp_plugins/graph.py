@@ -106,9 +106,9 @@ class Graph:
 
     @cached_property
     def renumbered(self) -> tuple[Graph, Tensor]:
-        """The graph with linked nodes near each other in memory, and the old number of each new node.
+        """The graph with linked nodes near each other in memory; each new node's old number [n].
 
-        Reverse Cuthill-McKee order. Products on a CPU then find more of their rows in cache. Columns
+        Reverse Cuthill-McKee order: a CPU then finds more of a product's rows in its cache. Columns
         within a row are not sorted. Takes as long as a few products.
         """
         matrix = self.to_scipy()

@@ -7,16 +7,22 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from dlp_plugins.graph import Graph
+from dlp_plugins.solvers.contract import Operator
+
 # Dense passes over [n, c] go by blocks of rows that stay in cache from one operation to the next:
 # 2^20 float32, 4 MiB. On a GPU one block is best.
 BLOCK_ENTRIES = 2**20
+# From so many entries of B on, the products of a solve gain more by renumbering the nodes than that
+# costs (docs/performance.md, "Solve").
+RENUMBER_FROM = 2**21
 # Converged classes are taken out of the product once a quarter of the columns are done: copying the
 # rest costs about as much as half an iteration.
 KEEP_FRACTION = 0.75
 
 
 def conjugate_gradient(
-    matmul: Callable[[Tensor], Tensor],
+    graph: Operator,
     alpha: float,
     b: Tensor,
     initial: Tensor | None,
@@ -28,7 +34,7 @@ def conjugate_gradient(
     Hestenes and Stiefel, 1952; the matrix must be symmetric positive (semi-)definite.
 
     Args:
-        matmul: x [n, m] to Wn x, a new tensor that is overwritten here.
+        graph: Wn.
         b: [n, c]; a column of zeros has the answer 0 and costs nothing.
         initial: [n, c] a first guess, or None for 0.
 
@@ -36,6 +42,22 @@ def conjugate_gradient(
         X [n, c], and the iterations made. A column stops by the recurrence's residual, which
         rounding lets drift from the true one: the caller computes that anew.
     """
+    if not (isinstance(graph, Graph) and b.device.type == "cpu" and b.numel() >= RENUMBER_FROM):
+        return _iterate(graph.matmul, alpha, b, initial, tolerance, max_iterations)
+    graph, order = graph.renumbered
+    guess = None if initial is None else initial[order]
+    x, iterations = _iterate(graph.matmul, alpha, b[order], guess, tolerance, max_iterations)
+    return torch.empty_like(x).index_copy_(0, order, x), iterations
+
+
+def _iterate(
+    matmul: Callable[[Tensor], Tensor],
+    alpha: float,
+    b: Tensor,
+    initial: Tensor | None,
+    tolerance: float,
+    max_iterations: int,
+) -> tuple[Tensor, int]:
     goal = tolerance * b.norm(dim=0)
     if initial is None:
         x, r = torch.zeros_like(b), b.clone()

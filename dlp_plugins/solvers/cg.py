@@ -39,7 +39,7 @@ class ConjugateGradient(Solver):
     def solve(self, state: Operator, labels: Tensor, initial: Tensor | None = None) -> Solution:
         guess = None if initial is None else usable_guess(state, labels, initial)
         z, iterations = conjugate_gradient(
-            state.matmul, self.alpha, labels, guess, self.tolerance, self.max_iterations
+            state, self.alpha, labels, guess, self.tolerance, self.max_iterations
         )
         residual = relative_residual(state, self.alpha, z, labels)
         return Solution(z, iterations, residual, within(residual, self.tolerance, z, labels))

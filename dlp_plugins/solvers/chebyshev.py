@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from dlp_plugins.registry import solvers
@@ -42,14 +43,15 @@ class Chebyshev(Solver):
 
     def solve(self, state: Operator, labels: Tensor, initial: Tensor | None = None) -> Solution:
         z = labels.clone() if initial is None else usable_guess(state, labels, initial)
-        previous, omega = z.clone(), 1.0
+        # The step d = z_(t+1) - z_t is kept, not z_(t-1): it goes to 0, and with it its rounding.
+        step, omega = torch.zeros_like(z), 1.0
         for iteration in range(1, self.max_iterations + 1):
-            step = state.matmul(z).mul_(self.alpha).add_(labels)
-            if iteration % CHECK_EVERY == 1:
-                now = (step - z).norm(dim=0)
-                if (now <= goal(self.tolerance, z, labels)).all():
-                    break
-            z, previous = previous.lerp_(step, omega), z
+            residual = state.matmul(z).mul_(self.alpha).add_(labels).sub_(z)
+            if iteration % CHECK_EVERY == 1 and (
+                (residual.norm(dim=0) <= goal(self.tolerance, z, labels)).all()
+            ):
+                break
+            z += step.mul_(omega - 1).add_(residual, alpha=omega)
             omega = 1 / (1 - self.alpha**2 * omega / (2 if iteration == 1 else 4))
         residual = relative_residual(state, self.alpha, z, labels)
         return Solution(z, iteration, residual, within(residual, self.tolerance, z, labels))

@@ -120,19 +120,23 @@ def relative_residual(graph: Operator, alpha: float, scores: Tensor, labels: Ten
     return torch.where(size > 0, residual.norm(dim=0) / size, 0.0)
 
 
-def goal(tolerance: float, scores: Tensor, labels: Tensor) -> Tensor:
-    """The residual |y - (I - alpha Wn) z| of each class [c] that counts as converged.
+def goal(tolerance: float, scores: Tensor, labels: Tensor, roundings: int = 4) -> Tensor:
+    """The residual |y - (I - alpha Wn) z| of each class [c] at which to stop iterating.
 
     `tolerance` times |y|, and what float32 cannot tell from 0: storing z alone rounds the residual
     by about eps |z|, and with alpha near 1 scores are many times larger than labels.
     """
-    rounding = 4 * torch.finfo(scores.dtype).eps * scores.norm(dim=0)
+    rounding = roundings * torch.finfo(scores.dtype).eps * scores.norm(dim=0)
     return tolerance * labels.norm(dim=0) + rounding
 
 
 def within(residual: Tensor, tolerance: float, scores: Tensor, labels: Tensor) -> bool:
-    """Whether every class's relative residual [c] reaches the `goal`."""
-    return bool((residual * labels.norm(dim=0) <= goal(tolerance, scores, labels)).all())
+    """Whether every class's relative residual [c] is at its `goal`.
+
+    With twice the rounding: what stopped at the goal must not fail when it is computed anew.
+    """
+    reached = residual * labels.norm(dim=0) <= goal(tolerance, scores, labels, roundings=8)
+    return bool(reached.all())
 
 
 def usable_guess(graph: Operator, labels: Tensor, initial: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ class Poisson(Solver):
         b = inverse * sources
         guess = None if initial is None else root * usable_guess(state, labels, initial)
         x, iterations = conjugate_gradient(
-            state.matmul, 1.0, b, guess, self.tolerance, self.max_iterations
+            state, 1.0, b, guess, self.tolerance, self.max_iterations
         )
         scores = _anchor(inverse * x, state.degree, component, means)
         flow = root * scores

@@ -1,0 +1,169 @@
+"""The solve: the product it is made of, conjugate gradient against SciPy's, and every other solver.
+
+    python benchmarks/solver_speed.py [--points 50000]
+
+One process; what is compared takes turns, and the median of the turns counts. "reference" is
+SciPy's conjugate gradient class by class in float64 (benchmarks/reference.py); at 100 classes it
+solves ten of them, and its time is ten times that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from benchmarks import reference
+from dlp_plugins.graph import Graph, assemble
+from dlp_plugins.propagate import label_matrix
+from dlp_plugins.registry import affinities, graphs, solvers
+from dlp_plugins.solvers import Solver
+
+LABELS_PER_CLASS = 10
+REFERENCE_CLASSES = 10
+
+
+def seconds_of(candidates: dict[str, Callable[[], Any]], turns: int) -> dict[str, float]:
+    """Median seconds of each, in turns: a machine's mood then spoils no ratio."""
+    taken: dict[str, list[float]] = {name: [] for name in candidates}
+    for _ in range(turns):
+        for name, work in candidates.items():
+            start = time.perf_counter()
+            work()
+            taken[name].append(time.perf_counter() - start)
+    return {name: median(times) for name, times in taken.items()}
+
+
+def permuted(graph: Graph, order: np.ndarray[Any, Any]) -> Graph:
+    matrix = graph.to_scipy()[order][:, order]
+    matrix.sort_indices()
+    crow, col, values = map(torch.from_numpy, (matrix.indptr, matrix.indices, matrix.data))
+    return Graph(crow, col, values, graph.degree[torch.from_numpy(order.copy())])
+
+
+def compare_products(graph: Graph, classes: int, truth: np.ndarray[Any, Any]) -> None:
+    """One product Wn x; ratios are to `Graph.matmul`."""
+    wide = Graph(graph.crow_indices.long(), graph.col_indices.long(), graph.values, graph.degree)
+    matrix = graph.to_scipy()
+    start = time.perf_counter()
+    by_bandwidth = permuted(graph, sp.csgraph.reverse_cuthill_mckee(matrix, symmetric_mode=True))
+    reordering = time.perf_counter() - start
+    by_class = permuted(graph, np.argsort(truth, kind="stable"))
+    x = torch.randn(graph.num_nodes, classes)
+    taken = seconds_of(
+        {
+            "Graph.matmul (embedding bag, int32)": lambda: graph.matmul(x),
+            "the same, int64": lambda: wide.matmul(x),
+            "torch CSR, int32": lambda: graph.matrix @ x,
+            "torch CSR, int64": lambda: wide.matrix @ x,
+            "SciPy CSR": lambda: matrix @ x.numpy(),
+            "Graph.matmul, nodes in reverse Cuthill-McKee order": lambda: by_bandwidth.matmul(x),
+            "Graph.matmul, nodes sorted by true class": lambda: by_class.matmul(x),
+        },
+        turns=7,
+    )
+    print(f"\nproduct, {classes} columns (reordering once takes {reordering:.2f} s)")
+    table(taken)
+
+
+def table(taken: dict[str, float]) -> None:
+    first = next(iter(taken.values()))
+    for name, seconds in taken.items():
+        print(f"  {name:52s} {seconds:8.4f} s   {seconds / first:6.2f} x the first")
+
+
+def compare_solves(
+    graph: Graph, wn: sp.csr_matrix, truth: np.ndarray[Any, Any], classes: int
+) -> None:
+    given = reference.some_labels(truth, LABELS_PER_CLASS)
+    y = label_matrix(torch.from_numpy(given), classes)
+    cg = solvers.build("cg")
+    scale = classes / REFERENCE_CLASSES
+    # The first ten columns of the reference are classes 0..9, whatever their number.
+    ten = np.where(given < REFERENCE_CLASSES, given, -1)
+    taken = seconds_of(
+        {
+            "reference": lambda: reference.solve(wn, ten, REFERENCE_CLASSES),
+            "cg": lambda: cg.solve(graph, y),
+        },
+        turns=3,
+    )
+    slow, fast = taken["reference"] * scale, taken["cg"]
+    print(f"\nsolve, {classes} classes, 20 iterations at most")
+    print(f"  reference {slow:.2f} s ({slow / classes:.3f} s a class), cg {fast:.2f} s: "
+          f"{slow / fast:.1f} times faster")  # fmt: skip
+    ours = cg.solve(graph, y).scores[:, :REFERENCE_CLASSES].argmax(dim=1).numpy()
+    theirs = reference.solve(wn, ten, REFERENCE_CLASSES).argmax(axis=1)
+    print(
+        f"  best of the first {REFERENCE_CLASSES} classes agrees on {np.mean(ours == theirs):.5f}"
+    )
+
+
+EVERY = ("cg", "chebyshev", "power", "torch_sparse", "amg", "spectral", "poisson")
+
+
+def compare_solvers(graph: Graph, truth: np.ndarray[Any, Any], classes: int) -> None:
+    """Every solver once, as it comes; agreement is with conjugate gradient run to 1e-6."""
+    y = label_matrix(torch.from_numpy(reference.some_labels(truth, LABELS_PER_CLASS)), classes)
+    print(f"\nevery solver once, {classes} classes; 'cg, long' may take 500 iterations")
+    for alpha, names in ((0.99, EVERY), (0.9999, ("cg", "amg"))):
+        exact = solvers.build("cg", alpha=alpha, max_iterations=500)
+        best = run("cg, long", exact, graph, y, None)
+        for name in names:
+            if missing := solvers.get(name).missing():
+                print(f"  {name}: not run, needs {', '.join(missing)}")
+                continue
+            own = {"alpha": alpha} if name != "poisson" else {}
+            run(name, solvers.build(name, **own), graph, y, best)
+
+
+def run(name: str, solver: Solver, graph: Graph, y: Tensor, best: Tensor | None) -> Tensor:
+    """Prepare and solve once and print a line; returns each node's best class [n]."""
+    start = time.perf_counter()
+    state = solver.prepare(graph)
+    prepared = time.perf_counter()
+    solution = solver.solve(state, y)
+    done = time.perf_counter()
+    found = solution.scores.argmax(dim=1)
+    agree = 1.0 if best is None else float((found == best).float().mean())
+    print(
+        f"  {name:13s} alpha {getattr(solver, 'alpha', '-'):<7} prepare {prepared - start:6.2f} s"
+        f"  solve {done - prepared:7.3f} s  {solution.iterations:4d} products"
+        f"  residual {float(solution.residual.max()):.0e}  agreement {agree:.4f}"
+    )
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--points", type=int, default=50_000)
+    points = parser.parse_args().points
+    warnings.filterwarnings("ignore")  # torch says that its CSR is in beta
+    for classes in (10, 100):
+        v, truth = reference.mixture(points, classes)
+        neighbors = graphs.build("exact").neighbors(torch.from_numpy(v))
+        weights = affinities.build("inner_product").weights(neighbors)
+        graph = assemble(neighbors.indices, weights)
+        print(
+            f"\n{points:,} nodes, {graph.num_entries:,} entries, {torch.get_num_threads()} threads"
+        )
+        compare_products(graph, classes, truth)
+        compare_solves(graph, graph.to_scipy().astype(np.float64), truth, classes)
+        if classes == 10:
+            compare_solvers(graph, truth, classes)
+
+
+if __name__ == "__main__":
+    main()
