@@ -1,8 +1,9 @@
 """The solve: the product it is made of, conjugate gradient against SciPy's, and every other solver.
 
-    python benchmarks/solver_speed.py [--points 50000]
+    python benchmarks/solver_speed.py [--points 50000] [--cpu]
 
-One process; what is compared takes turns, and the median of the turns counts. "reference" is
+One process; what is compared takes turns, and the median of the turns counts. With --cpu one thread
+works and its CPU time is taken, which other programs on the machine disturb least. "reference" is
 SciPy's conjugate gradient class by class in float64 (benchmarks/reference.py); at 100 classes it
 solves ten of them, and its time is ten times that.
 """
@@ -32,6 +33,7 @@ from dlp_plugins.registry import affinities, graphs, solvers
 from dlp_plugins.solvers import Solver
 
 LABELS_PER_CLASS = 10
+clock = time.perf_counter
 REFERENCE_CLASSES = 10
 
 
@@ -40,9 +42,9 @@ def seconds_of(candidates: dict[str, Callable[[], Any]], turns: int) -> dict[str
     taken: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in range(turns):
         for name, work in candidates.items():
-            start = time.perf_counter()
+            start = clock()
             work()
-            taken[name].append(time.perf_counter() - start)
+            taken[name].append(clock() - start)
     return {name: median(times) for name, times in taken.items()}
 
 
@@ -57,9 +59,9 @@ def compare_products(graph: Graph, classes: int, truth: np.ndarray[Any, Any]) ->
     """One product Wn x; ratios are to `Graph.matmul`."""
     wide = Graph(graph.crow_indices.long(), graph.col_indices.long(), graph.values, graph.degree)
     matrix = graph.to_scipy()
-    start = time.perf_counter()
+    start = clock()
     by_bandwidth = permuted(graph, sp.csgraph.reverse_cuthill_mckee(matrix, symmetric_mode=True))
-    reordering = time.perf_counter() - start
+    reordering = clock() - start
     by_class = permuted(graph, np.argsort(truth, kind="stable"))
     x = torch.randn(graph.num_nodes, classes)
     taken = seconds_of(
@@ -131,11 +133,11 @@ def compare_solvers(graph: Graph, truth: np.ndarray[Any, Any], classes: int) -> 
 
 def run(name: str, solver: Solver, graph: Graph, y: Tensor, best: Tensor | None) -> Tensor:
     """Prepare and solve once and print a line; returns each node's best class [n]."""
-    start = time.perf_counter()
+    start = clock()
     state = solver.prepare(graph)
-    prepared = time.perf_counter()
+    prepared = clock()
     solution = solver.solve(state, y)
-    done = time.perf_counter()
+    done = clock()
     found = solution.scores.argmax(dim=1)
     agree = 1.0 if best is None else float((found == best).float().mean())
     print(
@@ -149,7 +151,13 @@ def run(name: str, solver: Solver, graph: Graph, y: Tensor, best: Tensor | None)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--points", type=int, default=50_000)
-    points = parser.parse_args().points
+    parser.add_argument("--cpu", action="store_true", help="CPU time of one thread")
+    arguments = parser.parse_args()
+    points = arguments.points
+    if arguments.cpu:
+        global clock
+        clock = time.process_time
+        torch.set_num_threads(1)
     warnings.filterwarnings("ignore")  # torch says that its CSR is in beta
     for classes in (10, 100):
         v, truth = reference.mixture(points, classes)
