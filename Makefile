@@ -18,8 +18,10 @@ include usb.mk
 quickstart: .venv/base
 	$(BIN)/dlp run recipes/digits.toml --out runs/quickstart --overwrite
 
+# A process a core and a thread a process: small tensors gain nothing from threads that wait for each
+# other, and on a busy machine lose a great deal.
 test: lint types
-	$(BIN)/python -m pytest -m "not slow and not usb" --durations=15
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow" --ignore tests/usb --durations=15
 
 lint: .venv/test
 	$(BIN)/ruff check .
