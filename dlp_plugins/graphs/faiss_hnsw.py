@@ -17,9 +17,11 @@ from dlp_plugins.registry import graphs
 @graphs.register("faiss_hnsw")
 @dataclass(frozen=True)
 class FaissHNSW(ApproximateBuilder):
-    """FAISS HNSW index (Malkov & Yashunin 2020). Slow to build; for very many points on one thread.
+    """FAISS HNSW index (Malkov & Yashunin 2020). No faster than an exact search at
+    50,000 points, but its time grows little faster than n.
 
-    It is built on one thread: on several, the order in which points arrive, and so the result,
+    Recall at 50,000 x 128, k = 50 (benchmarks/graph_speed.py): 0.996 on classes near 16 dimensions,
+    0.899 on classes without structure inside. It is built on one thread: on several, the order in which points arrive, and so the result,
     would differ from run to run.
     """
 

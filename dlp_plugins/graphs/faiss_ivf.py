@@ -20,6 +20,8 @@ class FaissIVF(ApproximateBuilder):
     """FAISS IVF index (Sivic & Zisserman 2003; Jegou et al. 2011). `cells` is it in blocks, faster.
 
     Time is about n^2 probes / cells, plus n cells to choose among them.
+    Recall at 50,000 x 128, k = 50 (benchmarks/graph_speed.py): 0.971 to 0.980 on classes near 16
+    dimensions, 0.866 on classes without structure inside.
     """
 
     k: K = 50

@@ -21,6 +21,8 @@ class NNDescent(ApproximateBuilder):
     """NN-descent (Dong et al. 2011) by pynndescent. Good where descriptors lie near few dimensions.
 
     The first call in a process compiles for some ten seconds or more.
+    Recall at 50,000 x 128, k = 50 (benchmarks/graph_speed.py): 0.999 on classes near 16 dimensions,
+    0.909 on classes without structure inside.
     """
 
     k: K = 50
