@@ -17,12 +17,12 @@ from dlp_plugins.registry import graphs
 @graphs.register("faiss_hnsw")
 @dataclass(frozen=True)
 class FaissHNSW(ApproximateBuilder):
-    """FAISS HNSW index (Malkov & Yashunin 2020). No faster than an exact search at
-    50,000 points, but its time grows little faster than n.
+    """FAISS HNSW index (Malkov & Yashunin 2020). At 50,000 points no faster than FAISS's exact search.
 
-    Recall at 50,000 x 128, k = 50 (benchmarks/graph_speed.py): 0.996 on classes near 16 dimensions,
-    0.899 on classes without structure inside. It is built on one thread: on several, the order in which points arrive, and so the result,
+    It is built on one thread: on several, the order in which points arrive, and so the result,
     would differ from run to run.
+    Recall at 50,000 x 128, k = 50 (benchmarks/graph_speed.py): 0.996 on classes near 16 dimensions,
+    0.899 on classes without structure inside.
     """
 
     k: K = 50
