@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import operator
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import faiss
@@ -27,7 +28,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from dlp_plugins import registry
-from dlp_plugins.graph import Neighbors
+from dlp_plugins.graph import Neighbors, assemble
 from dlp_plugins.propagate import UNLABELED, Propagator
 
 # Gathered neighbours of a block of new points, held at once: 2^24 float64 = 128 MiB.
@@ -156,7 +157,9 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
 
         propagator = self._components()
         points = _unit(X)
-        pseudo = propagator(torch.from_numpy(points), labels, len(self.classes_))
+        neighbors = propagator.graph.neighbors(torch.from_numpy(points))
+        graph = assemble(neighbors.indices, propagator.affinity.weights(neighbors))
+        pseudo = propagator.spread(graph, labels, len(self.classes_))
         if not pseudo.health.converged:
             warnings.warn(
                 f"The solver stopped after {pseudo.health.iterations} iterations at a relative "
@@ -164,8 +167,7 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
                 ConvergenceWarning,
                 stacklevel=2,
             )
-        self._affinity, self._k = propagator.affinity, propagator.graph.k
-        self._points = points
+        self._affinity, self._points, self._neighbors = propagator.affinity, points, neighbors
         self.label_distributions_ = pseudo.probabilities.double().numpy()
         self.transduction_ = self._name(pseudo.labels.numpy())
         self.certainty_ = pseudo.certainty.numpy()
@@ -187,13 +189,14 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         X = validate_data(self, X, dtype=(np.float64, np.float32), reset=False)
         queries = _unit(X)
-        k = min(self._k, len(self._points))
-        rows = max(1, BLOCK_ENTRIES // (k * queries.shape[1]))
-        out = np.empty((len(queries), len(self.classes_)))
-        for start in range(0, len(queries), rows):
-            block = queries[start : start + rows]
-            out[start : start + rows] = self._mean_of_neighbors(block, k)
-        return out
+        indices, similarities = self._nearest(queries)
+        weights = self._weights(indices, similarities)
+        scores = np.empty((len(queries), len(self.classes_)))
+        for rows in _row_blocks(len(queries), indices.shape[1] * len(self.classes_)):
+            near = self.label_distributions_[indices[rows]]
+            scores[rows] = np.einsum("mk,mkc->mc", weights[rows], near)
+        total = scores.sum(axis=1, keepdims=True)
+        return np.divide(scores, total, out=np.zeros_like(scores), where=total > 0)
 
     def predict(self, X: Any) -> np.ndarray:
         """The most probable class of new points; -1 where no label reaches.
@@ -242,18 +245,29 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         }
         return Propagator(**chosen, balancer=_component("balancer", "none", {}))
 
-    def _mean_of_neighbors(self, queries: np.ndarray, k: int) -> np.ndarray:
-        """[m, c]: sum_j a_j p_j / sum_j a_j over the k nearest training points of each query."""
+    def _nearest(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Indices and similarities (float64) [m, k] of the nearest training points."""
+        k = self._neighbors.indices.shape[1]
         _, indices = faiss.knn(queries, self._points, k, metric=faiss.METRIC_INNER_PRODUCT)
-        # Again in float64: FAISS rounds differently with the number of queries in a call.
-        neighbors = self._points[indices].astype(np.float64)
-        similarities = np.einsum("mkd,md->mk", neighbors, queries.astype(np.float64))
-        weights = self._affinity.weights(
-            Neighbors(torch.from_numpy(indices), torch.from_numpy(similarities))
-        ).numpy()
-        scores = np.einsum("mk,mkc->mc", weights, self.label_distributions_[indices])
-        total = scores.sum(axis=1, keepdims=True)
-        return np.divide(scores, total, out=np.zeros_like(scores), where=total > 0)
+        similarities = np.empty(indices.shape)
+        for rows in _row_blocks(len(queries), k * queries.shape[1]):
+            # Again in float64: FAISS rounds differently with the number of queries in a call.
+            near = self._points[indices[rows]].astype(np.float64)
+            similarities[rows] = np.einsum("mkd,md->mk", near, queries[rows].astype(np.float64))
+        return indices, similarities
+
+    def _weights(self, indices: np.ndarray, similarities: np.ndarray) -> np.ndarray:
+        """[m, k] affinities of new points to training points.
+
+        An affinity may look at the neighbour's own neighbours (a local scale): so the new points
+        are put after the training points' lists, none of which they change.
+        """
+        known = self._neighbors
+        together = Neighbors(
+            torch.cat([known.indices.long(), torch.from_numpy(indices)]),
+            torch.cat([known.similarities.double(), torch.from_numpy(similarities)]),
+        )
+        return self._affinity.weights(together)[len(self._points) :].numpy()
 
     def _name(self, index: np.ndarray) -> np.ndarray:
         """Positions in classes_ to classes; -1 stays -1, whatever the type of the classes."""
@@ -264,6 +278,11 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
                 named = named.astype(object)
             named[missing] = UNLABELED
         return named
+
+
+def _row_blocks(rows: int, entries_per_row: int) -> Iterator[slice]:
+    step = max(1, BLOCK_ENTRIES // entries_per_row)
+    return (slice(start, start + step) for start in range(0, rows, step))
 
 
 def _unlabeled(y: np.ndarray) -> np.ndarray:

@@ -100,6 +100,25 @@ def test_new_points_get_the_weighted_mean_of_their_neighbors(digits):
     assert (model.predict(new) == y[1200:]).mean() > 0.9
 
 
+def test_new_points_under_an_affinity_that_looks_at_both_ends(digits):
+    X, _, few = digits
+    train, new = X[:1200], X[1200:]
+    model = GraphLabelPropagation(affinity="local_scale", n_neighbors=8).fit(train, few[:1200])
+    unit = [a / np.linalg.norm(a, axis=1, keepdims=True) for a in (new, train)]
+
+    def distances(to_train, skip):
+        near = np.argsort(-to_train, axis=1)[:, skip : skip + 8]
+        s = np.take_along_axis(to_train, near, axis=1)
+        return near, np.sqrt(2 - 2 * s)
+
+    near, d = distances(unit[0] @ unit[1].T, 0)
+    _, d_train = distances(unit[1] @ unit[1].T, 1)
+    weights = np.exp(-(d**2) / (d[:, 6:7] * d_train[near, 6]))  # the scale: the 7th neighbour
+    expected = np.einsum("mk,mkc->mc", weights, model.label_distributions_[near])
+    expected /= expected.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(model.predict_proba(new), expected, atol=1e-4)
+
+
 @pytest.mark.parametrize("mark", [-1, "-1"])
 @pytest.mark.parametrize("container", [list, lambda y: np.array(y, object), pd.Series])
 def test_names_with_minus_one(digits, container, mark):
