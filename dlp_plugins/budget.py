@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import torch
+
 from dlp_plugins.errors import DlpError
-from dlp_plugins.propagate import Propagator
 from dlp_plugins.units import format_bytes
 
 
@@ -14,10 +15,18 @@ class MemoryBudgetError(DlpError):
     """The budget does not hold the graph and one class."""
 
 
-# Bytes of each directed edge i -> j of the neighbour lists. Upper estimates from the arrays that
-# live at once, checked against measured peaks in tests/test_plan.py.
-SEARCH_BYTES = 130  # exact search: candidates of both ends, grouped by point
-ASSEMBLE_BYTES = 130  # sorting both directions by (row, column)
+# Bytes of each entry of the neighbour lists. Upper estimates from the arrays that live at once,
+# checked against measured peaks in tests/test_plan.py.
+SEARCH_BYTES = {
+    "exact": 190,  # candidates of both ends, grouped by point
+    "cells": 110,  # candidates of one end, grouped by point
+    "faiss_flat": 60,  # int64 indices and similarities, and their narrower copies
+    "faiss_ivf": 60,
+    "faiss_hnsw": 70,  # the same and the links
+}
+# What each thread of the exact search compares with every point: similarities, a copy, their order.
+SCRATCH_BYTES = 2**23 * (4 + 4 + 8)
+ASSEMBLE_BYTES = 90  # the list and its transpose, their sum
 GRAPH_BYTES = 40  # two directions of int32 and float32, and float64 while components are counted
 
 
@@ -37,11 +46,17 @@ class Memory:
     column: float
 
     @classmethod
-    def of(cls, points: int, dim: int, k: int, vectors: int) -> Memory:
-        """For n points of d numbers, k neighbours, and a solver's `vectors` a class."""
+    def of(cls, points: int, dim: int, k: int, vectors: int, builder: str = "exact") -> Memory:
+        """For n points of d numbers, k neighbours, and a solver's `vectors` a class.
+
+        `builder` is a graph builder's name; one that is not known counts as the exact one.
+        """
         edges = points * min(k, max(points - 1, 1))
+        scratch = min(SCRATCH_BYTES, 16 * points**2) * torch.get_num_threads()
         return cls(
-            search=points * dim * 4 * 2 + edges * SEARCH_BYTES,
+            search=points * dim * 4 * 2
+            + edges * SEARCH_BYTES.get(builder, SEARCH_BYTES["exact"])
+            + (scratch if builder == "exact" else 0),
             assemble=edges * ASSEMBLE_BYTES,
             graph=edges * GRAPH_BYTES,
             column=points * 4 * vectors,
@@ -63,17 +78,16 @@ class Chunks:
 
 
 def choose_chunks(
-    propagator: Propagator, points: int, dim: int, num_classes: int, budget: float
+    memory: Memory, points: int, num_classes: int, budget: float, columnwise: bool = True
 ) -> Chunks:
-    """The widest chunks of classes that a budget of bytes holds, for n points of d numbers.
+    """The widest chunks of classes that a budget of bytes holds.
 
-    A solver that needs all classes at once gets one chunk.
+    Args:
+        columnwise: the solver takes a class without the others; if not, there is one chunk.
 
     Raises:
         MemoryBudgetError: not even one class fits; the message says how much would do.
     """
-    memory = Memory.of(points, dim, propagator.graph.k, propagator.solver.vectors)
-    columnwise = propagator.solver.columnwise
     least = 1 if columnwise else num_classes
     phases = {
         "finding neighbours": memory.search,

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from dlp_plugins import scores
 from dlp_plugins.bounded import propagate_bounded
-from dlp_plugins.budget import Chunks, MemoryBudgetError, choose_chunks
+from dlp_plugins.budget import Chunks, Memory, MemoryBudgetError, choose_chunks
 from dlp_plugins.errors import DlpError, SaveError, UsageError
 from dlp_plugins.propagate import Propagator, propagate
 
@@ -184,11 +184,18 @@ def test_chunks_do_not_change_the_answer(tmp_path, data, monkeypatch, width, on_
     assert sorted(os.listdir(tmp_path)) == ["x.npy", "y.npy"]  # no scratch file is left
 
 
+def test_a_solver_that_needs_all_classes_gets_one_chunk():
+    memory = Memory.of(1000, dim=8, k=5, vectors=8)
+    assert choose_chunks(memory, 1000, 100, 10e6, columnwise=False).width == 100
+    assert choose_chunks(memory, 1000, 100, 2e6).width < 100
+    with pytest.raises(MemoryBudgetError, match="solving for 100 classes"):
+        choose_chunks(memory, 1000, 100, 2e6, columnwise=False)
+
+
 @pytest.mark.parametrize("budget", [2e9, 3e9, 5e9, 20e9, 100e9])
 def test_chunks_fit_the_budget(budget):
-    propagator = Propagator.default(k=10)
-    n, d, classes = 1_000_000, 64, 1000
-    chunks = choose_chunks(propagator, n, d, classes, budget)
+    n, classes = 1_000_000, 1000
+    chunks = choose_chunks(Memory.of(n, dim=64, k=5, vectors=8), n, classes, budget)
     assert chunks.peak <= budget
     assert 1 <= chunks.width <= classes
     if budget == 100e9:

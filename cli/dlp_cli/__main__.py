@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from dlp_cli import output
-from dlp_cli.commands import bench, check, doctor, listing, propagate, run, show
+from dlp_cli.commands import bench, check, doctor, listing, plan, propagate, run, show
 from dlp_plugins.errors import DlpError
 
 
@@ -31,6 +31,7 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.command("bench")(bench.bench)
 app.command("propagate")(propagate.propagate)
+app.command("plan")(plan.plan)
 app.command("check")(check.check)
 app.command("list")(listing.list_)
 app.command("show")(show.show)

@@ -67,7 +67,7 @@ def propagate(
 ) -> None:
     """Spread a few labels over the nearest-neighbour graph of embeddings."""
     from dlp_plugins import bounded, table
-    from dlp_plugins.budget import choose_chunks
+    from dlp_plugins.budget import Memory, choose_chunks
     from dlp_plugins.embeddings import open_features
     from dlp_plugins.machine import free_memory
     from dlp_plugins.partial_labels import read_labels
@@ -87,7 +87,9 @@ def propagate(
     table.check_out(out, overwrite)
     source = open_features(features)
     known = read_labels(labels, source.points, classes)
-    chunks = choose_chunks(propagator, source.points, source.dim, len(known.classes), budget)
+    solver, k = propagator.solver, propagator.graph.k
+    need = Memory.of(source.points, source.dim, k, solver.vectors, recipe.graph.name)
+    chunks = choose_chunks(need, source.points, len(known.classes), budget, solver.columnwise)
     output.say(
         f"{source.points:,} points of {source.dim} numbers, {len(known.classes):,} classes: about "
         f"{format_bytes(chunks.peak)} of {format_bytes(budget)} memory, {chunks.width:,} classes "

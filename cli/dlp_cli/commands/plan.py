@@ -1,0 +1,74 @@
+"""`dlp plan`: what a propagation would take on this machine, and which components to choose."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from dlp_cli import output
+
+
+def plan(
+    points: Annotated[str, typer.Option(metavar="N", help="Points: 50000, 1.5M, 100M.")],
+    dim: Annotated[int, typer.Option(min=1, help="Numbers in a descriptor.")],
+    classes: Annotated[str, typer.Option(metavar="N", help="Classes: 10, 1k.")],
+    k: Annotated[int, typer.Option("--k", min=1, help="Neighbours of each point.")] = 50,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE", help="Memory to stay within, 64GB. By default 3/4 of what is free."
+        ),
+    ] = None,
+    constants: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Numbers measured before; if there is no such file, write it."
+        ),
+    ] = None,
+) -> None:
+    """Predict memory and time from a few seconds of measuring, on the CPU."""
+    from dlp_plugins import plan as planner
+    from dlp_plugins.errors import UsageError
+    from dlp_plugins.machine import free_memory
+    from dlp_plugins.units import format_bytes, format_seconds, parse_bytes, parse_count
+
+    count, num_classes = parse_count(points), parse_count(classes)
+    if count < 2:
+        raise UsageError("--points: a graph has two points at least.")
+    budget = parse_bytes(memory) if memory else 0.75 * free_memory()
+    if constants and constants.exists():
+        known = planner.load_constants(constants, dim, k)
+    else:
+        with output.error_console.status("Measuring this machine"):
+            known = planner.measure(dim, k)
+        if constants:
+            planner.save_constants(constants, known)
+    chosen = planner.predict(known, count, num_classes, budget)
+
+    def row(choice: planner.Choice) -> tuple[str | Text, ...]:
+        picked = choice in (chosen.builder, chosen.solver)
+        return (
+            choice.kind,
+            Text(choice.name, "green" if picked else ""),
+            format_seconds(choice.seconds),
+            format_bytes(choice.memory),
+            "exact" if choice.exact else "approximate",
+            "chosen" if picked else "" if choice.fits else "too large",
+        )
+
+    assembling = (
+        "graph", "symmetric, normalised", format_seconds(chosen.assemble_seconds),
+        format_bytes(chosen.assemble_memory), "exact", "",
+    )  # fmt: skip
+    rows = [*map(row, chosen.builders), assembling, *map(row, chosen.solvers)]
+    output.print_table(("part", "component", "time", "memory", "answer", ""), rows)
+    for reason in chosen.reasons:
+        output.say(reason)
+    output.say(
+        f"In all about {format_seconds(chosen.seconds)} and {format_bytes(chosen.memory)} of "
+        f"{format_bytes(budget)}, for {count:,} points of {dim:,} numbers, {num_classes:,} "
+        f"classes, k = {known.k}. Times may be off by a factor of 3."
+    )
