@@ -18,8 +18,16 @@ from dlp_plugins.graphs.contract import drop_self, recall
 
 NAMES = registry.graphs.names()
 EXACT = ["exact", "faiss_flat"]
+# Cells of their usual size are so few here that a point would look into all of them.
+FEW_PROBES = {"cells": {"size": 64, "probes": 16}}
 # The least recall on 6,000 points of six overlapping classes near 16 dimensions, k = 20.
-LEAST_RECALL = {"cells": 0.95, "faiss_ivf": 0.95, "faiss_hnsw": 0.98, "nn_descent": 0.98}
+LEAST_RECALL = {"cells": 0.99, "faiss_ivf": 0.99, "faiss_hnsw": 0.995, "nn_descent": 0.98}
+
+
+def slow_to_compile(names):
+    """nn_descent compiles for most of a minute; `make test-slow` runs it."""
+    marks = {"nn_descent": [pytest.mark.slow]}
+    return [pytest.param(name, marks=marks.get(name, [])) for name in names]
 
 
 def build(name, **parameters):
@@ -141,14 +149,15 @@ def test_builders_on_a_gpu(name):
     assert recall(on_cpu, exact) >= LEAST_RECALL.get(name, 0.9999)
 
 
-@pytest.mark.parametrize("name", sorted(LEAST_RECALL))
+@pytest.mark.parametrize("name", slow_to_compile(sorted(LEAST_RECALL)))
 def test_recall_and_repetition_of_approximate_builders(name):
     v = points(6000)
     exact = build("exact", k=20).neighbors(v)
-    found = build(name, k=20, seed=3).neighbors(v)
+    chosen = FEW_PROBES.get(name, {})
+    found = build(name, k=20, seed=3, **chosen).neighbors(v)
     check_valid(found, v, 20)
-    assert recall(found, exact) >= LEAST_RECALL[name]
-    again = build(name, k=20, seed=3).neighbors(v)
+    assert LEAST_RECALL[name] <= recall(found, exact) < 1
+    again = build(name, k=20, seed=3, **chosen).neighbors(v)
     assert torch.equal(found.indices, again.indices)
     assert torch.equal(found.similarities, again.similarities)
 
@@ -171,7 +180,7 @@ def test_few_points(name, n, k):
         check_exact(found, v, n - 1)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", slow_to_compile(NAMES))
 def test_duplicates_by_the_thousand_and_zero_vectors(name):
     v = points(6000)
     v[:2500] = v[0]

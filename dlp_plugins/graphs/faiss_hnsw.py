@@ -17,7 +17,7 @@ from dlp_plugins.registry import graphs
 @graphs.register("faiss_hnsw")
 @dataclass(frozen=True)
 class FaissHNSW(ApproximateBuilder):
-    """FAISS HNSW index (Malkov & Yashunin 2020). At 50,000 points no faster than FAISS's exact search.
+    """FAISS HNSW index (Malkov & Yashunin 2020). At 50,000 points no faster than `faiss_flat`.
 
     It is built on one thread: on several, the order in which points arrive, and so the result,
     would differ from run to run.
