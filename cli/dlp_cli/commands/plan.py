@@ -70,5 +70,5 @@ def plan(
     output.say(
         f"In all about {format_seconds(chosen.seconds)} and {format_bytes(chosen.memory)} of "
         f"{format_bytes(budget)}, for {count:,} points of {dim:,} numbers, {num_classes:,} "
-        f"classes, k = {known.k}. Times may be off by a factor of 3."
+        f"classes, k = {known.k}. Times may be off by a factor of 5."
     )
