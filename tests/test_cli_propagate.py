@@ -185,7 +185,7 @@ def test_chunks_do_not_change_the_answer(tmp_path, data, monkeypatch, width, on_
 
 
 def test_a_solver_that_needs_all_classes_gets_one_chunk():
-    memory = Memory.of(1000, dim=8, k=5, vectors=8)
+    memory = Memory.of(1000, dim=8, k=5, vectors=8, builder="faiss_flat")
     assert choose_chunks(memory, 1000, 100, 10e6, columnwise=False).width == 100
     assert choose_chunks(memory, 1000, 100, 2e6).width < 100
     with pytest.raises(MemoryBudgetError, match="solving for 100 classes"):
@@ -195,7 +195,9 @@ def test_a_solver_that_needs_all_classes_gets_one_chunk():
 @pytest.mark.parametrize("budget", [2e9, 3e9, 5e9, 20e9, 100e9])
 def test_chunks_fit_the_budget(budget):
     n, classes = 1_000_000, 1000
-    chunks = choose_chunks(Memory.of(n, dim=64, k=5, vectors=8), n, classes, budget)
+    chunks = choose_chunks(
+        Memory.of(n, dim=64, k=5, vectors=8, builder="faiss_flat"), n, classes, budget
+    )
     assert chunks.peak <= budget
     assert 1 <= chunks.width <= classes
     if budget == 100e9:
