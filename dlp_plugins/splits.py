@@ -16,7 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlp_plugins.datasets.contract import UNKNOWN, Images, LazyImages, TensorImages
+from dlp_plugins.datasets.contract import (
+    UNKNOWN,
+    Images,
+    LazyImages,
+    TensorImages,
+    check_range,
+)
 from dlp_plugins.errors import DataError, LabelError
 
 # One stream of random numbers for each purpose, so that the same seed gives unrelated choices.
@@ -186,17 +192,6 @@ def _check_indices(indices: Tensor, labels: Tensor, path: Path) -> None:
         )
 
 
-def check_range(labels: Tensor, num_classes: int) -> None:
-    """Raise LabelError unless all labels are -1 or classes 0..num_classes - 1."""
-    bad = (labels < UNKNOWN) | (labels >= num_classes)
-    if bad.any():
-        at = int(bad.nonzero()[0])
-        raise LabelError(
-            f"Label {int(labels[at])} of image {at} is outside 0..{num_classes - 1} "
-            f"({int(bad.sum())} such; -1 means unknown)."
-        )
-
-
 def _warn_of_missing_classes(labels: Tensor, num_classes: int) -> None:
     missing = (torch.bincount(labels, minlength=num_classes) == 0).nonzero().squeeze(1).tolist()
     if missing:
@@ -215,7 +210,8 @@ def _balanced(
     shuffled = candidates[_shuffled(len(candidates), seed, stream)]
     available = torch.bincount(labels[candidates], minlength=num_classes).numpy()
     quota = _quotas(available, count, np.random.default_rng([seed, stream, 1]))
-    chosen = [shuffled[labels[shuffled] == j][: quota[j]] for j in range(num_classes)]
+    classes = labels[shuffled]
+    chosen = [shuffled[classes == j][: quota[j]] for j in range(num_classes)]
     return torch.cat(chosen).sort().values if chosen else candidates[:0]
 
 

@@ -7,8 +7,22 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as tvf
 
+from dlp_plugins import image_ops
 from dlp_plugins.augment import AugmentationSettings, Augmenter
-from dlp_plugins.image_ops import cutout, rotate, shift_and_flip
+from dlp_plugins.image_ops import (
+    OPERATIONS,
+    affine,
+    autocontrast,
+    blend,
+    cutout,
+    gray,
+    posterize,
+    rand_augment,
+    rotate,
+    shift_and_flip,
+    smooth,
+    solarize,
+)
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 
@@ -93,6 +107,93 @@ def test_rotation_agrees_with_the_reference_away_from_the_border():
         theirs = tvf.rotate(x[i], float(angle[i]), interpolation=bilinear)
         middle = (slice(None), slice(8, 25), slice(8, 25))
         assert torch.allclose(ours[i][middle], theirs[middle], atol=1.5)
+
+
+def test_affine_reads_every_pixel_where_it_says():
+    """Against a slow float64 loop over the pixels of each image, which need not be square."""
+    x = torch.rand(3, 1, 6, 9) * 255
+    angle, shear_x, shear_y = torch.tensor([[25.0, -10, 0], [0.2, 0, -0.3], [-0.1, 0.3, 0]])
+    dx, dy = torch.tensor([[1.5, 0, -2], [0, -1.25, 1]])
+    ours = affine(x, angle, shear_x, shear_y, dx, dy, "zero")
+    for n in range(3):
+        radians = np.deg2rad(float(angle[n]))
+        turn = np.array([[np.cos(radians), -np.sin(radians)], [np.sin(radians), np.cos(radians)]])
+        shear = np.array([[1, float(shear_x[n])], [float(shear_y[n]), 1]])
+        for row in range(6):
+            for column in range(9):
+                p = turn @ shear @ [column - 4, row - 2.5] + [float(dx[n]), float(dy[n])] + [4, 2.5]
+                expected = sum(
+                    float(x[n, 0, r, c]) * max(0, 1 - abs(p[0] - c)) * max(0, 1 - abs(p[1] - r))
+                    for r in range(6)
+                    for c in range(9)
+                )
+                assert float(ours[n, 0, row, column]) == pytest.approx(expected, abs=0.05)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_color_operations_agree_with_the_reference_image_by_image(channels):
+    x = images(12, channels).float()
+    factor = torch.linspace(0.05, 1.95, 12)
+    bits = torch.arange(1, 9).repeat(2)[:12]
+    threshold = torch.linspace(0, 255, 12)
+    mean = gray(x).mean(dim=(1, 2, 3), keepdim=True)
+    dull = (x * 0.3 + 40).floor()  # leaves autocontrast something to stretch
+    # each tolerance is what the reference loses by rounding to whole numbers
+    pairs = {
+        "brightness": (blend(torch.zeros_like(x), x, factor), tvf.adjust_brightness, factor, 1),
+        "contrast": (blend(mean, x, factor), tvf.adjust_contrast, factor, 2),
+        "saturation": (blend(gray(x), x, factor), tvf.adjust_saturation, factor, 2),
+        "sharpness": (blend(smooth(x), x, factor), tvf.adjust_sharpness, factor, 2),
+        "posterize": (posterize(x, bits), tvf.posterize, bits, 0),
+        "solarize": (solarize(x, threshold), tvf.solarize, threshold, 0),
+    }
+    for name, (ours, reference, parameter, tolerance) in pairs.items():
+        for i in range(12):
+            theirs = reference(x[i].byte(), parameter[i].item())
+            assert (ours[i] - theirs).abs().max() <= tolerance, f"{name}, {parameter[i]}"
+    for i in range(12):
+        assert (autocontrast(dull)[i] - tvf.autocontrast(dull[i].byte())).abs().max() <= 1
+
+
+def test_an_image_gets_as_many_operations_as_asked_and_all_are_drawn(monkeypatch):
+    """The parameters that reach the operations are neutral unless an operation was picked."""
+    seen: dict[str, list] = {}
+
+    def spy(name):
+        real = getattr(image_ops, name)
+
+        def wrapped(*args):
+            seen.setdefault(name, []).append(
+                [a.clone() for a in args if isinstance(a, torch.Tensor)]
+            )
+            return real(*args)
+
+        monkeypatch.setattr(image_ops, name, wrapped)
+
+    for name in ("affine", "blend", "posterize", "solarize"):
+        spy(name)
+    torch.manual_seed(0)
+    n = 4000
+    rand_augment(torch.rand(n, 3, 8, 8) * 255, 2, 1.0)
+    geometry = [a != 0 for a in seen["affine"][0][1:]]
+    blends = [b[2] != 1 for b in seen["blend"]]
+    others = [seen["posterize"][0][1] < 8, seen["solarize"][0][1] < 256]
+    used = torch.stack([*geometry, *blends, *others]).float()
+    assert len(used) == len(OPERATIONS) - 2  # autocontrast and identity have no parameter
+    assert used.sum(dim=0).max() == 2
+    expected = 2 / len(OPERATIONS)
+    rates = used.mean(dim=1)
+    rates[-2] /= 7 / 8  # one in eight strengths rounds to keeping all eight bits
+    assert ((rates - expected).abs() < 0.03).all()
+
+
+def test_no_operations_or_no_magnitude():
+    x = images(8).float()
+    assert rand_augment(x, 0, 1.0) is x
+    torch.manual_seed(0)
+    still = rand_augment(x, 1, 0.0)
+    same = (still - x).abs().amax(dim=(1, 2, 3)) < 0.05
+    assert same.float().mean() > 0.6  # all but those that drew autocontrast
 
 
 def test_no_rotation_changes_nothing():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -12,7 +13,9 @@ from dlp_plugins.errors import DataError, RegistryError
 from dlp_plugins.network import Network
 from dlp_plugins.registry import backbones
 
-TIMM = ["timm:resnet18", "timm:vit_tiny_patch16_224", "timm:mobilenetv3_small_100"]
+# One of each sort: any size of image; a fixed one; features that are widened after the pooling; no
+# batch norm.
+TIMM = ["timm:resnet18", "timm:test_vit", "timm:mobilenetv3_small_050", "timm:test_convnext"]
 
 
 def shapes(network: nn.Module, kinds: tuple[type, ...], image: torch.Tensor) -> list[tuple]:
@@ -149,3 +152,30 @@ def test_weights_from_a_file(tmp_path):
     assert loaded.conv1.weight.equal(source.conv1.weight)
     with pytest.raises(DataError, match=r"none\.pth cannot be used"):
         backbones.build("timm:resnet18", weights_file=str(tmp_path / "none.pth"))
+
+
+def test_weights_with_a_classifier_are_taken_and_another_models_refused(tmp_path):
+    """Loaded without a murmur, another model's weights would leave the network untrained."""
+    source = timm.create_model("test_vit", num_classes=7, img_size=32)
+    torch.save(source.state_dict(), tmp_path / "weights.pth")
+    loaded = backbones.build(
+        "timm:test_vit", image_size=32, weights_file=str(tmp_path / "weights.pth")
+    )
+    assert loaded.pos_embed.equal(source.pos_embed)
+    with pytest.raises(DataError, match=r"tensors are not there, conv1\.weight first"):
+        backbones.build("timm:resnet18", weights_file=str(tmp_path / "weights.pth"))
+
+
+def test_weights_that_do_not_exist():
+    with pytest.raises(DataError, match=r"has no weights.*pretrained=false"):
+        backbones.build("timm:botnet50ts_256", pretrained=True)
+
+
+def test_a_timm_model_may_be_named_with_the_tag_of_its_weights():
+    assert backbones.get("timm:resnet18.a1_in1k").name == "timm"
+
+
+@pytest.mark.parametrize(("name", "side"), [("test_vit", 8), ("test_convnext", 4)])
+def test_images_that_a_timm_model_does_not_take(name, side):
+    with pytest.raises(DataError, match=f"does not take images of {side} pixels"):
+        backbones.build(f"timm:{name}", image_size=side)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import pickle
@@ -14,10 +16,12 @@ import torch
 import torchvision
 from PIL import Image
 
-from dlp_plugins.datasets import LazyImages, TensorImages
-from dlp_plugins.errors import DataError
+from dlp_plugins.datasets import Dataset, LazyImages, TensorImages
+from dlp_plugins.datasets._files import FileReader, channel_statistics, decode
+from dlp_plugins.errors import DataError, LabelError
 from dlp_plugins.recipe import load_recipe
 from dlp_plugins.registry import datasets
+from dlp_plugins.splits import select
 from dlp_plugins.training.run import run
 
 CIFAR = Path(os.environ.get("DLP_TEST_CIFAR10", Path(__file__).parents[2] / "shared/data/cifar10"))
@@ -185,11 +189,109 @@ def test_a_truncated_image_is_named(folder):
         (lambda f: draw(f / "test" / "horse" / "0.png"), "no class of the training.*horse"),
         (lambda f: [p.unlink() for p in (f / "test").rglob("*.png")], "no image in"),
     ],
+    ids=["no test", "one class", "unknown class", "empty"],
 )
 def test_a_wrong_layout_is_explained(folder, spoil, text):
     spoil(folder)
     with pytest.raises(DataError, match=rf"{text}.*ROOT/train/<class>"):
         datasets.build("imagefolder", root=str(folder))
+
+
+def test_a_class_without_an_image_is_named(folder):
+    (folder / "train" / "horse").mkdir()
+    with pytest.raises(DataError, match=r"There is no image in .*horse \(1 such"):
+        datasets.build("imagefolder", root=str(folder))
+
+
+def test_a_class_may_be_called_unlabeled(folder):
+    draw(folder / "train" / "unlabeled" / "0.png")
+    found = datasets.build("imagefolder", root=str(folder))
+    assert found.classes == ("cat", "dog", "unlabeled")
+    assert found.train.labels.tolist() == [0] * 6 + [1] * 6 + [2]
+
+
+def encode(image: Image.Image, kind: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def test_an_image_is_read_as_its_middle_square_upright():
+    # left half red, right half blue, a green bar on top; 60 wide and 40 high
+    pixels = np.zeros((40, 60, 3), dtype=np.uint8)
+    pixels[:, :30, 0] = pixels[:, 30:, 2] = 255
+    pixels[:10] = (0, 255, 0)
+    image = Image.fromarray(pixels)
+    for data in (encode(image, "PNG"), encode(image, "JPEG", quality=95, subsampling=0)):
+        small = decode(data, 20)
+        assert small.shape == (3, 20, 20)
+        assert small.dtype == torch.uint8
+        for row, column, color in ((2, 10, 1), (12, 4, 0), (12, 16, 2)):
+            assert small[:, row, column].argmax() == color
+    turned = Image.Exif()
+    turned[0x0112] = 6  # the camera was held so that the picture must be turned clockwise
+    for kind in ("PNG", "JPEG"):
+        small = decode(encode(image, kind, exif=turned), 20)
+        assert small[:, 10, 17].argmax() == 1  # the bar is on the right
+
+
+def test_sixteen_bits_are_scaled_and_floats_refused():
+    values = np.linspace(0, 65535, 256).reshape(16, 16)
+    found = decode(encode(Image.fromarray(values.astype(np.uint16)), "PNG"), 16)
+    assert found[0].flatten().tolist() == pytest.approx(np.arange(256), abs=1)
+    with pytest.raises(ValueError, match="save it with 8 bits"):
+        decode(encode(Image.fromarray(values.astype(np.float32)), "TIFF"), 16)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_damage_anywhere_is_a_clear_error_or_harmless(tmp_path, kind):
+    data = encode(Image.fromarray(RNG.integers(0, 256, (24, 24, 3), dtype=np.uint8)), kind)
+    path = tmp_path / "x"
+    for cut in range(0, len(data) - 20, 37):
+        path.write_bytes(data[:cut])
+        with pytest.raises(DataError, match="x cannot be read as an image"):
+            FileReader((path,), 24)(0)
+    for _ in range(60):
+        damaged = bytearray(data)
+        for at in RNG.integers(0, len(data), 6):
+            damaged[at] = RNG.integers(0, 256)
+        path.write_bytes(bytes(damaged))
+        with contextlib.suppress(DataError):
+            assert FileReader((path,), 24)(0).shape == (3, 24, 24)
+
+
+def test_channel_statistics_are_those_of_the_pixels():
+    pixels = torch.from_numpy(RNG.integers(0, 256, (10, 3, 6, 6), dtype=np.uint8))
+    images = LazyImages(pixels.__getitem__, torch.zeros(10, dtype=torch.long), (3, 6, 6))
+    flat = pixels.double().div(255).transpose(0, 1).flatten(1)
+    mean, std = channel_statistics(images)
+    assert mean == pytest.approx(flat.mean(dim=1).tolist())
+    assert std == pytest.approx(flat.std(dim=1, unbiased=False).tolist())
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "text"),
+    [
+        ({"classes": ("a",)}, DataError, "1 classes; a classifier needs two"),
+        ({"mean": (0.5, 0.5)}, DataError, "images have 1 channels"),
+        ({"std": (0.0,)}, DataError, "std above 0"),
+        ({"train": []}, DataError, "training split holds no image"),
+        ({"test": []}, DataError, "test split holds no image"),
+        ({"train": [0, 2]}, LabelError, r"Label 2 of training image 1 is outside 0\.\.1"),
+        ({"test": [0, -2]}, LabelError, "Label -2 of test image 1"),
+        ({"test": [0, -1]}, LabelError, "1 of 2 test images have no label"),
+    ],
+)
+def test_what_no_training_could_use_is_refused(changes, error, text):
+    def images(labels):
+        return TensorImages(torch.zeros(len(labels), 1, 4, 4, dtype=torch.uint8), labels)
+
+    good = {"train": [0, 1, -1], "test": [0, 1], "classes": ("a", "b"), "mean": (0.5,), "std": (1,)}
+    given = {**good, **changes}
+    for split in ("train", "test"):
+        given[split] = images(torch.tensor(given[split], dtype=torch.long))
+    with pytest.raises(error, match=text):
+        Dataset(**given)
 
 
 def test_mini_imagenet(tmp_path):
@@ -210,13 +312,14 @@ def test_mini_imagenet_says_how_to_lay_it_out(folder):
 # -- Hugging Face ----------------------------------------------------------------------------------
 
 
-def write_parquet(path: Path, count: int, labels: list | None = None) -> None:
+def write_parquet(path: Path, count: int, labels: list | None = None, label=None) -> None:
     hf = pytest.importorskip("datasets")
     images = [
         Image.fromarray(RNG.integers(0, 256, (9, 9, 3), dtype=np.uint8)) for _ in range(count)
     ]
     columns = {"picture": images, "label": labels or [i % 3 for i in range(count)]}
-    features = hf.Features({"picture": hf.Image(), "label": hf.ClassLabel(names=["a", "b", "c"])})
+    label = label or hf.ClassLabel(names=["a", "b", "c"])
+    features = hf.Features({"picture": hf.Image(), "label": label})
     hf.Dataset.from_dict(columns, features=features).to_parquet(str(path))
 
 
@@ -244,6 +347,53 @@ def test_wrong_names_in_a_parquet_folder_are_explained(tmp_path, settings, text)
         datasets.build("huggingface", path=str(tmp_path), **settings)
 
 
+@pytest.mark.parametrize(
+    ("kind", "labels", "classes", "numbers"),
+    [
+        ("string", ["dog", "cat", "dog"], ("cat", "dog"), [1, 0, 1]),
+        ("int64", [0, 2, 1], ("0", "1", "2"), [0, 2, 1]),
+    ],
+)
+def test_labels_need_not_be_declared_as_classes(tmp_path, kind, labels, classes, numbers):
+    hf = pytest.importorskip("datasets")
+    for split in ("train", "test"):
+        write_parquet(tmp_path / f"{split}.parquet", 3, labels, hf.Value(kind))
+    found = datasets.build("huggingface", path=str(tmp_path), label_column="label")
+    assert found.classes == classes
+    assert found.train.labels.tolist() == numbers
+
+
+@pytest.mark.parametrize(
+    ("kind", "train", "test", "text"),
+    [
+        ("string", ["a", "b"], ["a", "c"], "'c' of column 'label' is no class"),
+        ("float32", [0.5, 1.0], [0.5, 1.0], "neither whole numbers nor text"),
+        ("int64", [0, -5], [0, 1], "classes; a classifier needs two"),
+        ("int64", [-1, -1], [0, 1], "0 classes"),
+        ("int64", [0, 1], [0, 7], "Label 7 of test image 1"),
+    ],
+)
+def test_unfit_labels_are_explained(tmp_path, kind, train, test, text):
+    hf = pytest.importorskip("datasets")
+    for split, labels in (("train", train), ("test", test)):
+        write_parquet(tmp_path / f"{split}.parquet", 2, labels, hf.Value(kind))
+    with pytest.raises(DataError, match=text):
+        datasets.build("huggingface", path=str(tmp_path))
+
+
+def test_an_unreadable_image_of_a_parquet_file_is_numbered(tmp_path):
+    hf = pytest.importorskip("datasets")
+    features = hf.Features({"picture": hf.Image(), "label": hf.Value("int64")})
+    good = encode(Image.new("RGB", (9, 9)), "PNG")
+    for split, data in (("train", good), ("test", good[:40])):
+        columns = {"picture": [{"bytes": data, "path": None}] * 2, "label": [0, 1]}
+        made = hf.Dataset.from_dict(columns, features=features)
+        made.to_parquet(str(tmp_path / f"{split}.parquet"))
+    found = datasets.build("huggingface", path=str(tmp_path))
+    with pytest.raises(DataError, match=r"image 0 of .*split test is unreadable"):
+        found.test.load()
+
+
 def test_an_empty_folder_and_a_damaged_file_are_explained(tmp_path):
     with pytest.raises(DataError, match="holds no parquet file"):
         datasets.build("huggingface", path=str(tmp_path))
@@ -255,7 +405,7 @@ def test_an_empty_folder_and_a_damaged_file_are_explained(tmp_path):
 def test_a_hub_name_without_a_network_is_explained(monkeypatch):
     pytest.importorskip("datasets")
 
-    def refuse(path):
+    def refuse(path, config):
         raise ConnectionError("Couldn't reach the hub")
 
     monkeypatch.setattr("datasets.load_dataset", refuse)
@@ -264,11 +414,27 @@ def test_a_hub_name_without_a_network_is_explained(monkeypatch):
 
 
 @real_cifar
+def test_real_cifar10_has_its_classes_and_statistics():
+    pytest.importorskip("datasets")
+    found = datasets.build("huggingface", path=str(CIFAR))
+    assert (len(found.train), len(found.test), found.num_classes) == (50_000, 10_000, 10)
+    assert torch.bincount(found.train.labels).tolist() == [5000] * 10
+    assert found.mean == pytest.approx((0.4914, 0.4822, 0.4465), abs=0.01)
+    assert found.std == pytest.approx((0.2470, 0.2435, 0.2616), abs=0.01)
+    first = select(found.train, torch.arange(300)).load()
+    assert first.images.shape == (300, 3, 32, 32)
+
+
+@real_cifar
 def test_a_small_recipe_on_real_cifar10_lowers_its_error(tmp_path):
     pytest.importorskip("datasets")
-    settings = [f"dataset.path={CIFAR}", "dataset.num_train=1500", "dataset.num_test=500"]
-    few = ["training.stage_one_epochs=4", "training.stage_two_epochs=2", "backbone.width=16"]
-    recipe = load_recipe("quick_cifar10", [*settings, *few, "training.stage_one_steps=25"])
+    settings = [
+        f"dataset.path={CIFAR}", "dataset.num_train=600", "dataset.num_test=400",
+        "dataset.num_labeled=300", "training.stage_one_epochs=3", "training.stage_two_epochs=2",
+        "training.stage_one_steps=25", "training.batch_size=50", "training.labeled_per_batch=25",
+        "backbone.width=8",
+    ]  # fmt: skip
+    recipe = load_recipe("quick_cifar10", settings)
     run(recipe, tmp_path / "run")
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     errors = [json.loads(line)["test_error"] for line in lines]

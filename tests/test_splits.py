@@ -93,7 +93,7 @@ def test_no_known_label() -> None:
 def test_label_out_of_range(bad: int) -> None:
     labels = LABELS.clone()
     labels[7] = bad
-    with pytest.raises(LabelError, match=f"Label {bad} of image 7 is outside 0..9"):
+    with pytest.raises(LabelError, match=f"Label {bad} of training image 7 is outside 0..9"):
         choose_labeled(labels, 50, 10, seed=0)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+from functools import cache
 from typing import Annotated, Any
 
 import timm
+import torch
 from pydantic import Field
 from torch import nn
 
@@ -29,21 +32,47 @@ def build(
     transformer, is built for that of the data set.
 
     Raises:
-        DataError: weights cannot be fetched or read, or the model does not take such images.
+        DataError: weights cannot be fetched or do not fit, or the model does not take such images.
     """
     options: dict[str, Any] = {"in_chans": in_channels, "num_classes": 0}
     known = timm.models.get_pretrained_cfg(member)
     if known is not None and known.fixed_input_size:
         options["img_size"] = image_size
-    if weights_file is not None:
-        pretrained, options["pretrained_cfg_overlay"] = True, {"file": weights_file}
     try:
-        network = timm.create_model(member, pretrained=pretrained, **options)
+        network = timm.create_model(member, pretrained=pretrained and not weights_file, **options)
+        if weights_file is not None:
+            _load(network, weights_file)
     except Exception as error:  # timm and its hub client raise many kinds
         raise DataError(_explain(member, pretrained, weights_file, image_size, error)) from error
-    # what comes out of the pooling, which some models widen before their classifier
-    network.num_features = network.head_hidden_size
+    try:
+        features = _count_features(network, in_channels, image_size)
+    except Exception as error:
+        raise DataError(_explain(member, False, None, image_size, error)) from error
+    network.num_features = features  # type: ignore[assignment]
     return network
+
+
+def _load(network: nn.Module, weights_file: str) -> None:
+    # Each family of models renames and resizes its published weights by a function of its own.
+    adapt = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
+    keys = timm.models.load_checkpoint(
+        network, weights_file, strict=False, filter_fn=adapt, weights_only=True
+    )
+    # The classifier that the file has and the network has not is no loss; the reverse would be.
+    if missing := keys.missing_keys:
+        total = len(network.state_dict())
+        raise ValueError(f"{len(missing)} of its {total} tensors are not there, {missing[0]} first")
+
+
+def _count_features(network: nn.Module, in_channels: int, image_size: int) -> int:
+    """d, by one image; a model may refuse the image's size only now."""
+    network.eval()
+    with torch.no_grad():
+        features = network(torch.zeros(1, in_channels, image_size, image_size))
+    network.train()
+    if features.ndim != 2:
+        raise ValueError(f"its features are {list(features.shape[1:])}, not a vector")
+    return features.shape[1]
 
 
 def _explain(
@@ -55,14 +84,32 @@ def _explain(
             f"backbone timm:{member}: the weights in {weights_file} cannot be used {reason}. "
             "Give a file saved for this model, or leave out backbone.weights_file."
         )
+    if pretrained and not timm.is_model_pretrained(member):
+        return f"backbone timm:{member} has no weights. Set backbone.pretrained=false."
     if pretrained:
         return (
             f"backbone timm:{member}: its weights could not be downloaded {reason}. Without a "
-            "network: fetch them elsewhere and set backbone.weights_file=FILE, or train from "
-            "scratch with backbone.pretrained=false."
+            f"network: fetch them elsewhere{_command(member)} and set backbone.weights_file=FILE, "
+            "or copy the cache that HF_HOME names; or train from scratch with "
+            "backbone.pretrained=false."
         )
-    return f"backbone timm:{member} cannot be built for images of {image_size} pixels {reason}."
+    return (
+        f"backbone timm:{member} does not take images of {image_size} pixels {reason}. Choose "
+        "another model, or larger images."
+    )
 
 
-build.members = timm.list_models  # type: ignore[attr-defined]
+def _command(member: str) -> str:
+    known = timm.models.get_pretrained_cfg(member)
+    hub = known.hf_hub_id if known else None
+    return f" (`hf download {hub} model.safetensors`)" if hub else ""
+
+
+@cache
+def members() -> list[str]:
+    """Every architecture, and every `architecture.tag` that names one of its weights."""
+    return sorted({*timm.list_models(), *timm.list_models(pretrained=True)})
+
+
+build.members = members  # type: ignore[attr-defined]
 backbones.register("timm", family=True)(build)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from PIL import Image
 from pydantic import Field
 
 from dlp_plugins.datasets import _files
 from dlp_plugins.datasets.contract import UNKNOWN, Dataset, LazyImages
 from dlp_plugins.datasets.imagefolder import Size
-from dlp_plugins.errors import DataError
+from dlp_plugins.errors import DataError, LabelError
 from dlp_plugins.registry import datasets
 
 Channel = Annotated[
@@ -30,6 +29,7 @@ def huggingface(
     label_column: Annotated[str | None, Field(description="else the only class column")] = None,
     train_split: str = "train",
     test_split: str = "test",
+    config: Annotated[str | None, Field(description="of a hub data set that has several")] = None,
     image_size: Size = 32,
     mean: Channel = None,
     std: Channel = None,
@@ -42,7 +42,7 @@ def huggingface(
     Raises:
         DataError: the data are not there, a split or column is missing, or an image is unreadable.
     """
-    splits = _load(path)
+    splits = _load(path, config)
     for split in (train_split, test_split):
         if split not in splits:
             raise DataError(
@@ -58,11 +58,16 @@ def huggingface(
                 f"dataset huggingface: {path} has no column '{column}'; it has "
                 f"{', '.join(features)}."
             )
-    train = _images(splits[train_split], image, label, image_size, path)
-    test = _images(splits[test_split], image, label, image_size, path)
-    classes = getattr(features[label], "names", None)
-    if classes is None:
-        classes = [str(i) for i in range(int(train.labels.max()) + 1)]
+    known = {s: splits[s][label] for s in (train_split, test_split)}
+    classes = getattr(features[label], "names", None) or _classes(known[train_split], label)
+    train, test = (
+        LazyImages(
+            _Reader(splits[s].data.column(image), image_size, f"{path}, split {s}"),
+            _labels(known[s], classes, label),
+            (3, image_size, image_size),
+        )
+        for s in (train_split, test_split)
+    )
     measured = (mean, std) if mean and std else _files.channel_statistics(train)
     return Dataset(
         train=train,
@@ -73,14 +78,14 @@ def huggingface(
     )
 
 
-def _load(path: str) -> Any:
+def _load(path: str, config: str | None) -> Any:
     import datasets as hf
 
     hf.disable_progress_bars()  # the run has a display of its own
     local = Path(path)
     try:
         if not local.exists():
-            return hf.load_dataset(path)
+            return hf.load_dataset(path, config)
         files: dict[str, list[str]] = {}
         for file in sorted(local.glob("*.parquet")):
             files.setdefault(re.split(r"[-.]", file.name)[0], []).append(str(file))
@@ -95,7 +100,7 @@ def _load(path: str) -> Any:
     except DataError:
         raise
     except Exception as error:  # the library raises its own, its file system's and its server's
-        reason = str(error).partition("\n")[0]
+        reason = " ".join(str(error).split())[:300]
         raise DataError(
             f"dataset huggingface: '{path}' cannot be loaded ({type(error).__name__}: {reason}). "
             "Give an existing folder of parquet files, or a hub name with a network to reach it."
@@ -114,9 +119,29 @@ def _only(features: Any, kind: str, setting: str, path: str) -> str:
     return names[0]
 
 
-def _images(split: Any, image: str, label: str, size: int, path: str) -> LazyImages:
-    labels = torch.tensor([UNKNOWN if y is None else int(y) for y in split[label]])
-    return LazyImages(_Reader(split.data.column(image), size, path), labels, (3, size, size))
+def _classes(labels: Any, column: str) -> list[str]:
+    """Names of the classes of a column that is not declared as one: sorted text, or 0..largest."""
+    known = {y for y in labels if y is not None}
+    if all(isinstance(y, str) for y in known):
+        return sorted(known)
+    if all(isinstance(y, int) for y in known):
+        return [str(i) for i in range(max(known) + 1)]
+    raise LabelError(
+        f"dataset huggingface: column '{column}' holds neither whole numbers nor text, "
+        f"{next(iter(known))!r} for one. Set dataset.label_column."
+    )
+
+
+def _labels(labels: Any, classes: Sequence[str], column: str) -> torch.Tensor:
+    """[n] int64, -1 where the label is missing."""
+    number: dict[Any, int] = {name: i for i, name in enumerate(classes)}
+    found = [UNKNOWN if y is None else number.get(y, y) for y in labels]
+    if unknown := {y for y in found if isinstance(y, str)}:
+        raise LabelError(
+            f"dataset huggingface: '{sorted(unknown)[0]}' of column '{column}' is no class of the "
+            f"training split ({len(unknown)} such)."
+        )
+    return torch.tensor(found, dtype=torch.long)
 
 
 @dataclass(frozen=True)
@@ -130,10 +155,9 @@ class _Reader:
     def __call__(self, i: int) -> torch.Tensor:
         item = self.column[i].as_py()
         try:
-            source = io.BytesIO(item["bytes"]) if item["bytes"] else item["path"]
-            with Image.open(source) as opened:
-                return _files.to_tensor(opened, self.size)
-        except (OSError, TypeError, AttributeError) as error:
+            data = item["bytes"] or Path(item["path"]).read_bytes()
+            return _files.decode(data, self.size)
+        except (*_files.UNREADABLE, TypeError, KeyError) as error:
             raise DataError(
                 f"dataset huggingface: image {i} of {self.path} is unreadable: {error}."
             ) from error

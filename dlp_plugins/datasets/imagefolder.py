@@ -43,6 +43,7 @@ def imagefolder(
             f"two. {LAYOUT}"
         )
     paths, labels = _files.list_split(train, classes, LAYOUT, "imagefolder")
+    _files.refuse_empty_classes(labels, classes, train)
     unlabeled = Path(root) / "unlabeled"
     if unlabeled.is_dir():
         found = _files.list_images(unlabeled)
