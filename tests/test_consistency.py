@@ -45,9 +45,14 @@ def build(name: str, **params: object) -> Consistency:
     return consistency.build(name, num_classes=CLASSES, **{**defaults, **params})
 
 
+def refuse_empty(module: nn.Module, inputs: tuple[Tensor]) -> None:
+    assert len(inputs[0]), "an empty batch, which not every backbone takes"
+
+
 def build_network(method: Consistency, seed: int = 0, dropout: float = 0.0) -> Network:
     torch.manual_seed(seed)
     backbone = backbones.build("small_cnn", in_channels=1, width=4, blocks=2, dropout=dropout)
+    backbone.register_forward_pre_hook(refuse_empty)
     return Network(backbone, CLASSES, method.heads, normalize_descriptor=False).train()
 
 
@@ -119,7 +124,10 @@ def test_any_batch_gives_finite_terms_of_the_same_names(
     terms = method.losses(make_step(student, make_batch(labeled, unlabeled)))
     assert terms.keys() == expected
     torch.stack(list(terms.values())).sum().backward()
-    for value in [*terms.values(), *(p.grad for p in student.parameters() if p.grad is not None)]:
+    gradients = [p.grad for p in student.parameters() if p.grad is not None]
+    networks = [student] if method.teacher is None else [student, method.teacher]
+    statistics = [b for network in networks for b in network.buffers()]
+    for value in [*terms.values(), *gradients, *statistics]:
         assert torch.isfinite(value).all()
 
 
@@ -207,6 +215,7 @@ class Recorded:
             self.method.teacher.double()
             self.method.teacher.register_forward_hook(self._hook("teacher"))
         self.views: list[Tensor] = []
+        self.kinds: list[str] = []
         self.batch = batch or make_batch()
         step = Step(self.student, self.batch, self._view("weak"), self._view("strong"), 3, epoch)
         torch.manual_seed(5)
@@ -220,6 +229,7 @@ class Recorded:
 
     def _view(self, kind: str) -> object:
         def view(images: Tensor) -> Tensor:
+            self.kinds.append(kind)
             self.views.append(getattr(AUGMENT, kind)(images).double())
             return self.views[-1]
 
@@ -280,13 +290,13 @@ def test_pi_model() -> None:
 
 
 def test_temporal_ensembling() -> None:
-    """Three epochs by hand: 5 is twice in a batch, 7 is first seen in the second epoch."""
+    """By hand: 5 is twice in a batch, 7 is first seen in the second epoch, 1 not in the third."""
     method = build("temporal_ensembling", ramp_up_epochs=0.0, weight=1.0)
     student = build_network(method)
     method.begin_stage(student, EXAMPLES)
     ensemble: dict[int, np.ndarray] = {}
     count: dict[int, int] = {}
-    for epoch, index in enumerate([[5, 1, 5], [7, 5, 1], [5, 7, 2]]):
+    for epoch, index in enumerate([[5, 1, 5], [7, 5, 1], [5, 7, 2], [1, 2, 7]]):
         batch = make_batch(1, 2, seed=epoch)
         batch = Batch(batch.images, torch.tensor(index), batch.labels, batch.weights, batch.labeled)
         step = make_step(student, batch, number=epoch, epoch=epoch + 0.5)
@@ -378,6 +388,7 @@ def test_fixmatch(quantile: float) -> None:
     threshold = float(np.quantile(confidence, quantile)) if quantile < 1 else 1.0
     r = Recorded("fixmatch", threshold=threshold)
     (_, weak), (strong_view, strong) = r.by("student")
+    assert r.kinds == ["weak", "strong"]
     assert torch.equal(strong_view, r.views[1])
     q, p = softmax(weak.logits)[4:], softmax(strong.logits)
     assert len(p) == 6  # the unlabelled only
@@ -458,6 +469,7 @@ def test_teacher_is_the_average_of_the_students_past(name: str) -> None:
 def test_teacher_gathers_its_own_batch_norm_statistics(name: str) -> None:
     method, student = begin(name)
     before = copy.deepcopy(dict(method.teacher.named_buffers()))
+    student(AUGMENT.plain(make_batch().images))
     method.after_step(student, 100)
     assert all(torch.equal(v, before[k]) for k, v in method.teacher.named_buffers())
     method.losses(make_step(student, make_batch()))

@@ -44,7 +44,7 @@ class FixMatch(WithTeacher):
         unlabeled = ~step.batch.labeled
         images = step.batch.images[unlabeled]
         confidence, label = probabilities(step.output.logits.detach()[unlabeled]).max(dim=1)
-        # Batch norm refuses an empty batch.
+        # Not every backbone takes an empty batch.
         strong = step.student(step.strong(images)).logits if len(images) else step.output.logits[:0]
         error = F.cross_entropy(strong.float(), label, reduction="none")
         error = error * (confidence >= self.threshold)

@@ -52,8 +52,8 @@ class InterpolationConsistency(WithTeacher):
     def losses(self, step: Step) -> dict[str, Tensor]:
         view = step.view[~step.batch.labeled]
         terms = super().losses(step)
-        error = step.output.logits.new_zeros(0)  # batch norm refuses an empty batch
-        if len(view):
+        error = step.output.logits.new_zeros(0)  # without unlabelled images
+        if len(view):  # not every backbone takes an empty batch
             share, partner = draw_mix(len(view), self.alpha, view.device)
             with torch.no_grad():
                 target = mix(probabilities(self.teacher(view).logits), share, partner)
