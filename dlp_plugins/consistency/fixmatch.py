@@ -27,6 +27,9 @@ class FixMatch(WithTeacher):
     statistics included: here it is the teacher, which takes no part in the loss. Departures: weak
     and strong views pass through the network one after the other, so each has its own batch
     statistics; the average has Mean Teacher's warm-up.
+
+    Set backbone.normalize_descriptor = false: a descriptor of length 1 bounds the logits, and on
+    digits no prediction reached the threshold in 400 steps (without it three quarters did).
     """
 
     weight: Annotated[float, Field(ge=0, description="of the unlabelled images' loss")] = 1.0
