@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -19,18 +18,12 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks import reference
+from benchmarks.timing import timed
 from dlp_plugins import registry
 from dlp_plugins.graph import Neighbors, assemble
 from dlp_plugins.graphs.contract import drop_self, recall
 
 T = TypeVar("T")
-
-
-def timed(function: Callable[[], T]) -> tuple[T, float, float]:
-    """Result, seconds by the clock, seconds of the processor."""
-    clock, processor = time.perf_counter(), time.process_time()
-    result = function()
-    return result, time.perf_counter() - clock, time.process_time() - processor
 
 
 def best(function: Callable[[], T], repeat: int) -> tuple[T, float, float]:

@@ -12,13 +12,11 @@ from __future__ import annotations
 import argparse
 import resource
 import sys
-import time
 import warnings
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -27,28 +25,10 @@ import torch
 from sklearn.semi_supervised import LabelSpreading
 
 from benchmarks import reference
+from benchmarks.timing import Timing, timed
 from dlp_plugins import registry
 from dlp_plugins.propagate import Propagator
 from dlp_plugins.sklearn import GraphLabelPropagation
-
-
-class Timing(NamedTuple):
-    """A result, the seconds by the clock and of the processor that it took."""
-
-    result: Any
-    clock: float
-    processor: float
-
-    def better(self, again: Timing) -> Timing:
-        """The lesser time of two runs of the same."""
-        clock, processor = min(self.clock, again.clock), min(self.processor, again.processor)
-        return Timing(self.result, clock, processor)
-
-
-def timed(function: Callable[[], Any]) -> Timing:
-    clock, processor = time.perf_counter(), time.process_time()
-    result = function()
-    return Timing(result, time.perf_counter() - clock, time.process_time() - processor)
 
 
 def ours(v: np.ndarray, labels: np.ndarray, classes: int, graph: str, k: int) -> np.ndarray:
