@@ -125,7 +125,7 @@ def summarize(trainer: Trainer) -> dict[str, Any]:
             SUPERVISED: trainer.recipe.training.stage_one_epochs,
             PROPAGATION: trainer.recipe.training.stage_two_epochs,
         },
-        seconds=trainer._seconds(),
+        seconds=trainer.seconds(),
         images_per_second=p.images / p.train_seconds if p.train_seconds else 0.0,
         peak_memory_mb=peak_memory_mb(trainer.device),
     )

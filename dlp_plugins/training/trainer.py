@@ -285,7 +285,7 @@ class Trainer:
             self._tell(events.PhaseStarted("evaluate"))
             line.update(self._measure())
         line.update(p.health)
-        line.update(learning_rate=self._rate(), images_per_second=speed, seconds=self._seconds())
+        line.update(learning_rate=self._rate(), images_per_second=speed, seconds=self.seconds())
         p.history.append(line)
         p.epoch, p.step, self._sums = p.epoch + 1, 0, {}
         self.folder.write_metrics(p.history)
@@ -326,7 +326,7 @@ class Trainer:
 
     def state(self) -> tuple[checkpoint.State, dict[str, Any]]:
         """All tensors and numbers from which `load` continues bit for bit."""
-        self.progress.seconds = self._seconds()
+        self.progress.seconds = self.seconds()
         self._started = time.monotonic()
         self.progress.sums = {k: float(v) for k, v in self._sums.items()}
         slots = self.optimizer.state_dict()["state"]
@@ -374,7 +374,8 @@ class Trainer:
         self._saved = time.monotonic()
         self._tell(events.CheckpointSaved(self.folder.training))
 
-    def _seconds(self) -> float:
+    def seconds(self) -> float:
+        """Of the whole run so far, earlier parts of a resumed one included."""
         return self.progress.seconds + time.monotonic() - self._started
 
     def _tell(self, event: events.Event) -> None:
