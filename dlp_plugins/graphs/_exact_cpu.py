@@ -18,16 +18,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from scipy.special import bdtrc
 
+from dlp_plugins.graphs._screen import ROUNDING, products_at, screen
 from dlp_plugins.graphs._select import Array, Pairs, nearest, restore_order
 from dlp_plugins.graphs._threads import chunks, parallel
 
 # A block of 1024 x 512 similarities (2 MiB) and its ends (0.75 MiB at d = 128) stay in the cache.
-ROWS, COLUMNS = 1024, 512
+ROWS, COLUMNS = 2048, 512
 BRUTE_ENTRIES = 2**23  # similarities that a thread holds when it compares with every point
 GROUP = 8  # samples of which only the largest is kept; a larger group gives a looser threshold
-SAMPLE_HITS = 2.0  # of the k nearest, how many to expect in the sample
-MIN_SAMPLE = 896
+MIN_SAMPLE = 512
+# A larger sample, a tighter threshold, fewer pairs to look at. Of `FEW` neighbours, or k if that is
+# more, so many are expected in the sample: fewer where a comparison with it costs all d numbers.
+FEW = 32
+SAMPLE_HITS, SAMPLE_HITS_SCREENED = 2, 4
+FAIL = 0.01  # share of points whose threshold may be too high
 TIE = 1e-6  # rounding of an inner product of unit vectors
 
 
@@ -38,14 +44,19 @@ def search(v: Array, k: int) -> tuple[Array, Array]:
         indices [n, k] int32 and similarities [n, k] float32, unordered within a row.
     """
     n = len(v)
-    sample = max(MIN_SAMPLE, int(SAMPLE_HITS * n / k) // GROUP * GROUP)
+    short = screen(v, k)
+    hits = SAMPLE_HITS if short is v else SAMPLE_HITS_SCREENED
+    sample = max(MIN_SAMPLE, hits * n // max(k, FEW) // GROUP * GROUP)
     if 4 * sample > n:  # too few points for a sample to pay
         left: Array = np.arange(n)
         indices, similarities = np.empty((n, k), np.int32), np.empty((n, k), np.float32)
     else:
-        threshold = _guess(v, k, sample)
+        # without the last number, the tails': a guess should be near, not above
+        threshold = _guess(v if short is v else short[:, :-1], k, sample)
         order: Array = np.argsort(threshold).astype(np.int32)
-        *found, count = nearest(_pairs_above(v[order], threshold[order]), n, k)
+        by_threshold = v[order]
+        short = by_threshold if short is v else short[order]
+        *found, count = nearest(_pairs_above(by_threshold, short, threshold[order]), n, k)
         indices, similarities = restore_order(order, *found)
         left = order[count < k]
     blocks = [left[rows] for rows in chunks(len(left), max(1, BRUTE_ENTRIES // n))]
@@ -58,8 +69,7 @@ def _guess(v: Array, k: int, sample: int) -> Array:
     """[n] the threshold of each point; infinite for a crowded one."""
     n = len(v)
     chosen = v[np.random.default_rng(0).choice(n, sample, replace=False)]
-    hits = k * sample / n
-    rank = int(np.ceil(hits + 3 * np.sqrt(hits)))
+    rank = _rank(n, k, sample)
     crowd = min(4 * rank, sample // GROUP)
 
     def block(rows: slice) -> Array:
@@ -71,29 +81,47 @@ def _guess(v: Array, k: int, sample: int) -> Array:
     return np.concatenate(list(parallel(block, chunks(n, ROWS))))
 
 
-def _pairs_above(v: Array, threshold: Array) -> Iterator[Pairs]:
-    """Pairs (i, j) with s_ij >= t_i, in both directions; thresholds must ascend."""
+def _rank(n: int, k: int, sample: int) -> int:
+    """The least r such that above the r-th largest of a sample hardly ever lie fewer than k of n.
+
+    That happens if r of the k + r - 1 largest are in the sample, about a binomial event.
+    """
+    ranks = np.arange(1, sample // GROUP)
+    return int(ranks[np.argmax(bdtrc(ranks - 1, k + ranks - 1, sample / n) < FAIL)])
+
+
+def _pairs_above(v: Array, short: Array, threshold: Array) -> Iterator[Pairs]:
+    """Pairs (i, j) with s_ij >= t_i, in both directions; thresholds must ascend.
+
+    short: vectors whose inner products are no less than those of v, or v itself.
+    """
     n = len(v)
+    screened = short is not v
 
     def panel(rows: slice) -> list[Pairs]:
         found = []
         space = np.empty(ROWS * COLUMNS, np.float32), np.empty(ROWS * COLUMNS, bool)
-        limit = threshold[rows, None]
+        limit = threshold[rows, None] - (ROUNDING if screened else np.float32(0))
         for start in range(rows.start, n, COLUMNS):
-            others = v[start : start + COLUMNS]
-            shape = len(limit), len(others)
-            s, wanted = (a[: len(limit) * len(others)].reshape(shape) for a in space)
-            np.matmul(v[rows], others.T, out=s)
+            others = slice(start, min(start + COLUMNS, n))
+            shape = len(limit), others.stop - start
+            s, wanted = (a[: shape[0] * shape[1]].reshape(shape) for a in space)
+            np.matmul(short[rows], short[others].T, out=s)
             np.greater_equal(s, limit, out=wanted)
             if start < rows.stop:  # around the diagonal: each pair once, and no point with itself
                 wanted = np.triu(wanted, rows.start - start + 1)
             at = np.flatnonzero(wanted)
-            i, j = np.divmod(at.astype(np.int32), np.int32(len(others)))
+            if screened:
+                true = products_at(v[rows], v[others], at)
+                above = np.flatnonzero(true >= threshold[rows].take(at // shape[1]))
+                at, pairs = at.take(above), true.take(above)
+            else:
+                pairs = s.reshape(-1).take(at)
+            i, j = np.divmod(at.astype(np.int32), np.int32(shape[1]))
             i += rows.start
             j += start
-            pairs = s.reshape(-1)[at]
-            back = pairs >= threshold[j]
-            found += [Pairs(i, j, pairs), Pairs(j[back], i[back], pairs[back])]
+            back = np.flatnonzero(pairs >= threshold.take(j))
+            found += [Pairs(i, j, pairs), Pairs(j.take(back), i.take(back), pairs.take(back))]
         return found
 
     finite = int(np.searchsorted(threshold, np.inf))

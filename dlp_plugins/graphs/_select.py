@@ -45,20 +45,39 @@ def nearest(found: Iterable[Pairs], n: int, k: int) -> tuple[Array, Array, Array
     similarities = np.empty((n, k), np.float32)
 
     def choose(rows: Array) -> None:
-        counts = count[rows, None]
-        columns = np.arange(max(k, counts[-1, 0]))
-        filled = columns < counts
-        at = np.where(filled, grouped.indptr[rows, None] + columns, 0)
-        s = np.where(filled, grouped.data[at], np.float32(-np.inf))
-        j = np.where(filled, grouped.indices[at], np.int32(-1))
-        top = np.argpartition(s, -k, axis=1)[:, -k:]
-        similarities[rows] = np.take_along_axis(s, top, axis=1)
-        indices[rows] = np.take_along_axis(j, top, axis=1)
+        width = max(k, count[rows[-1]])
+        columns = np.arange(width, dtype=grouped.indptr.dtype)
+        at = np.minimum(grouped.indptr[rows, None] + columns, len(grouped.data) - 1)
+        s, j = grouped.data.take(at), grouped.indices.take(at)
+        s[columns >= count[rows, None]] = -np.inf
+        best = _pack(s, j)
+        best.partition(width - k, axis=1)
+        similarities[rows], indices[rows] = _unpack(best[:, -k:])
 
     by_count = np.argsort(count, kind="stable")  # points side by side then need the same width
     for _ in parallel(choose, (by_count[rows] for rows in chunks(n, ROWS))):
         pass
+    few = by_count[: np.searchsorted(count[by_count], k)]
+    indices[few] = np.where(np.isneginf(similarities[few]), -1, indices[few])
     return indices, similarities, count
+
+
+def _pack(similarities: Array, indices: Array) -> Array:
+    """Similarities float32 and indices int32 as int64 of the same order.
+
+    To find the largest of these takes half the time of finding their places and fetching both.
+    """
+    key = similarities.view(np.int32).astype(np.int64)
+    key ^= (key >> 63) & 0x7FFFFFFF  # negative numbers ascend as integers only with their bits turned
+    key <<= 32
+    key |= indices
+    return key
+
+
+def _unpack(key: Array) -> tuple[Array, Array]:
+    bits = (key >> 32).astype(np.int32)
+    bits ^= (bits >> 31) & 0x7FFFFFFF
+    return bits.view(np.float32), key.astype(np.int32)
 
 
 def restore_order(order: Array, indices: Array, similarities: Array) -> tuple[Array, Array]:

@@ -23,9 +23,14 @@ def parallel(function: Callable[[T], R], blocks: Iterable[T]) -> Iterator[R]:
     """`function` of each block, in order; as many threads as torch uses (OMP_NUM_THREADS)."""
     with (
         threadpool_limits(limits=1, user_api="blas"),
-        ThreadPoolExecutor(torch.get_num_threads()) as pool,
+        ThreadPoolExecutor(torch.get_num_threads(), initializer=_one_thread) as pool,
     ):
         yield from pool.map(function, blocks)
+
+
+def _one_thread() -> None:
+    torch.get_num_threads()  # sets this thread's OpenMP from torch's setting, which must not come later
+    threadpool_limits(limits=1, user_api="openmp")
 
 
 def chunks(n: int, size: int) -> Iterator[slice]:
