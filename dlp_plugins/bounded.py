@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from dlp_plugins.budget import Chunks
-from dlp_plugins.graph import assemble
 from dlp_plugins.propagate import (
     UNLABELED,
     Health,
@@ -103,9 +102,8 @@ def propagate_bounded(
         neighbors = propagator.graph.neighbors(descriptors)
         del descriptors
     with clock.phase("graph"):
-        weights = propagator.affinity.weights(neighbors)
-        graph = assemble(neighbors.indices, weights, mutual=propagator.mutual)
-        del neighbors, weights
+        graph = propagator.connect(neighbors)
+        del neighbors
         components = int(graph.components.max()) + 1
     propagator.solver.check_size(graph)
 

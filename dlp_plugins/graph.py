@@ -18,6 +18,12 @@ from torch import Tensor
 
 from dlp_plugins.errors import GraphError
 
+ALL = slice(None)
+
+with warnings.catch_warnings():  # torch says once in a process that its CSR tensors are in beta
+    warnings.filterwarnings("ignore", message="Sparse", category=UserWarning)
+    torch.eye(1).to_sparse_csr()
+
 
 @dataclass(frozen=True)
 class Neighbors:
@@ -25,10 +31,13 @@ class Neighbors:
 
     indices: [n, k] int32 or int64; -1 where fewer than k were found.
     similarities: [n, k] float32 inner products of the L2-normalised descriptors.
+    order: [n] int64, the points so that near ones follow each other, where the search knows it: a
+        product with the graph then finds its rows in cache.
     """
 
     indices: Tensor
     similarities: Tensor
+    order: Tensor | None = None
 
     @property
     def num_nodes(self) -> int:
@@ -43,12 +52,14 @@ class Graph:
     col_indices: [nnz], the same type; within a row in ascending order.
     values: [nnz] float32, entries of Wn.
     degree: [n] float32, row sums D of the affinities W before normalisation.
+    order: as `Neighbors.order`.
     """
 
     crow_indices: Tensor
     col_indices: Tensor
     values: Tensor
     degree: Tensor
+    order: Tensor | None = None
 
     @property
     def num_nodes(self) -> int:
@@ -66,28 +77,29 @@ class Graph:
     @cached_property
     def matrix(self) -> Tensor:
         """Wn as a torch sparse CSR tensor."""
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Sparse", category=UserWarning)
-            return torch.sparse_csr_tensor(
-                self.crow_indices,
-                self.col_indices,
-                self.values,
-                (self.num_nodes, self.num_nodes),
-                check_invariants=False,
-            )
+        return torch.sparse_csr_tensor(
+            self.crow_indices,
+            self.col_indices,
+            self.values,
+            (self.num_nodes, self.num_nodes),
+            check_invariants=False,
+        )
 
-    def matmul(self, x: Tensor) -> Tensor:
-        """Wn x for x [n, c] float32 on the graph's device."""
+    def matmul(self, x: Tensor, rows: slice = ALL) -> Tensor:
+        """Rows of Wn x, all by default, for x [n, c] float32 on the graph's device."""
         if x.device.type != "cpu":
-            return self.matrix @ x
+            return (self.matrix @ x)[rows]
         # A row of Wn x is a weighted sum of rows of x, which is what an embedding bag computes; its
         # CPU kernel beats the CSR product several times over (docs/performance.md, "Solve").
+        first, last, _ = rows.indices(self.num_nodes)
+        begin = self.crow_indices[first : last + 1]
+        entries = slice(int(begin[0]), int(begin[-1]))
         return F.embedding_bag(
-            self.col_indices,
+            self.col_indices[entries],
             x,
-            self.crow_indices,
+            begin - begin[0],
             mode="sum",
-            per_sample_weights=self.values,
+            per_sample_weights=self.values[entries],
             include_last_offset=True,
         )
 
@@ -101,18 +113,23 @@ class Graph:
     @cached_property
     def components(self) -> Tensor:
         """[n] int64: which connected component each node belongs to, from 0 (on the CPU)."""
-        _, component = sp.csgraph.connected_components(self.to_scipy(), directed=False)
+        # Wn is symmetric, where strong components are the components; others would transpose it.
+        _, component = sp.csgraph.connected_components(self.to_scipy(), connection="strong")
         return torch.from_numpy(component.astype(np.int64))
 
     @cached_property
     def renumbered(self) -> tuple[Graph, Tensor]:
         """The graph with linked nodes near each other in memory; each new node's old number [n].
 
-        Reverse Cuthill-McKee order: a CPU then finds more of a product's rows in its cache. Columns
-        within a row are not sorted. Takes as long as a few products.
+        A CPU then finds more of a product's rows in its cache. In the search's order where there is
+        one, else in reverse Cuthill-McKee order, which takes as long as a few products. Columns
+        within a row are not sorted.
         """
         matrix = self.to_scipy()
-        order = sp.csgraph.reverse_cuthill_mckee(matrix, symmetric_mode=True)
+        if self.order is None:
+            order = sp.csgraph.reverse_cuthill_mckee(matrix, symmetric_mode=True)
+        else:
+            order = self.order.cpu().numpy()
         number = np.empty_like(order)
         number[order] = np.arange(len(order), dtype=order.dtype)
         matrix = matrix[order]
@@ -130,6 +147,7 @@ class Graph:
             self.col_indices.to(device),
             self.values.to(device),
             self.degree.to(device),
+            None if self.order is None else self.order.to(device),
         )
 
     @classmethod
@@ -169,20 +187,23 @@ def _inverse_sqrt(degree: Tensor) -> Tensor:
     return torch.where(degree > 0, degree.rsqrt(), torch.zeros_like(degree))
 
 
-def assemble(indices: Tensor, affinities: Tensor, mutual: bool = False) -> Graph:
+def assemble(
+    indices: Tensor, affinities: Tensor, mutual: bool = False, order: Tensor | None = None
+) -> Graph:
     """Symmetrise and normalise: W = A + A^T, Wn = D^(-1/2) W D^(-1/2).
 
     Args:
         indices: [n, k] neighbours of each node, -1 for none.
         affinities: [n, k] float32 a_ij >= 0; zeros become no edge.
         mutual: keep an edge only where each end is among the other's neighbours.
+        order: as `Neighbors.order`.
 
     Returns:
         The graph, on the device of `indices`.
     """
     n = len(indices)
     if indices.device.type != "cpu":
-        return _assemble_by_sort(indices, affinities, mutual)
+        return _assemble_by_sort(indices, affinities, mutual, order)
     rows = np.arange(n)[:, None]
     cols = indices.numpy()
     keep = (cols >= 0) & (cols != rows) & (affinities.numpy() > 0)
@@ -202,10 +223,13 @@ def assemble(indices: Tensor, affinities: Tensor, mutual: bool = False) -> Graph
     scale = _inverse_sqrt(torch.from_numpy(degree)).numpy()
     w.data *= np.repeat(scale, np.diff(w.indptr))
     w.data *= scale[w.indices]
-    return Graph(*map(torch.from_numpy, (w.indptr, w.indices, w.data, degree)))
+    crow, col, values = map(torch.from_numpy, (w.indptr, w.indices, w.data))
+    return Graph(crow, col, values, torch.from_numpy(degree), order)
 
 
-def _assemble_by_sort(indices: Tensor, affinities: Tensor, mutual: bool) -> Graph:
+def _assemble_by_sort(
+    indices: Tensor, affinities: Tensor, mutual: bool, order: Tensor | None = None
+) -> Graph:
     """`assemble` in torch operations alone, for a GPU."""
     n, k = indices.shape
     rows = torch.arange(n, device=indices.device).repeat_interleave(k)
@@ -215,8 +239,8 @@ def _assemble_by_sort(indices: Tensor, affinities: Tensor, mutual: bool) -> Grap
     rows, cols, weights = rows[keep], cols[keep], weights[keep]
     # Both directions of every edge, ordered by (row, column); equal keys are then neighbours.
     key = torch.cat([rows * n + cols, cols * n + rows])
-    key, order = key.sort()
-    weights = torch.cat([weights, weights])[order]
+    key, ascending = key.sort()
+    weights = torch.cat([weights, weights])[ascending]
     key, inverse, counts = torch.unique_consecutive(key, return_inverse=True, return_counts=True)
     values = torch.zeros(len(key), device=weights.device).index_add_(0, inverse, weights)
     if mutual:
@@ -228,4 +252,5 @@ def _assemble_by_sort(indices: Tensor, affinities: Tensor, mutual: bool) -> Grap
     crow = torch.zeros(n + 1, dtype=torch.long, device=values.device)
     crow[1:] = torch.bincount(rows, minlength=n).cumsum(0)
     integer = torch.int32 if len(values) < 2**31 else torch.int64
-    return Graph(crow.to(integer), cols.to(integer), values * scale[rows] * scale[cols], degree)
+    values = values * scale[rows] * scale[cols]
+    return Graph(crow.to(integer), cols.to(integer), values, degree, order)

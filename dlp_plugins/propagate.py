@@ -22,7 +22,7 @@ from dlp_plugins import registry
 from dlp_plugins.affinities.contract import Affinity
 from dlp_plugins.balancers.contract import Balancer
 from dlp_plugins.errors import ConvergenceError, ConvergenceWarning, FeatureError, LabelError
-from dlp_plugins.graph import Graph, assemble
+from dlp_plugins.graph import Graph, Neighbors, assemble
 from dlp_plugins.graphs.contract import GraphBuilder
 from dlp_plugins.solvers.contract import Solution, Solver
 from dlp_plugins.weighters.contract import Weighter
@@ -115,8 +115,12 @@ class Propagator:
         check_descriptors(descriptors)
         # a zero vector stays zero here, and so becomes a node without edges
         unit = torch.nn.functional.normalize(descriptors.float(), dim=1)
-        neighbors = self.graph.neighbors(unit)
-        return assemble(neighbors.indices, self.affinity.weights(neighbors), mutual=self.mutual)
+        return self.connect(self.graph.neighbors(unit))
+
+    def connect(self, neighbors: Neighbors) -> Graph:
+        """The graph of neighbour lists."""
+        weights = self.affinity.weights(neighbors)
+        return assemble(neighbors.indices, weights, self.mutual, neighbors.order)
 
     def __call__(
         self, descriptors: Tensor, labels: Tensor, num_classes: int, initial: Tensor | None = None

@@ -28,7 +28,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from dlp_plugins import registry
-from dlp_plugins.graph import Neighbors, assemble
+from dlp_plugins.graph import Neighbors
 from dlp_plugins.propagate import UNLABELED, Propagator
 
 # Gathered neighbours of a block of new points, held at once: 2^24 float64 = 128 MiB.
@@ -158,8 +158,7 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         propagator = self._components()
         points = _unit(X)
         neighbors = propagator.graph.neighbors(torch.from_numpy(points))
-        graph = assemble(neighbors.indices, propagator.affinity.weights(neighbors))
-        pseudo = propagator.spread(graph, labels, len(self.classes_))
+        pseudo = propagator.spread(propagator.connect(neighbors), labels, len(self.classes_))
         if not pseudo.health.converged:
             warnings.warn(
                 f"The solver stopped after {pseudo.health.iterations} iterations at a relative "

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from dlp_plugins import registry
 from dlp_plugins.errors import GraphError
 from dlp_plugins.graph import Graph, Neighbors, _assemble_by_sort, assemble
-from dlp_plugins.graphs import _exact_cpu, _faiss_gpu
+from dlp_plugins.graphs import _exact_cpu, _faiss_gpu, _screen
 from dlp_plugins.graphs._blockwise import search_blockwise
+from dlp_plugins.graphs._select import Pairs, nearest
+from dlp_plugins.graphs._threads import parallel
 from dlp_plugins.graphs.contract import drop_self, recall
 
 NAMES = registry.graphs.names()
@@ -94,7 +96,7 @@ def test_exact_agrees_with_faiss_flat_on_the_sets():
     assert (ours == faiss).all(dim=1).float().mean() > 0.999  # rounding may swap the last places
 
 
-@pytest.mark.parametrize("hits", [0.3, 8.0])
+@pytest.mark.parametrize("hits", [1, 8])
 def test_exact_whatever_the_thresholds(monkeypatch, hits):
     """A poor guess costs time (all points are compared again), never exactness."""
     monkeypatch.setattr(_exact_cpu, "SAMPLE_HITS", hits)
@@ -108,12 +110,106 @@ def test_exact_whatever_the_thresholds(monkeypatch, hits):
 def test_exact_compares_few_pairs_again():
     """The verification is the exception: nearly all points are settled by their threshold."""
     v = points(12_000).numpy()
-    threshold = np.sort(_exact_cpu._guess(v, 50, 896))
-    order = np.argsort(_exact_cpu._guess(v, 50, 896))
-    pairs = list(_exact_cpu._pairs_above(v[order], threshold))
-    count = np.bincount(np.concatenate([p.rows for p in pairs]), minlength=len(v))
-    assert (count < 50).mean() < 0.02
-    assert count.mean() < 250
+    for k, sample in ((50, 896), (50, 960), (5, 1504)):
+        threshold = _exact_cpu._guess(v, _exact_cpu._rank(len(v), k, sample), sample)
+        order = np.argsort(threshold)
+        ordered = v[order]
+        pairs = list(_exact_cpu._pairs_above(ordered, ordered, threshold[order]))
+        count = np.bincount(np.concatenate([p.rows for p in pairs]), minlength=len(v))
+        assert (count < k).mean() < 0.02
+        assert count.mean() < max(250, 5 * k)
+
+
+@pytest.mark.parametrize(("d", "intrinsic"), [(32, 16), (300, 10)])
+def test_short_vectors_bound_every_similarity(d, intrinsic):
+    v = points(9000, d=d, intrinsic=intrinsic).numpy()
+    v[:20] = 0
+    short = _screen.screen(v, 10)
+    assert short.shape[1] <= d // 2 + 1
+    rows = slice(0, 300)
+    bound = short[rows] @ short.T + _screen.ROUNDING
+    assert (bound >= v[rows].astype(np.float64) @ v.T.astype(np.float64)).all()
+
+
+def test_no_short_vectors_where_they_would_rule_out_little():
+    random = torch.Generator().manual_seed(0)
+    v = torch.nn.functional.normalize(torch.randn(9000, 32, generator=random), dim=1)
+    numbers = v.numpy()
+    assert _screen.screen(numbers, 10) is numbers
+    check_exact(build("exact", k=10).neighbors(v), v, 10)
+
+
+@pytest.mark.parametrize("k", [3, 40])
+def test_exact_with_short_vectors(k, monkeypatch):
+    """Zero vectors, duplicates and outliers, in a set where few numbers rule out most pairs."""
+    v = points(9000, d=64, intrinsic=6)
+    v[:30], v[100:150] = 0, v[99]
+    v[200:210] = torch.nn.functional.normalize(torch.randn(10, 64, generator=torch.manual_seed(0)))
+    looked = []
+    confirm = _exact_cpu.confirm
+
+    def counted(a, b, at, bound):
+        looked.append(len(at))
+        return confirm(a, b, at, bound)
+
+    monkeypatch.setattr(_exact_cpu, "confirm", counted)
+    check_exact(build("exact", k=k).neighbors(v), v, k)
+    assert 0 < sum(looked) < 0.1 * len(v) ** 2
+
+
+def test_second_look_is_the_product():
+    random = np.random.default_rng(0)
+    a, b = (random.standard_normal((m, 7)).astype(np.float32) for m in (40, 30))
+    whole = a @ b.T
+    at = np.flatnonzero(random.random(1200) < 0.1)
+    bound = random.standard_normal(40).astype(np.float32)
+    kept, similarities = _screen.confirm(a, b, at, bound)
+    wanted = at[whole.reshape(-1)[at] >= bound[at // 30]]
+    assert kept.tolist() == wanted.tolist()
+    np.testing.assert_allclose(similarities, whole.reshape(-1)[wanted], rtol=1e-5, atol=1e-6)
+    assert len(_screen.confirm(a, b, at[:0], bound)[0]) == 0
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 4), st.integers(0, 9), st.floats(-1, 1, width=32)), max_size=60
+    )
+)
+def test_nearest_of_candidates(found):
+    """Negative similarities, ties, points without candidates: as sorting each point's list."""
+    unique = {(i, j): s for i, j, s in found}
+    pairs = [Pairs(np.array([i], np.int32), np.array([j], np.int32), np.array([s], np.float32))
+             for (i, j), s in unique.items()]  # fmt: skip
+    empty = Pairs(*(np.empty(0, t) for t in (np.int32, np.int32, np.float32)))
+    best = nearest([empty, *pairs], 10, 3)
+    for i in range(10):
+        mine = sorted(s for (row, _), s in unique.items() if row == i)[::-1]
+        assert best.counts[i] == len(mine)
+        assert sorted(best.similarities[i][best.indices[i] >= 0])[::-1] == mine[:3]
+        there = best.indices[i] >= 0
+        listed = zip(best.indices[i][there], best.similarities[i][there], strict=True)
+        assert all(unique[i, j] == s for j, s in listed)
+    assert (np.isneginf(best.similarities) == (best.indices < 0)).all()
+
+
+def test_workers_run_on_one_thread_each_and_leave_torch_as_it_was():
+    before = torch.get_num_threads()
+    assert set(parallel(lambda _: torch.get_num_threads(), range(4))) == {1}
+    assert torch.get_num_threads() == before
+
+
+def test_cells_give_an_order_that_keeps_neighbours_close():
+    v = points(6000)
+    found = build("cells", k=10, size=64).neighbors(v)
+    assert sorted(found.order.tolist()) == list(range(6000))
+    place = torch.empty_like(found.order)
+    place[found.order] = torch.arange(6000)
+    apart = (place[found.indices.long()] - place[:, None]).abs().float()
+    assert apart.median() < 600  # 2,000 in a random order
+    graph = assemble(found.indices, found.similarities.clamp(min=0), order=found.order)
+    local, order = graph.renumbered
+    assert torch.equal(order, found.order)
+    assert abs(local.to_scipy() - graph.to_scipy()[order.numpy()][:, order.numpy()]).max() == 0
 
 
 def test_blockwise_is_the_same_for_any_block():
@@ -237,7 +333,7 @@ def test_faiss_flat_says_why_torch_searches_instead(monkeypatch):
 def test_builders_are_silent():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        build("exact", k=5).neighbors(points(4000))
+        build("exact", k=5).neighbors(points(9000))
         build("cells", k=5).neighbors(points(4000))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,9 @@ from dlp_plugins.errors import GraphError, RegistryError
 from dlp_plugins.graph import Graph
 from dlp_plugins.propagate import label_matrix
 from dlp_plugins.registry import solvers
-from dlp_plugins.solvers import Solver
+from dlp_plugins.solvers import Solver, _local_order
 from dlp_plugins.solvers import _conjugate_gradient as block_cg
-from dlp_plugins.solvers.contract import goal, within
+from dlp_plugins.solvers.contract import column_norms, goal, within
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # torch_sparse at import
 ALPHAS = st.sampled_from([0.0, 0.1, 0.5, 0.9, 0.99])
@@ -167,9 +168,9 @@ def test_conjugate_gradient_drops_converged_classes(monkeypatch: pytest.MonkeyPa
     widths = []
     product = Graph.matmul
 
-    def counted(self: Graph, x: Tensor) -> Tensor:
+    def counted(self: Graph, x: Tensor, *rows: slice) -> Tensor:
         widths.append(x.shape[1])
-        return product(self, x)
+        return product(self, x, *rows)
 
     monkeypatch.setattr(Graph, "matmul", counted)
     solution = run("cg", graph, y, alpha=0.99, max_iterations=100)
@@ -187,11 +188,13 @@ def test_conjugate_gradient_renumbers_nodes_without_changing_the_answer(
     graph, y = Graph.from_affinity(w + w.T), spread_labels(500, 5)
     plain = run("cg", graph, y, alpha=0.9, max_iterations=100)
     assert "renumbered" not in vars(graph)
-    monkeypatch.setattr(block_cg, "RENUMBER_FROM", 1)
-    cg = solvers.build("cg", alpha=0.9, max_iterations=100)
-    for solution in (cg.solve(graph, y), cg.solve(graph, y, plain.scores + 0.1)):
-        assert solution.converged
-        torch.testing.assert_close(solution.scores, plain.scores, rtol=1e-4, atol=1e-6)
+    monkeypatch.setattr(_local_order, "RENUMBER_FROM", 1)
+    for order in (None, torch.randperm(500, generator=torch.Generator().manual_seed(0))):
+        graph = replace(graph, order=order)
+        cg = solvers.build("cg", alpha=0.9, max_iterations=100)
+        for solution in (cg.solve(graph, y), cg.solve(graph, y, plain.scores + 0.1)):
+            assert solution.converged
+            torch.testing.assert_close(solution.scores, plain.scores, rtol=1e-4, atol=1e-6)
     local, order = graph.renumbered
     permuted = graph.to_scipy()[order.numpy()][:, order.numpy()]
     assert abs(local.to_scipy() - permuted).max() == 0
@@ -205,6 +208,17 @@ def test_blocks_of_rows_do_not_change_the_answer(monkeypatch: pytest.MonkeyPatch
     torch.testing.assert_close(
         run("cg", graph, y, alpha=0.9, max_iterations=100).scores, whole.scores
     )
+
+
+def test_column_norms_by_blocks() -> None:
+    x = torch.randn(30_000, 70, generator=torch.Generator().manual_seed(0))  # two blocks
+    torch.testing.assert_close(column_norms(x).double(), x.double().norm(dim=0), rtol=1e-6, atol=0)
+
+
+def test_rows_of_a_product() -> None:
+    graph, x = ring(50), torch.randn(50, 3)
+    for rows in (slice(None), slice(0, 7), slice(7, 40), slice(40, 90), slice(50, 60)):
+        torch.testing.assert_close(graph.matmul(x, rows), graph.matmul(x)[rows])
 
 
 def test_a_converged_residual_may_be_rounding_but_no_more() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import torch
 from pydantic import Field
@@ -18,6 +18,16 @@ Seed = Annotated[int, Field(ge=0, description="seed of the index's random choice
 FEW = 1000  # points, up to which comparing all pairs is instant
 
 
+class Found(NamedTuple):
+    """indices [n, k] (the point itself may be among them, -1 for none), similarities [n, k];
+    order [n], as `Neighbors.order`.
+    """
+
+    indices: Array
+    similarities: Array
+    order: Array | None = None
+
+
 class ApproximateBuilder(GraphBuilder):
     """Searches on the CPU, from a seed: the same descriptors give the same neighbours.
 
@@ -25,12 +35,8 @@ class ApproximateBuilder(GraphBuilder):
     """
 
     @abstractmethod
-    def search(self, v: Array, k: int) -> tuple[Array, Array]:
-        """Candidates of each row of v [n, d] float32 by inner product.
-
-        Returns:
-            indices [n, k] (the point itself may be among them, -1 for none), similarities [n, k].
-        """
+    def search(self, v: Array, k: int) -> Found:
+        """Candidates of each row of v [n, d] float32 by inner product."""
 
     def neighbors(self, descriptors: Tensor) -> Neighbors:
         k = clip_k(self.k, descriptors)
@@ -38,9 +44,10 @@ class ApproximateBuilder(GraphBuilder):
             return no_neighbors(descriptors)
         if len(descriptors) <= FEW:
             return search_blockwise(descriptors, k)
-        indices, similarities = self.search(descriptors.cpu().contiguous().numpy(), k + 1)
-        found = drop_self(torch.from_numpy(indices), torch.from_numpy(similarities))
-        similarities_found = found.similarities.masked_fill(found.indices < 0, 0.0)
+        found = self.search(descriptors.cpu().contiguous().numpy(), k + 1)
+        others = drop_self(torch.from_numpy(found.indices), torch.from_numpy(found.similarities))
+        similarities = others.similarities.masked_fill(others.indices < 0, 0.0)
+        order = None if found.order is None else torch.from_numpy(found.order).long()
         return Neighbors(
-            found.indices.to(descriptors.device), similarities_found.to(descriptors.device)
+            others.indices.to(descriptors.device), similarities.to(descriptors.device), order
         )

@@ -9,71 +9,83 @@ the other cells' similarities are compared, so that few have to be kept.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 
 import faiss
 import numpy as np
+from scipy.cluster.hierarchy import leaves_list, linkage
+from scipy.spatial import cKDTree
 
+from dlp_plugins.graphs._screen import ROUNDING, confirm, screen
 from dlp_plugins.graphs._select import Array, Pairs, nearest, restore_order
 from dlp_plugins.graphs._threads import chunks, parallel
 
 ROWS = 1024  # queries in a block
+FIRST = 2  # cells looked into first, to know which of the others' points are worth keeping
 ITERATIONS = 6  # of k-means; more hardly changes recall
 TRAIN = 64  # points a cell that k-means sees
+LINKED = 4096  # cells that hierarchical clustering can put in order, in time and memory of cells^2
 
 
-def search(v: Array, k: int, size: int, probes: int, seed: int) -> tuple[Array, Array]:
+def search(v: Array, k: int, size: int, probes: int, seed: int) -> tuple[Array, Array, Array]:
     """The k nearest of each row of v [n, d] float32, itself included, among its `probes` cells.
 
     Returns:
-        indices [n, k] int32 and similarities [n, k] float32; -1 and -inf where cells held fewer.
+        indices [n, k] int32 and similarities [n, k] float32; -1 and -inf where cells held fewer;
+        order [n] int32, the points of a cell side by side, and near cells near each other.
     """
     n = len(v)
-    centers = _centers(v, max(1, n // size), seed)
-    looked_into, home = _nearest_cells(v, centers, min(probes, len(centers)))
+    short = screen(v, k)
+    heads = v if short is v else np.ascontiguousarray(short[:, :-1])
+    centers = _centers(heads, max(1, n // size), seed)
+    looked_into, home = _nearest_cells(heads, centers, min(probes, len(centers)))
     # Points of a cell side by side: cell c holds v[order][start[c] : start[c + 1]].
     order = np.argsort(home, kind="stable").astype(np.int32)
     start = np.concatenate([[0], np.bincount(home, minlength=len(centers)).cumsum()])
-    indices, similarities, _ = nearest(_candidates(v[order], looked_into[order], start, k), n, k)
-    return restore_order(order, indices, similarities)
+    by_cell, looked_into = v[order], looked_into[order]
+    short = by_cell if short is v else short[order]
+    bound = _own_cell_bound(by_cell, start, k)
+    found = nearest(_candidates(by_cell, short, looked_into[:, :FIRST], start, bound), n, k)
+    if probes > FIRST:
+        bound = found.similarities.min(axis=1)
+        others = _candidates(by_cell, short, looked_into[:, FIRST:], start, bound)
+        found = nearest(chain([found.pairs()], others), n, k)
+    return *restore_order(order, found.indices, found.similarities), order
 
 
 def _centers(v: Array, cells: int, seed: int) -> Array:
-    """Unit centres [cells, d] of spherical k-means."""
+    """Unit centres [cells, d] of spherical k-means, near ones near each other in the list."""
     kmeans = faiss.Kmeans(
         v.shape[1], cells, niter=ITERATIONS, spherical=True, seed=seed + 1,
         max_points_per_centroid=TRAIN, min_points_per_centroid=1,
     )  # fmt: skip
     kmeans.train(v)
-    return np.asarray(kmeans.centroids)
+    centers = np.asarray(kmeans.centroids)
+    if 1 < cells <= LINKED:
+        return centers[leaves_list(linkage(centers, "average"))]
+    return centers[cKDTree(centers, leafsize=1).indices]
 
 
 def _nearest_cells(v: Array, centers: Array, probes: int) -> tuple[Array, Array]:
-    """Each point's nearest cells [n, probes] and the very nearest [n], int32."""
+    """Each point's nearest cells [n, probes], the nearest FIRST of them first, and the very nearest
+    [n]; int32.
+    """
 
     def block(rows: slice) -> Pairs:
         s = v[rows] @ centers.T
-        return _pairs_above(s, _kth_at_least(s, probes), np.arange(rows.start, rows.stop))
+        at, similarities = _reaching(s, _kth_at_least(s, probes))
+        return _pairs(at, similarities, np.arange(rows.start, rows.stop), 0, len(centers))
 
     pairs = parallel(block, chunks(len(v), ROWS))
-    cells, similarities, _ = nearest(pairs, len(v), probes)
-    best = similarities.argmax(axis=1)[:, None]
-    return cells, np.take_along_axis(cells, best, axis=1)[:, 0]
+    found = nearest(pairs, len(v), probes)
+    by_rank = np.argsort(-found.similarities, axis=1)
+    cells = np.take_along_axis(found.indices, by_rank, axis=1)
+    return cells, cells[:, 0]
 
 
-def _pairs_above(s: Array, bound: Array, rows: Array, first_column: int = 0) -> Pairs:
-    """Entries of s that reach the bound [len(s)] of their row."""
-    at = np.flatnonzero(s >= bound[:, None])
-    i, j = np.divmod(at.astype(np.int32), np.int32(s.shape[1]))
-    return Pairs(rows[i].astype(np.int32), j + np.int32(first_column), s.reshape(-1)[at])
-
-
-def _candidates(v: Array, looked_into: Array, start: Array, k: int) -> Iterator[Pairs]:
-    """Pairs whose similarity is at least the query's k-th largest in its own cell."""
-    n, probes = looked_into.shape
-    cells = len(start) - 1
-    visits = np.argsort(looked_into.reshape(-1), kind="stable")
-    visit_start = np.concatenate([[0], np.bincount(looked_into.reshape(-1)).cumsum()])
-    bound = np.full(n, -np.inf, np.float32)
+def _own_cell_bound(v: Array, start: Array, k: int) -> Array:
+    """[n] what the k-th largest similarity of each point is at least, from its own cell."""
+    bound = np.full(len(v), -np.inf, np.float32)
 
     def own_cell(cell: int) -> None:
         members = slice(start[cell], start[cell + 1])
@@ -81,20 +93,53 @@ def _candidates(v: Array, looked_into: Array, start: Array, k: int) -> Iterator[
             own = slice(members.start + rows.start, members.start + rows.stop)
             bound[own] = _kth_at_least(v[own] @ v[members].T, k)
 
+    for _ in parallel(own_cell, range(len(start) - 1)):
+        pass
+    return bound
+
+
+def _candidates(
+    v: Array, short: Array, looked_into: Array, start: Array, bound: Array
+) -> Iterator[Pairs]:
+    """Pairs of each point with others in the cells it looks into [n, m] that reach its bound [n].
+
+    short: vectors whose inner products are no less than those of v, or v itself.
+    """
+    probes = looked_into.shape[1]
+    cells = len(start) - 1
+    visits = np.argsort(looked_into.reshape(-1), kind="stable")
+    visit_start = np.bincount(looked_into.reshape(-1), minlength=cells).cumsum()
+    visit_start = np.concatenate([[0], visit_start])
+
     def one_cell(cell: int) -> list[Pairs]:
         found = []
-        members = v[start[cell] : start[cell + 1]]
+        members = slice(start[cell], start[cell + 1])
         queries = visits[visit_start[cell] : visit_start[cell + 1]] // probes
-        for rows in chunks(len(queries) if len(members) else 0, ROWS):
+        for rows in chunks(len(queries) if members.stop > members.start else 0, ROWS):
             block = queries[rows]
-            s = v[block] @ members.T
-            found.append(_pairs_above(s, bound[block], block, start[cell]))
+            s = short[block] @ short[members].T
+            if short is v:
+                at, similarities = _reaching(s, bound[block])
+            else:
+                at, _ = _reaching(s, bound[block] - ROUNDING)
+                at, similarities = confirm(v[block], v[members], at, bound[block])
+            found.append(_pairs(at, similarities, block, members.start, s.shape[1]))
         return found
 
-    for _ in parallel(own_cell, range(cells)):
-        pass
     for found in parallel(one_cell, range(cells)):
         yield from found
+
+
+def _reaching(s: Array, bound: Array) -> tuple[Array, Array]:
+    """Where s reaches the bound [len(s)] of its row, and its values there."""
+    at = np.flatnonzero(s >= bound[:, None])
+    return at, s.reshape(-1).take(at)
+
+
+def _pairs(at: Array, similarities: Array, rows: Array, first: int, columns: int) -> Pairs:
+    """Places in a product of the points `rows` with `columns` others from `first` on, as pairs."""
+    i, j = np.divmod(at.astype(np.int32), np.int32(columns))
+    return Pairs(rows.take(i).astype(np.int32), j + np.int32(first), similarities)
 
 
 def _kth_at_least(s: Array, k: int) -> Array:

@@ -20,11 +20,11 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.special import bdtrc
 
-from dlp_plugins.graphs._screen import ROUNDING, products_at, screen
+from dlp_plugins.graphs._screen import ROUNDING, confirm, screen
 from dlp_plugins.graphs._select import Array, Pairs, nearest, restore_order
 from dlp_plugins.graphs._threads import chunks, parallel
 
-# A block of 1024 x 512 similarities (2 MiB) and its ends (0.75 MiB at d = 128) stay in the cache.
+# Wide enough that calls cost little, small enough that a block and its ends stay in the L3 cache.
 ROWS, COLUMNS = 2048, 512
 BRUTE_ENTRIES = 2**23  # similarities that a thread holds when it compares with every point
 GROUP = 8  # samples of which only the largest is kept; a larger group gives a looser threshold
@@ -47,29 +47,29 @@ def search(v: Array, k: int) -> tuple[Array, Array]:
     short = screen(v, k)
     hits = SAMPLE_HITS if short is v else SAMPLE_HITS_SCREENED
     sample = max(MIN_SAMPLE, hits * n // max(k, FEW) // GROUP * GROUP)
-    if 4 * sample > n:  # too few points for a sample to pay
+    rank = _rank(n, k, sample)
+    if 4 * sample > n or not rank:  # too few points for a sample to pay, or k a large part of them
         left: Array = np.arange(n)
         indices, similarities = np.empty((n, k), np.int32), np.empty((n, k), np.float32)
     else:
         # without the last number, the tails': a guess should be near, not above
-        threshold = _guess(v if short is v else short[:, :-1], k, sample)
+        threshold = _guess(v if short is v else short[:, :-1], rank, sample)
         order: Array = np.argsort(threshold).astype(np.int32)
         by_threshold = v[order]
         short = by_threshold if short is v else short[order]
-        *found, count = nearest(_pairs_above(by_threshold, short, threshold[order]), n, k)
-        indices, similarities = restore_order(order, *found)
-        left = order[count < k]
+        found = nearest(_pairs_above(by_threshold, short, threshold[order]), n, k)
+        indices, similarities = restore_order(order, found.indices, found.similarities)
+        left = order[found.counts < k]
     blocks = [left[rows] for rows in chunks(len(left), max(1, BRUTE_ENTRIES // n))]
     for block, best in zip(blocks, parallel(lambda b: _brute(v, b, k), blocks), strict=True):
         indices[block], similarities[block] = best
     return indices, similarities
 
 
-def _guess(v: Array, k: int, sample: int) -> Array:
-    """[n] the threshold of each point; infinite for a crowded one."""
+def _guess(v: Array, rank: int, sample: int) -> Array:
+    """[n] the rank-th largest similarity of each point with a sample; infinite for a crowded one."""
     n = len(v)
     chosen = v[np.random.default_rng(0).choice(n, sample, replace=False)]
-    rank = _rank(n, k, sample)
     crowd = min(4 * rank, sample // GROUP)
 
     def block(rows: slice) -> Array:
@@ -84,10 +84,12 @@ def _guess(v: Array, k: int, sample: int) -> Array:
 def _rank(n: int, k: int, sample: int) -> int:
     """The least r such that above the r-th largest of a sample hardly ever lie fewer than k of n.
 
-    That happens if r of the k + r - 1 largest are in the sample, about a binomial event.
+    That happens if r of the k + r - 1 largest are in the sample, about a binomial event. 0 if a
+    sample of this size has no such r.
     """
     ranks = np.arange(1, sample // GROUP)
-    return int(ranks[np.argmax(bdtrc(ranks - 1, k + ranks - 1, sample / n) < FAIL)])
+    safe = np.flatnonzero(bdtrc(ranks - 1, k + ranks - 1, sample / n) < FAIL)
+    return int(ranks[safe[0]]) if len(safe) else 0
 
 
 def _pairs_above(v: Array, short: Array, threshold: Array) -> Iterator[Pairs]:
@@ -112,9 +114,7 @@ def _pairs_above(v: Array, short: Array, threshold: Array) -> Iterator[Pairs]:
                 wanted = np.triu(wanted, rows.start - start + 1)
             at = np.flatnonzero(wanted)
             if screened:
-                true = products_at(v[rows], v[others], at)
-                above = np.flatnonzero(true >= threshold[rows].take(at // shape[1]))
-                at, pairs = at.take(above), true.take(above)
+                at, pairs = confirm(v[rows], v[others], at, threshold[rows])
             else:
                 pairs = s.reshape(-1).take(at)
             i, j = np.divmod(at.astype(np.int32), np.int32(shape[1]))

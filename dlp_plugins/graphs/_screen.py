@@ -10,12 +10,11 @@ So a product of short vectors rules out almost all pairs; only the others need a
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import torch
 
 from dlp_plugins.graphs._select import Array
+from dlp_plugins.graphs._threads import chunks, parallel
 
 ROUNDING = np.float32(1e-5)  # of vectors turned in float32, and of their products
 SAMPLE, QUERIES = 4096, 128
@@ -48,7 +47,10 @@ def screen(v: Array, k: int) -> Array:
         cost = head + 1 + READ + 2 * left * GATHER * d
         if cost < best_cost:
             best, best_cost = short, cost
-    return best if best is v else _shorten(v, axes, best.shape[1] - 1)
+    if best is v:
+        return v
+    rows = parallel(lambda rows: _shorten(v[rows], axes, best.shape[1] - 1), chunks(n, SAMPLE))
+    return np.concatenate(list(rows))
 
 
 def _shorten(v: Array, axes: Array, head: int) -> Array:
@@ -57,15 +59,20 @@ def _shorten(v: Array, axes: Array, head: int) -> Array:
     return np.concatenate([turned[:, :head], tail], axis=1)
 
 
-def products_at(a: Array, b: Array, at: Array) -> Array:
+def confirm(a: Array, b: Array, at: Array, bound: Array) -> tuple[Array, Array]:
+    """Which of the pairs `at` reach the bound [m] of their row in a [m, d]; their similarities."""
+    similarities = _products_at(a, b, at)
+    above = np.flatnonzero(similarities >= bound.take(at // len(b)))
+    return at.take(above), similarities.take(above)
+
+
+def _products_at(a: Array, b: Array, at: Array) -> Array:
     """Entries `at` (ascending, counted along the rows) of a b^T, for a [m, d] and b [n, d]."""
     shape = len(a), len(b)
     row_starts = np.searchsorted(at, np.arange(shape[0] + 1) * shape[1])
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Sparse", category=UserWarning)
-        wanted = torch.sparse_csr_tensor(
-            torch.from_numpy(row_starts), torch.from_numpy(at % shape[1]), torch.zeros(len(at)),
-            shape, check_invariants=False,
-        )  # fmt: skip
+    wanted = torch.sparse_csr_tensor(
+        torch.from_numpy(row_starts), torch.from_numpy(at % shape[1]), torch.zeros(len(at)),
+        shape, check_invariants=False,
+    )  # fmt: skip
     left, right = torch.from_numpy(a), torch.from_numpy(b)
     return torch.sparse.sampled_addmm(wanted, left, right.T, beta=0.0).values().numpy()

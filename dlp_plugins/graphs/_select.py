@@ -22,16 +22,31 @@ class Pairs(NamedTuple):
     similarities: Array
 
 
-def nearest(found: Iterable[Pairs], n: int, k: int) -> tuple[Array, Array, Array]:
+class Nearest(NamedTuple):
     """Each point's k best candidates.
 
-    Returns:
-        indices [n, k] int32, -1 where a point has fewer candidates; similarities [n, k] float32,
-        -inf there; count [n], the candidates that each point had.
+    indices: [n, k] int32, -1 where a point has fewer candidates.
+    similarities: [n, k] float32, -inf there.
+    counts: [n], the candidates that each point had.
     """
+
+    indices: Array
+    similarities: Array
+    counts: Array
+
+    def pairs(self) -> Pairs:
+        """The same as pairs."""
+        rows, columns = np.nonzero(self.indices >= 0)
+        return Pairs(
+            rows.astype(np.int32), self.indices[rows, columns], self.similarities[rows, columns]
+        )
+
+
+def nearest(found: Iterable[Pairs], n: int, k: int) -> Nearest:
+    """Each of n points' k best candidates."""
     rows, cols, values = (np.concatenate(part) for part in zip(*found, strict=True))
     if not len(rows):
-        return (
+        return Nearest(
             np.full((n, k), -1, np.int32),
             np.full((n, k), -np.inf, np.float32),
             np.zeros(n, np.int64),
@@ -59,7 +74,7 @@ def nearest(found: Iterable[Pairs], n: int, k: int) -> tuple[Array, Array, Array
         pass
     few = by_count[: np.searchsorted(count[by_count], k)]
     indices[few] = np.where(np.isneginf(similarities[few]), -1, indices[few])
-    return indices, similarities, count
+    return Nearest(indices, similarities, count)
 
 
 def _pack(similarities: Array, indices: Array) -> Array:
@@ -68,7 +83,9 @@ def _pack(similarities: Array, indices: Array) -> Array:
     To find the largest of these takes half the time of finding their places and fetching both.
     """
     key = similarities.view(np.int32).astype(np.int64)
-    key ^= (key >> 63) & 0x7FFFFFFF  # negative numbers ascend as integers only with their bits turned
+    key ^= (
+        key >> 63
+    ) & 0x7FFFFFFF  # negative numbers ascend as integers only with their bits turned
     key <<= 32
     key |= indices
     return key

@@ -29,7 +29,7 @@ def parallel(function: Callable[[T], R], blocks: Iterable[T]) -> Iterator[R]:
 
 
 def _one_thread() -> None:
-    torch.get_num_threads()  # sets this thread's OpenMP from torch's setting, which must not come later
+    torch.get_num_threads()  # sets this thread's OpenMP to torch's setting: not to come after ours
     threadpool_limits(limits=1, user_api="openmp")
 
 

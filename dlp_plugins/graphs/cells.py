@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from dlp_plugins.graphs import _cells_cpu
-from dlp_plugins.graphs._approximate import ApproximateBuilder, Seed
+from dlp_plugins.graphs._approximate import ApproximateBuilder, Found, Seed
 from dlp_plugins.graphs._select import Array
 from dlp_plugins.graphs.contract import K
 from dlp_plugins.registry import graphs
@@ -30,5 +30,5 @@ class Cells(ApproximateBuilder):
     probes: Annotated[int, Field(ge=1, description="cells each point looks into")] = 16
     seed: Seed = 0
 
-    def search(self, v: Array, k: int) -> tuple[Array, Array]:
-        return _cells_cpu.search(v, k, self.size, self.probes, self.seed)
+    def search(self, v: Array, k: int) -> Found:
+        return Found(*_cells_cpu.search(v, k, self.size, self.probes, self.seed))

@@ -8,7 +8,7 @@ from typing import Annotated
 import faiss
 from pydantic import Field
 
-from dlp_plugins.graphs._approximate import ApproximateBuilder, Seed
+from dlp_plugins.graphs._approximate import ApproximateBuilder, Found, Seed
 from dlp_plugins.graphs._select import Array
 from dlp_plugins.graphs.contract import K
 from dlp_plugins.registry import graphs
@@ -31,7 +31,7 @@ class FaissHNSW(ApproximateBuilder):
     search_width: Annotated[int, Field(ge=1, description="candidates kept in a search")] = 96
     seed: Seed = 0
 
-    def search(self, v: Array, k: int) -> tuple[Array, Array]:
+    def search(self, v: Array, k: int) -> Found:
         index = faiss.IndexHNSWFlat(v.shape[1], self.links, faiss.METRIC_INNER_PRODUCT)
         index.hnsw.rng = faiss.RandomGenerator(self.seed)  # type: ignore[attr-defined]
         index.hnsw.efConstruction = self.build_width
@@ -43,4 +43,4 @@ class FaissHNSW(ApproximateBuilder):
         finally:
             faiss.omp_set_num_threads(threads)
         similarities, indices = index.search(v, k)
-        return indices, similarities
+        return Found(indices, similarities)

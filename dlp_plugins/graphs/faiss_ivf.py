@@ -8,7 +8,7 @@ from typing import Annotated
 import faiss
 from pydantic import Field
 
-from dlp_plugins.graphs._approximate import ApproximateBuilder, Seed
+from dlp_plugins.graphs._approximate import ApproximateBuilder, Found, Seed
 from dlp_plugins.graphs._select import Array
 from dlp_plugins.graphs.contract import K
 from dlp_plugins.registry import graphs
@@ -29,7 +29,7 @@ class FaissIVF(ApproximateBuilder):
     probes: Annotated[int, Field(ge=1, description="cells looked into for each point")] = 16
     seed: Seed = 0
 
-    def search(self, v: Array, k: int) -> tuple[Array, Array]:
+    def search(self, v: Array, k: int) -> Found:
         # FAISS wants 39 points at least to train a cell
         cells = min(self.cells or round(len(v) ** 0.5), len(v) // 39)
         quantizer = faiss.IndexFlatIP(v.shape[1])
@@ -39,4 +39,4 @@ class FaissIVF(ApproximateBuilder):
         index.train(v)
         index.add(v)
         similarities, indices = index.search(v, k)
-        return indices, similarities
+        return Found(indices, similarities)

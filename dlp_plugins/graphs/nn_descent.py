@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dlp_plugins.graphs._approximate import ApproximateBuilder, Seed
+from dlp_plugins.graphs._approximate import ApproximateBuilder, Found, Seed
 from dlp_plugins.graphs._select import Array
 from dlp_plugins.graphs._threads import chunks
 from dlp_plugins.graphs.contract import K
@@ -28,7 +28,7 @@ class NNDescent(ApproximateBuilder):
     k: K = 50
     seed: Seed = 0
 
-    def search(self, v: Array, k: int) -> tuple[Array, Array]:
+    def search(self, v: Array, k: int) -> Found:
         from pynndescent import NNDescent as Index
 
         indices, _ = Index(v, metric="cosine", n_neighbors=k, random_state=self.seed).neighbor_graph
@@ -36,4 +36,4 @@ class NNDescent(ApproximateBuilder):
         similarities = np.empty(indices.shape, np.float32)
         for rows in chunks(len(v), ROWS):
             similarities[rows] = np.einsum("nd,nkd->nk", v[rows], v[indices[rows]])
-        return indices, similarities
+        return Found(indices, similarities)

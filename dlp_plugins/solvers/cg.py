@@ -8,6 +8,7 @@ from torch import Tensor
 
 from dlp_plugins.registry import solvers
 from dlp_plugins.solvers._conjugate_gradient import conjugate_gradient
+from dlp_plugins.solvers._local_order import in_local_order
 from dlp_plugins.solvers.contract import (
     Alpha,
     MaxIterations,
@@ -36,6 +37,7 @@ class ConjugateGradient(Solver):
     tolerance: Tolerance = 1e-6
     vectors = 8
 
+    @in_local_order
     def solve(self, state: Operator, labels: Tensor, initial: Tensor | None = None) -> Solution:
         guess = None if initial is None else usable_guess(state, labels, initial)
         z, iterations = conjugate_gradient(

@@ -113,11 +113,17 @@ class Solver(ABC):
             )
 
 
+def column_norms(x: Tensor) -> Tensor:
+    """[c] Euclidean norms of the columns of x [n, c]; ten times as fast on a CPU as `x.norm`."""
+    rows = max(1, 2**20 // max(1, x.shape[1])) if x.device.type == "cpu" else len(x)
+    return torch.stack([block.square().sum(dim=0) for block in x.split(rows)]).sum(dim=0).sqrt()
+
+
 def relative_residual(graph: Operator, alpha: float, scores: Tensor, labels: Tensor) -> Tensor:
     """|y - (I - alpha Wn) z| / |y| for each class: [c]; 0 for a class without labels."""
     residual = graph.matmul(scores).mul_(alpha).sub_(scores).add_(labels)
-    size = labels.norm(dim=0)
-    return torch.where(size > 0, residual.norm(dim=0) / size, 0.0)
+    size = column_norms(labels)
+    return torch.where(size > 0, column_norms(residual) / size, 0.0)
 
 
 def goal(tolerance: float, scores: Tensor, labels: Tensor, roundings: int = 4) -> Tensor:
@@ -126,8 +132,8 @@ def goal(tolerance: float, scores: Tensor, labels: Tensor, roundings: int = 4) -
     `tolerance` times |y|, and what float32 cannot tell from 0: storing z alone rounds the residual
     by about eps |z|, and with alpha near 1 scores are many times larger than labels.
     """
-    rounding = roundings * torch.finfo(scores.dtype).eps * scores.norm(dim=0)
-    return tolerance * labels.norm(dim=0) + rounding
+    rounding = roundings * torch.finfo(scores.dtype).eps * column_norms(scores)
+    return tolerance * column_norms(labels) + rounding
 
 
 def within(residual: Tensor, tolerance: float, scores: Tensor, labels: Tensor) -> bool:
@@ -135,7 +141,7 @@ def within(residual: Tensor, tolerance: float, scores: Tensor, labels: Tensor) -
 
     With twice the rounding: what stopped at the goal must not fail when it is computed anew.
     """
-    reached = residual * labels.norm(dim=0) <= goal(tolerance, scores, labels, roundings=8)
+    reached = residual * column_norms(labels) <= goal(tolerance, scores, labels, roundings=8)
     return bool(reached.all())
 
 

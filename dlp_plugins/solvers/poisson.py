@@ -10,6 +10,7 @@ from torch import Tensor
 from dlp_plugins.graph import Graph
 from dlp_plugins.registry import solvers
 from dlp_plugins.solvers._conjugate_gradient import conjugate_gradient
+from dlp_plugins.solvers._local_order import in_local_order
 from dlp_plugins.solvers.contract import (
     MaxIterations,
     Solution,
@@ -46,6 +47,7 @@ class Poisson(Solver):
     columnwise = False
     vectors = 9
 
+    @in_local_order
     def solve(self, state: Graph, labels: Tensor, initial: Tensor | None = None) -> Solution:
         component = state.components.to(labels.device)
         root, inverse = _roots(state.degree)

@@ -1,0 +1,37 @@
+"""Solving with linked nodes near each other in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import wraps
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dlp_plugins.graph import Graph
+from dlp_plugins.solvers.contract import Solution
+
+# From so many entries of Y on, the products of a solve gain more by renumbering the nodes than that
+# costs (docs/performance.md, "Solve").
+RENUMBER_FROM = 2**21
+
+
+def in_local_order(solve: Callable[..., Solution]) -> Callable[..., Solution]:
+    """Let a solver's `solve` work on `Graph.renumbered` where that pays: large, and on a CPU."""
+
+    @wraps(solve)
+    def solve_renumbered(
+        self: Any, state: Any, labels: Tensor, initial: Tensor | None = None
+    ) -> Solution:
+        large = labels.device.type == "cpu" and labels.numel() >= RENUMBER_FROM
+        if not (large and isinstance(state, Graph)):
+            return solve(self, state, labels, initial)
+        graph, order = state.renumbered
+        guess = None if initial is None else initial[order]
+        found = solve(self, graph, labels[order], guess)
+        scores = torch.empty_like(found.scores).index_copy_(0, order, found.scores)
+        return replace(found, scores=scores)
+
+    return solve_renumbered
