@@ -24,8 +24,9 @@ from dlp_plugins.graphs._screen import ROUNDING, confirm, screen
 from dlp_plugins.graphs._select import Array, Pairs, nearest, restore_order
 from dlp_plugins.graphs._threads import chunks, parallel
 
-# Wide enough that calls cost little, small enough that a block and its ends stay in the L3 cache.
+# Large enough that calls cost little, small enough that a block stays in the L3 cache.
 ROWS, COLUMNS = 2048, 512
+GUESS_ROWS = 256  # fewer, as the sample they are compared with is larger than a block is wide
 BRUTE_ENTRIES = 2**23  # similarities that a thread holds when it compares with every point
 GROUP = 8  # samples of which only the largest is kept; a larger group gives a looser threshold
 MIN_SAMPLE = 512
@@ -78,7 +79,7 @@ def _guess(v: Array, rank: int, sample: int) -> Array:
         crowded = largest[:, -crowd] > largest[:, -rank] - TIE
         return np.where(crowded, np.float32(np.inf), largest[:, -rank])
 
-    return np.concatenate(list(parallel(block, chunks(n, ROWS))))
+    return np.concatenate(list(parallel(block, chunks(n, GUESS_ROWS))))
 
 
 def _rank(n: int, k: int, sample: int) -> int:

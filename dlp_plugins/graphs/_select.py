@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from dlp_plugins.graphs._threads import chunks, parallel
 
 Array = np.ndarray[Any, np.dtype[Any]]
-ROWS = 256  # points chosen for at once by a thread
+ROWS = 1024  # points chosen for at once by a thread
 
 
 class Pairs(NamedTuple):
