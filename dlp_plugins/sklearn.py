@@ -67,6 +67,9 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         Iterations of the solver at most. The paper stops after 20.
     tol : float, default=1e-4
         Relative residual at which the solver stops, in (0, 1).
+    unlabeled : int, str or None, default=-1
+        What stands in y for no label, as -1 does in scikit-learn. Another value lets -1 be a class;
+        with None every point is labelled, and the classifier is an ordinary one.
 
     `n_neighbors`, `gamma`, `alpha`, `max_iter` and `tol` go to the components given by name that
     know them; a component given as an object keeps its own.
@@ -74,11 +77,11 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        The labels, without the -1.
+        The labels, without `unlabeled`.
     label_distributions_ : ndarray of shape (n_samples, n_classes)
         Class probabilities of each training point; zeros where no label reaches.
     transduction_ : ndarray of shape (n_samples,)
-        Label of each training point: its own where it has one, -1 where no label reaches.
+        Label of each training point: its own where it has one, `unlabeled` where none reaches.
     certainty_ : ndarray of shape (n_samples,)
         In 0..1; 1 for a labelled point, 0 where no label reaches.
     n_iter_ : int
@@ -110,6 +113,7 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         alpha: float = 0.99,
         max_iter: int = 100,
         tol: float = 1e-4,
+        unlabeled: Any = UNLABELED,
     ) -> None:
         self.graph = graph
         self.affinity = affinity
@@ -120,6 +124,7 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         self.alpha = alpha
         self.max_iter = max_iter
         self.tol = tol
+        self.unlabeled = unlabeled
 
     def fit(self, X: Any, y: Any) -> GraphLabelPropagation:
         """Spread the labels of y over the graph of X.
@@ -129,8 +134,8 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         X : array-like of shape (n_samples, n_features)
             Descriptors. A zero row becomes a point without edges.
         y : array-like of shape (n_samples,)
-            Labels; -1 where there is none. Strings go into an object array, or a list, together
-            with -1; as numpy turns ['cat', -1] into strings, '-1' means the same.
+            Labels; `unlabeled` (-1) where there is none. Strings go into an object array, or a
+            list, together with -1; as numpy turns ['cat', -1] into strings, '-1' means the same.
 
         Raises
         ------
@@ -141,14 +146,17 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         X, y = validate_data(
             self, X, y, dtype=(np.float64, np.float32), ensure_min_samples=2, multi_output=False
         )
-        labeled = ~_unlabeled(y)
+        labeled = self._labeled(y)
         if not labeled.any():
-            raise ValueError("No point is labelled (-1 means unlabelled); one class is the least.")
+            raise ValueError(
+                f"No point is labelled ({self.unlabeled!r} means unlabelled); one class is the "
+                "least."
+            )
         if y.dtype.kind == "O" and not all(isinstance(label, str) for label in y[labeled]):
             raise ValueError(
-                "Unknown label type: in an object array every label must be a string, or -1 where "
-                "there is none. Convert numbers with y.astype(int), missing values with "
-                "y.fillna(-1)."
+                "Unknown label type: in an object array every label must be a string, or "
+                f"{self.unlabeled!r} where there is none. Convert numbers with y.astype(int), "
+                "missing values with y.fillna(-1)."
             )
         check_classification_targets(y[labeled])
         self.classes_, own = np.unique(y[labeled], return_inverse=True)
@@ -198,7 +206,9 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         return np.divide(scores, total, out=np.zeros_like(scores), where=total > 0)
 
     def predict(self, X: Any) -> np.ndarray:
-        """The most probable class of new points; -1 where no label reaches.
+        """The most probable class of new points; `unlabeled` where no label reaches.
+
+        With `unlabeled=None` those get the first class, as there is no other value to give.
 
         Parameters
         ----------
@@ -213,14 +223,16 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         return self._name(np.where(reached, probabilities.argmax(axis=1), UNLABELED))
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Accuracy over the labelled points; those with y = -1 do not count.
+        """Accuracy over the labelled points; those with y = `unlabeled` do not count.
 
         So a grid search on partly labelled data is judged by its labels alone.
         """
         y = column_or_1d(y)
-        labeled = ~_unlabeled(y)
+        labeled = self._labeled(y)
         if not labeled.any():
-            raise ValueError("No point is labelled (-1 means unlabelled): nothing to score.")
+            raise ValueError(
+                f"No point is labelled ({self.unlabeled!r} means unlabelled): nothing to score."
+            )
         if sample_weight is not None:
             sample_weight = np.asarray(sample_weight)[labeled]
         # compared as positions in classes_: predictions may mix names with -1
@@ -268,27 +280,29 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         )
         return self._affinity.weights(together)[len(self._points) :].numpy()
 
+    def _labeled(self, y: np.ndarray) -> np.ndarray:
+        """[n] bool: which points have a label."""
+        if self.unlabeled is None:
+            return np.ones(len(y), bool)
+        as_text = str(self.unlabeled)
+        if y.dtype.kind == "O":
+            return (y != self.unlabeled) & (y != as_text)
+        return np.asarray(y != (as_text if y.dtype.kind in "US" else self.unlabeled))
+
     def _name(self, index: np.ndarray) -> np.ndarray:
-        """Positions in classes_ to classes; -1 stays -1, whatever the type of the classes."""
+        """Positions in classes_ to classes; -1 to `unlabeled`, whatever the type of the classes."""
         named = self.classes_[index.clip(0)]
         missing = index == UNLABELED
-        if missing.any():
-            if named.dtype.kind not in "if":
+        if missing.any() and self.unlabeled is not None:
+            if not (named.dtype.kind in "if" and isinstance(self.unlabeled, (int, np.integer))):
                 named = named.astype(object)
-            named[missing] = UNLABELED
+            named[missing] = self.unlabeled
         return named
 
 
 def _row_blocks(rows: int, entries_per_row: int) -> Iterator[slice]:
     step = max(1, BLOCK_ENTRIES // entries_per_row)
     return (slice(start, start + step) for start in range(0, rows, step))
-
-
-def _unlabeled(y: np.ndarray) -> np.ndarray:
-    """[n] bool: which labels mean 'none'."""
-    if y.dtype.kind == "O":
-        return (y == UNLABELED) | (y == str(UNLABELED))
-    return y == (UNLABELED if y.dtype.kind in "biuf" else str(UNLABELED))
 
 
 def _unit(X: np.ndarray) -> np.ndarray:

@@ -33,6 +33,7 @@ import json, warnings
 warnings.simplefilter("ignore")
 from sklearn.utils.estimator_checks import check_estimator
 from dlp_plugins.sklearn import GraphLabelPropagation
+check_estimator(GraphLabelPropagation(unlabeled=None))  # raises at the first that fails
 results = check_estimator(GraphLabelPropagation(), on_fail=None)
 print(json.dumps([[r["check_name"], r["status"]] for r in results]))
 """
@@ -52,8 +53,9 @@ def test_check_estimator():
     )
     results = json.loads(done.stdout)
     assert len(results) > 50
-    # This check ends with a target of -1 and 1, and wants -1 to be a class. To a semi-supervised
-    # classifier it means unlabelled; scikit-learn exempts its own three by name
+    # With every point labelled all passed, or the process would have ended. With -1 for unlabelled
+    # one check does not: it ends with a target of -1 and 1, and wants -1 to be a class.
+    # scikit-learn exempts its own three semi-supervised classifiers by name
     # (`_choose_check_classifiers_labels`), and has no tag for others to say so.
     assert [r for r in results if r[1] != "passed"] == [["check_classifiers_classes", "failed"]]
 
@@ -61,6 +63,29 @@ def test_check_estimator():
 def test_check_classifiers_classes_as_for_scikit_learns_own():
     """The one check not passed above, under the exemption that `LabelSpreading` has."""
     check_classifiers_classes("LabelSpreading", GraphLabelPropagation())
+
+
+@pytest.mark.parametrize("unlabeled", [99, 0, None])
+def test_another_mark_lets_minus_one_be_a_class(unlabeled):
+    X, y = make_blobs(60, centers=[[0, 5], [5, 0]], cluster_std=0.3, random_state=0)
+    classes = np.where(y == 0, -1, 1)
+    given = classes if unlabeled is None else np.where(np.arange(60) % 6 == 0, classes, unlabeled)
+    model = GraphLabelPropagation(n_neighbors=5, unlabeled=unlabeled).fit(X, given)
+    assert model.classes_.tolist() == [-1, 1]
+    assert (model.transduction_ == classes).all()
+    assert (model.predict(X) == classes).all()
+    assert model.score(X, classes) == 1
+    nothing_alike = model.predict([[-1.0, -1.0]])
+    assert nothing_alike.tolist() == [-1 if unlabeled is None else unlabeled]
+
+
+def test_names_with_another_mark():
+    X = [[1.0, 0.1], [1.0, 0.2], [0.1, 1.0], [0.2, 1.0]]
+    model = GraphLabelPropagation(n_neighbors=1, unlabeled="?").fit(X, ["cat", "?", "dog", "?"])
+    assert model.transduction_.tolist() == ["cat", "cat", "dog", "dog"]
+    assert model.predict([[-1.0, -1.0]]).tolist() == ["?"]
+    with pytest.raises(ValueError, match=r"'\?' means unlabelled"):
+        model.fit(X, ["?"] * 4)
 
 
 def test_agrees_with_propagate(digits):

@@ -68,7 +68,7 @@ def search(v: Array, k: int) -> tuple[Array, Array]:
 
 
 def _guess(v: Array, rank: int, sample: int) -> Array:
-    """[n] the rank-th largest similarity of each point with a sample; infinite for a crowded one."""
+    """[n] each point's rank-th largest similarity with a sample; infinite for a crowded one."""
     n = len(v)
     chosen = v[np.random.default_rng(0).choice(n, sample, replace=False)]
     crowd = min(4 * rank, sample // GROUP)
