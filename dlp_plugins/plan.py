@@ -22,19 +22,19 @@ from dlp_plugins.graph import Graph, assemble
 from dlp_plugins.propagate import label_matrix
 from dlp_plugins.units import format_bytes, format_seconds
 
-# Graph builders and how the cost of each grows with the number of points, at its own defaults. HNSW
-# and NN-descent are left out: their caches and compilers make small runs say little of large ones.
+# Graph builders and how the cost of each grows with the number of points, at its own defaults; the
+# two of our own fitted to 20,000 and 50,000, and 100,000 and 1,000,000 points x 128. HNSW and
+# NN-descent are left out: their caches and compilers make small runs say little of large ones.
 GROWTH: dict[str, Callable[[float], float]] = {
-    "exact": lambda n: n * n,
-    # 12 cells of 512 points each; n / 512 centres to choose among, and their training
-    "cells": lambda n: n * (12 * 512 + 1.75 * n / 512),
+    "exact": lambda n: n * (33_000 + n),  # what each point costs, and each pair
+    "cells": lambda n: n * (3_900 + n / 512),  # its cells, and n / 512 centres to choose among
     "faiss_ivf": lambda n: n**1.5,  # root of n lists, a fixed number of them visited
 }
 SOLVERS = ("cg", "spectral")
 # A wait that an exact answer is worth; beyond it the cheaper component is advised.
 PATIENCE = 600.0
 
-SEARCH_POINTS = 10_000
+SEARCH_POINTS = 20_000
 SOLVE_POINTS = 50_000
 SOLVE_COLUMNS = 32
 SOLVE_STEPS = 4
@@ -157,12 +157,15 @@ def _neighbor_graph(points: int, k: int) -> Graph:
 
 
 def _clustered(points: int, dim: int) -> torch.Tensor:
-    """[n, d] unit vectors in clusters, as descriptors are."""
+    """[n, d] unit vectors in clusters near few dimensions, as descriptors are."""
     generator = _generator()
-    centers = torch.randn(max(points // 200, 2), dim, generator=generator)
+    few = min(dim, 16)
+    centers = torch.randn(100, few, generator=generator)
     chosen = torch.randint(len(centers), (points,), generator=generator)
-    noise = torch.randn(points, dim, generator=generator)
-    return torch.nn.functional.normalize(centers[chosen] + noise, dim=1)
+    latent = centers[chosen] + 0.8 * torch.randn(points, few, generator=generator)
+    axes = torch.randn(few, dim, generator=generator) / dim**0.5
+    noise = 0.3 * (few / dim) ** 0.5 * torch.randn(points, dim, generator=generator)
+    return torch.nn.functional.normalize(latent @ axes + noise, dim=1)
 
 
 def _generator() -> torch.Generator:

@@ -39,7 +39,7 @@ def points(n):
 
 
 def test_time_agrees_with_a_real_run(constants):
-    n, classes = 25_000, 20
+    n, classes = 50_000, 20
     x, labels = points(n)
     memory = Memory.of(n, DIM, K, vectors=8)
     chunks = choose_chunks(memory, n, classes, 8e9)
@@ -124,7 +124,7 @@ MADE_UP = Constants(
 def test_exact_while_one_can_wait_for_it():
     small = predict(MADE_UP, 100_000, 10, 64e9)
     assert small.builder.name == "exact"
-    assert small.builder.seconds == pytest.approx(10)
+    assert small.builder.seconds == pytest.approx(13.3)  # 1e-9 x 100,000 x (33,000 + 100,000)
     assert "exact" in small.reasons[0]
     assert small.solver.name == "cg"
     # 20 iterations and the residual's product
@@ -134,7 +134,7 @@ def test_exact_while_one_can_wait_for_it():
 def test_approximate_when_the_exact_search_takes_too_long():
     large = predict(MADE_UP, 10_000_000, 10, 640e9)
     assert large.builder.name == "faiss_ivf"
-    assert "'exact' would take 27.8 h" in large.reasons[0]
+    assert "'exact' would take 27.9 h" in large.reasons[0]
 
 
 def test_spectral_for_many_classes_when_it_fits():
