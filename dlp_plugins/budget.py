@@ -24,6 +24,7 @@ SEARCH_BYTES = {
     "faiss_ivf": 60,
     "faiss_hnsw": 70,  # the same and the links
 }
+CELLS_BYTES = 400  # of each point in `cells`: the cells it looks into, sorted both ways
 # What each thread of the exact search compares with every point: similarities, a copy, their order.
 SCRATCH_BYTES = 2**23 * (4 + 4 + 8)
 ASSEMBLE_BYTES = 90  # the list and its transpose, their sum
@@ -56,7 +57,8 @@ class Memory:
         return cls(
             search=points * dim * 4 * 2
             + edges * SEARCH_BYTES.get(builder, SEARCH_BYTES["exact"])
-            + (scratch if builder == "exact" else 0),
+            + (scratch if builder == "exact" else 0)
+            + (CELLS_BYTES * points if builder == "cells" else 0),
             assemble=edges * ASSEMBLE_BYTES,
             graph=edges * GRAPH_BYTES,
             column=points * 4 * vectors,

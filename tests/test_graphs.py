@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from dlp_plugins import registry
 from dlp_plugins.errors import GraphError
 from dlp_plugins.graph import Graph, Neighbors, _assemble_by_sort, assemble
-from dlp_plugins.graphs import _exact_cpu, _faiss_gpu, _screen
+from dlp_plugins.graphs import _cells_cpu, _exact_cpu, _faiss_gpu, _screen
 from dlp_plugins.graphs._blockwise import search_blockwise
 from dlp_plugins.graphs._select import Pairs, nearest
 from dlp_plugins.graphs._threads import parallel
@@ -196,6 +196,25 @@ def test_workers_run_on_one_thread_each_and_leave_torch_as_it_was():
     before = torch.get_num_threads()
     assert set(parallel(lambda _: torch.get_num_threads(), range(4))) == {1}
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("k", [5, 20, 150])
+def test_cells_keep_few_candidates(k, monkeypatch):
+    """Every point has k within its bound after the first round, or the second would keep them all."""
+    rounds = []
+
+    def counted(found, n, width):
+        best = nearest(found, n, width)
+        rounds.append(best.counts)
+        return best
+
+    monkeypatch.setattr(_cells_cpu, "nearest", counted)
+    v = points(9000, d=64, intrinsic=6)
+    check_valid(build("cells", k=k, size=64).neighbors(v), v, k)
+    _, first, second = rounds  # before them each point's cells
+    assert (first > k).all()
+    assert first.mean() < 4 * k
+    assert second.mean() < 6 * k
 
 
 def test_cells_give_an_order_that_keeps_neighbours_close():

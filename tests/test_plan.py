@@ -94,7 +94,11 @@ print(status("VmHWM") - before)
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(
     ("builder", "n", "dim", "k", "classes"),
-    [("exact", 20_000, 64, 30, 10), ("faiss_flat", 8_000, 16, 10, 400)],  # search, solve dominate
+    [
+        ("exact", 20_000, 64, 30, 10),  # the search dominates
+        ("cells", 100_000, 32, 5, 4),
+        ("faiss_flat", 8_000, 16, 10, 400),  # the solve does
+    ],
 )
 def test_memory_agrees_with_a_real_run(builder, n, dim, k, classes):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

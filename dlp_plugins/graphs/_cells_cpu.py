@@ -37,7 +37,8 @@ def search(v: Array, k: int, size: int, probes: int, seed: int) -> tuple[Array, 
     n = len(v)
     short = screen(v, k)
     heads = v if short is v else np.ascontiguousarray(short[:, :-1])
-    centers = _centers(heads, max(1, n // size), seed)
+    # a cell with fewer than k points bounds nothing
+    centers = _centers(heads, max(1, n // max(size, 4 * k)), seed)
     looked_into, home = _nearest_cells(heads, centers, min(probes, len(centers)))
     # Points of a cell side by side: cell c holds v[order][start[c] : start[c + 1]].
     order = np.argsort(home, kind="stable").astype(np.int32)
@@ -91,7 +92,8 @@ def _own_cell_bound(v: Array, start: Array, k: int) -> Array:
         members = slice(start[cell], start[cell + 1])
         for rows in chunks(members.stop - members.start, ROWS):
             own = slice(members.start + rows.start, members.start + rows.stop)
-            bound[own] = _kth_at_least(v[own] @ v[members].T, k)
+            # the k-th itself must reach it when `confirm` computes it anew
+            bound[own] = _kth_at_least(v[own] @ v[members].T, k) - ROUNDING
 
     for _ in parallel(own_cell, range(len(start) - 1)):
         pass

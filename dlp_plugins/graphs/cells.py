@@ -26,7 +26,9 @@ class Cells(ApproximateBuilder):
     """
 
     k: K = 50
-    size: Annotated[int, Field(ge=64, description="points of a cell, on average")] = 512
+    size: Annotated[int, Field(ge=64, description="points of a cell, on average; 4 k at least")] = (
+        512
+    )
     probes: Annotated[int, Field(ge=1, description="cells each point looks into")] = 16
     seed: Seed = 0
 
