@@ -200,7 +200,7 @@ def test_workers_run_on_one_thread_each_and_leave_torch_as_it_was():
 
 @pytest.mark.parametrize("k", [5, 20, 150])
 def test_cells_keep_few_candidates(k, monkeypatch):
-    """Every point has k within its bound after the first round, or the second would keep them all."""
+    """Every point has k within its bound after the first round: none keeps all of the second."""
     rounds = []
 
     def counted(found, n, width):
