@@ -137,6 +137,9 @@ def test_no_short_vectors_where_they_would_rule_out_little():
     numbers = v.numpy()
     assert _screen.screen(numbers, 10) is numbers
     check_exact(build("exact", k=10).neighbors(v), v, 10)
+    near_few = points(9000).numpy()
+    assert _screen.screen(near_few, 10) is not near_few
+    assert _screen.screen(near_few, 6000) is near_few  # most of the points are wanted
 
 
 @pytest.mark.parametrize("k", [3, 40])

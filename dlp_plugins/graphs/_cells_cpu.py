@@ -2,8 +2,9 @@
 
 An inverted file takes one query after another through its cells. Here each cell takes all its
 queries at once: the product of a block of queries with the cell's points runs at the machine's full
-speed. A point's own cell comes first and gives a lower bound on its k-th similarity, against which
-the other cells' similarities are compared, so that few have to be kept.
+speed. A point's own cell gives a lower bound on its k-th similarity, its two nearest cells a nearly
+final one; the other cells' similarities are compared with that, so that few have to be kept. Where
+descriptors lie near few dimensions all this is done with short vectors (`_screen.py`).
 """
 
 from __future__ import annotations

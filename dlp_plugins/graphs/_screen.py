@@ -30,7 +30,7 @@ def screen(v: Array, k: int) -> Array:
     How much each length would rule out is seen on a sample.
     """
     n, d = v.shape
-    if n < max(8 * d, 2 * SAMPLE):  # too few points for the axes to pay
+    if n < max(8 * d, 2 * SAMPLE, 8 * k):  # too few points for the axes to pay
         return v
     random = np.random.default_rng(0)
     sample = v[random.choice(n, SAMPLE, replace=False)]
