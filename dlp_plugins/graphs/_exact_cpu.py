@@ -8,7 +8,7 @@ again, unless one comparison throws almost all of it away. So:
    whatever the data. m and r are set so that these are k at least, but for one point in 100.
 2. Search. Points are put in ascending order of t. In a block of pairs i < j then t_i <= t_j, so the
    one comparison s_ij >= t_i finds every pair that either end can want: each pair is computed once.
-   Where descriptors lie near few dimensions, short vectors rule out most pairs first (`_screen.py`).
+   Where descriptors lie near few dimensions short vectors rule out most pairs (`_screen.py`).
 3. Verify. A point with k pairs or more above its threshold has its k nearest among them. The few
    others are compared with every point. So are crowded ones, whose similarities tie by the hundred
    (thousands of duplicates, zero vectors): no threshold can thin them out.
