@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from dlp_plugins.errors import DlpError
+from dlp_plugins.solvers.contract import Solver
 from dlp_plugins.units import format_bytes
 
 
@@ -37,7 +38,7 @@ class Memory:
 
     search: descriptors [n, d], a copy of them, and the search for k neighbours.
     assemble: from neighbour lists to a graph.
-    graph: the finished graph.
+    graph: the finished graph, and what a solver prepares beside it.
     column: what a solver holds for each class.
     """
 
@@ -47,10 +48,13 @@ class Memory:
     column: float
 
     @classmethod
-    def of(cls, points: int, dim: int, k: int, vectors: int, builder: str = "exact") -> Memory:
-        """For n points of d numbers, k neighbours, and a solver's `vectors` a class.
+    def of(
+        cls, points: int, dim: int, k: int, solver: Solver | None = None, builder: str = "exact"
+    ) -> Memory:
+        """For n points of d numbers and k neighbours.
 
-        `builder` is a graph builder's name; one that is not known counts as the exact one.
+        `builder` is a graph builder's name; one that is not known counts as the exact one. Without
+        a solver what it would take counts as nothing.
         """
         edges = points * min(k, max(points - 1, 1))
         scratch = min(SCRATCH_BYTES, 16 * points**2) * torch.get_num_threads()
@@ -60,8 +64,10 @@ class Memory:
             + (scratch if builder == "exact" else 0)
             + (CELLS_BYTES * points if builder == "cells" else 0),
             assemble=edges * ASSEMBLE_BYTES,
-            graph=edges * GRAPH_BYTES,
-            column=points * 4 * vectors,
+            graph=edges * GRAPH_BYTES
+            # two entries for each neighbour at most
+            + (solver.prepared_bytes(points, 2 * edges) if solver else 0),
+            column=points * 4 * solver.vectors if solver else 0,
         )
 
 
@@ -103,7 +109,7 @@ def choose_chunks(
         raise MemoryBudgetError(
             f"{format_bytes(budget)} of memory is too little: {worst} takes about "
             f"{format_bytes(phases[worst])} for {points:,} points. Give more with --memory, take "
-            "fewer neighbours with --set graph.k, or fewer points."
+            "fewer neighbours with --set graph.k, another solver, or fewer points."
         )
     free = budget - memory.graph
     scores = points * num_classes * 4

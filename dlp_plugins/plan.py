@@ -218,7 +218,7 @@ def predict(constants: Constants, points: int, classes: int, budget: float) -> P
         _builder(name, constants, points, k, budget) for name in constants.search if points > k
     ]
     solvers = [_solver(name, constants, points, k, entries, classes, budget) for name in SOLVERS]
-    memory = Memory.of(points, constants.dim, k, vectors=1)
+    memory = Memory.of(points, constants.dim, k)
     builder, why_builder = _choose(builders, budget)
     solver, why_solver = _choose(solvers, budget)
     return Plan(
@@ -228,7 +228,7 @@ def predict(constants: Constants, points: int, classes: int, budget: float) -> P
 
 
 def _builder(name: str, constants: Constants, points: int, k: int, budget: float) -> Choice:
-    memory = Memory.of(points, constants.dim, k, vectors=1, builder=name).search
+    memory = Memory.of(points, constants.dim, k, builder=name).search
     seconds = constants.search[name] * GROWTH[name](points)
     exact = bool(getattr(registry.graphs.get(name).factory, "exact", False))
     return Choice("graph", name, seconds, memory, exact, memory <= budget)
@@ -244,17 +244,14 @@ def _solver(
     budget: float,
 ) -> Choice:
     solver = registry.solvers.build(name)
-    memory = Memory.of(points, constants.dim, k, solver.vectors)
+    memory = Memory.of(points, constants.dim, k, solver)
+    one, all_ = memory.graph + memory.column, memory.graph + classes * memory.column
     if name == "spectral":
-        basis = points * 8 * (2 * solver.rank + 1)  # ARPACK keeps 2 rank + 1 vectors in float64
-        one, all_ = memory.graph + basis + memory.column, memory.graph + basis
         # one product with the graph, for the residual, and two thin ones with the basis
         steps = 1 + 2 * points * solver.rank / entries
         seconds = constants.spectral * entries + constants.step * entries * classes * steps
     else:
-        one, all_ = memory.graph + memory.column, memory.graph
         seconds = constants.step * entries * classes * (solver.max_iterations + 1)
-    all_ += classes * memory.column
     # classes go in chunks: anything from one class up will do
     return Choice(
         "solver", name, seconds, min(all_, max(one, budget)), not solver.approximate, one <= budget

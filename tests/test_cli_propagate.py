@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -20,6 +21,7 @@ from dlp_plugins.bounded import propagate_bounded
 from dlp_plugins.budget import Chunks, Memory, MemoryBudgetError, choose_chunks
 from dlp_plugins.errors import DlpError, SaveError, UsageError
 from dlp_plugins.propagate import Propagator, propagate
+from dlp_plugins.registry import solvers
 
 N, D, C = 600, 8, 5
 
@@ -185,18 +187,33 @@ def test_chunks_do_not_change_the_answer(tmp_path, data, monkeypatch, width, on_
 
 
 def test_a_solver_that_needs_all_classes_gets_one_chunk():
-    memory = Memory.of(1000, dim=8, k=5, vectors=8, builder="faiss_flat")
+    memory = Memory.of(1000, dim=8, k=5, solver=solvers.build("cg"), builder="faiss_flat")
     assert choose_chunks(memory, 1000, 100, 10e6, columnwise=False).width == 100
     assert choose_chunks(memory, 1000, 100, 2e6).width < 100
     with pytest.raises(MemoryBudgetError, match="solving for 100 classes"):
         choose_chunks(memory, 1000, 100, 2e6, columnwise=False)
 
 
+@pytest.mark.parametrize("name", ["closed_form", "spectral", "torch_sparse"])
+def test_what_a_solver_prepares_counts(name):
+    """A dense factorisation, an eigenbasis, int64 indices: all before the first class."""
+    cg, other = (Memory.of(20_000, 64, 10, solvers.build(s)) for s in ("cg", name))
+    assert other.graph > cg.graph
+    budget = (cg.graph + other.graph) / 2 + cg.column
+    alone = replace(cg, search=0, assemble=0)
+    assert choose_chunks(alone, 20_000, 10, budget).width >= 1
+    with pytest.raises(MemoryBudgetError, match="solving for 1 class"):
+        choose_chunks(replace(other, search=0, assemble=0), 20_000, 10, budget)
+
+
 @pytest.mark.parametrize("budget", [2e9, 3e9, 5e9, 20e9, 100e9])
 def test_chunks_fit_the_budget(budget):
     n, classes = 1_000_000, 1000
     chunks = choose_chunks(
-        Memory.of(n, dim=64, k=5, vectors=8, builder="faiss_flat"), n, classes, budget
+        Memory.of(n, dim=64, k=5, solver=solvers.build("cg"), builder="faiss_flat"),
+        n,
+        classes,
+        budget,
     )
     assert chunks.peak <= budget
     assert 1 <= chunks.width <= classes

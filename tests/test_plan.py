@@ -18,8 +18,10 @@ from dlp_plugins.budget import Memory, choose_chunks
 from dlp_plugins.errors import DataError, UsageError
 from dlp_plugins.plan import Constants, predict
 from dlp_plugins.propagate import Propagator
+from dlp_plugins.registry import solvers
 
 DIM, K = 32, 20
+CG = solvers.build("cg")
 # As `docs/embeddings.md` states them. Other processes share the machine that tests run on.
 TIME_FACTOR = 5.0
 MEMORY_FACTOR = 5.0
@@ -41,7 +43,7 @@ def points(n):
 def test_time_agrees_with_a_real_run(constants):
     n, classes = 50_000, 20
     x, labels = points(n)
-    memory = Memory.of(n, DIM, K, vectors=8)
+    memory = Memory.of(n, DIM, K, CG)
     chunks = choose_chunks(memory, n, classes, 8e9)
 
     def run():
@@ -104,7 +106,7 @@ def test_memory_agrees_with_a_real_run(builder, n, dim, k, classes):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", PEAK, *map(str, (builder, n, dim, k, classes))]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    memory = Memory.of(n, dim, k, vectors=8, builder=builder)
+    memory = Memory.of(n, dim, k, CG, builder=builder)
     solving = memory.graph + classes * memory.column + 4 * n * classes
     predicted = max(memory.search, memory.assemble, solving)
     measured = int(done.stdout)

@@ -77,6 +77,10 @@ class Solver(ABC):
         """What every later solve on this graph needs; by default the graph itself."""
         return graph
 
+    def prepared_bytes(self, nodes: int, entries: int) -> float:
+        """What `prepare` takes at its peak beside a graph of so many nodes and stored entries."""
+        return 0.0
+
     @abstractmethod
     def solve(self, state: Any, labels: Tensor, initial: Tensor | None = None) -> Solution:
         """Spread the label matrix.

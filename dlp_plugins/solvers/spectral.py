@@ -50,6 +50,10 @@ class Spectral(Solver):
 
         return graph, move(gain), move(vectors)
 
+    def prepared_bytes(self, nodes: int, entries: int) -> float:
+        # ARPACK's 2 rank + 1 vectors and its answer in float64, the basis in float32, the matrix
+        return nodes * (8.0 * (2 * self.rank + 1) + 12 * self.rank) + 12 * entries
+
     def solve(self, state: Any, labels: Tensor, initial: Tensor | None = None) -> Solution:
         graph, gain, basis = state
         scores = torch.addmm(labels, basis, gain[:, None] * (basis.T @ labels))

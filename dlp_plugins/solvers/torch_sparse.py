@@ -24,6 +24,9 @@ class TorchSparse(ConjugateGradient):
     def prepare(self, graph: Graph) -> Any:
         return _SparseMatrix(graph)
 
+    def prepared_bytes(self, nodes: int, entries: int) -> float:
+        return 8.0 * (nodes + 2 * entries)  # int64 indices of rows and columns
+
 
 class _SparseMatrix:
     def __init__(self, graph: Graph) -> None:

@@ -88,7 +88,7 @@ def propagate(
     source = open_features(features)
     known = read_labels(labels, source.points, classes)
     solver, k = propagator.solver, propagator.graph.k
-    need = Memory.of(source.points, source.dim, k, solver.vectors, recipe.graph.name)
+    need = Memory.of(source.points, source.dim, k, solver, recipe.graph.name)
     chunks = choose_chunks(need, source.points, len(known.classes), budget, solver.columnwise)
     output.say(
         f"{source.points:,} points of {source.dim} numbers, {len(known.classes):,} classes: about "
