@@ -229,6 +229,7 @@ def first_lost(x: Neighbors) -> Neighbors:
         (lambda x: replace(x, similarities=x.similarities + 0.01), "inner products"),
         (lambda x: replace(x, indices=x.indices[:, :1].expand_as(x.indices)), "named twice"),
         (lambda x: replace(x, indices=x.indices + 400), "lie in"),
+        (lambda x: replace(x, order=torch.zeros(len(x.indices), dtype=torch.long)), "order must"),
     ],
 )
 def test_check_graph_finds(change: Callable[[Neighbors], Neighbors], sentence: str) -> None:

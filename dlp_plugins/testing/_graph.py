@@ -25,8 +25,8 @@ def check_graph(
 ) -> None:
     """Check a graph builder on clustered points, with duplicates, zero vectors, and k over n.
 
-    Nobody is its own neighbour or named twice, similarities are the inner products, inputs are left
-    alone. A builder with `exact` finds every true neighbour (ties aside), another `least_recall`.
+    Nobody is its own neighbour or named twice, similarities are the inner products, an order names
+    every point once, inputs are left alone. A builder with `exact` finds every true neighbour (ties aside), another `least_recall`.
 
     Args:
         builder: a graph builder, or a registered name and `parameters` to build it with.
@@ -65,9 +65,15 @@ def _check_neighbors(b: GraphBuilder, v: Tensor, points: str, least_recall: floa
     require(((indices >= -1) & (indices < n)).all(), f"{where}: indices must lie in -1..n-1")
     own = torch.arange(n, device=v.device)[:, None]
     require((indices != own).all(), f"{where}: a point is its own neighbour")
-    order = indices.sort(dim=1).values
-    twice = (order[:, 1:] == order[:, :-1]) & (order[:, 1:] >= 0)
+    ordered = indices.sort(dim=1).values
+    twice = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)
     require(not twice.any(), f"{where}: a neighbour is named twice")
+    if found.order is not None:
+        every = torch.arange(n)
+        require(
+            torch.equal(found.order.cpu().sort().values, every),
+            f"{where}: order must name every point once, as int64",
+        )
     true = v @ v.T
     there = indices >= 0
     inner = true.gather(1, indices.clamp(min=0))
