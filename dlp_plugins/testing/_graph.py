@@ -26,7 +26,8 @@ def check_graph(
     """Check a graph builder on clustered points, with duplicates, zero vectors, and k over n.
 
     Nobody is its own neighbour or named twice, similarities are the inner products, an order names
-    every point once, inputs are left alone. A builder with `exact` finds every true neighbour (ties aside), another `least_recall`.
+    every point once, inputs are left alone. A builder with `exact` finds every true neighbour (ties
+    aside), another `least_recall`.
 
     Args:
         builder: a graph builder, or a registered name and `parameters` to build it with.
