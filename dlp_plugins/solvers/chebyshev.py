@@ -41,7 +41,7 @@ class Chebyshev(Solver):
     alpha: Alpha = 0.99
     max_iterations: MaxIterations = 200
     tolerance: Tolerance = 1e-6
-    vectors = 6
+    vectors = 7
 
     @in_local_order
     def solve(self, state: Operator, labels: Tensor, initial: Tensor | None = None) -> Solution:
