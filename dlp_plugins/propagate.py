@@ -156,12 +156,18 @@ class Propagator:
         num_classes = probabilities.shape[1]
         assigned, certainty = settle(*self.judge(probabilities), labels)
         counts = torch.bincount(assigned[assigned >= 0], minlength=num_classes)
+        unreached = int((assigned < 0).sum())
+        # Where labels reach every point no component is without one; but an approximate solver may
+        # reach further than labels do.
+        all_reached = unreached == 0 and not self.solver.approximate
         health = Health(
             residual=None if solution is None else float(solution.residual.max()),
             iterations=0 if solution is None else solution.iterations,
             converged=True if solution is None else solution.converged,
-            unreached=int((assigned < 0).sum()),
-            unlabeled_components=0 if graph is None else unlabeled_components(graph, labels),
+            unreached=unreached,
+            unlabeled_components=0
+            if graph is None or all_reached
+            else unlabeled_components(graph, labels),
             empty_classes=int((counts == 0).sum()),
         )
         return PseudoLabels(

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import TypeVar
 
 import torch
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -22,7 +23,7 @@ R = TypeVar("R")
 def parallel(function: Callable[[T], R], blocks: Iterable[T]) -> Iterator[R]:
     """`function` of each block, in order; as many threads as torch uses (OMP_NUM_THREADS)."""
     with (
-        threadpool_limits(limits=1, user_api="blas"),
+        _libraries().limit(limits=1, user_api="blas"),
         ThreadPoolExecutor(torch.get_num_threads(), initializer=_one_thread) as pool,
     ):
         yield from pool.map(function, blocks)
@@ -30,7 +31,13 @@ def parallel(function: Callable[[T], R], blocks: Iterable[T]) -> Iterator[R]:
 
 def _one_thread() -> None:
     torch.get_num_threads()  # sets this thread's OpenMP to torch's setting: not to come after ours
-    threadpool_limits(limits=1, user_api="openmp")
+    _libraries().limit(limits=1, user_api="openmp")
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    """NumPy's and torch's, both loaded by now; looking for them takes milliseconds."""
+    return ThreadpoolController()
 
 
 def chunks(n: int, size: int) -> Iterator[slice]:
