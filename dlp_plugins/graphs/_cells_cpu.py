@@ -12,20 +12,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import chain
 
-import faiss
 import numpy as np
-from scipy.cluster.hierarchy import leaves_list, linkage
-from scipy.spatial import cKDTree
 
+from dlp_plugins.graphs._order import centers
 from dlp_plugins.graphs._screen import ROUNDING, confirm, screen
 from dlp_plugins.graphs._select import Array, Pairs, nearest, restore_order
 from dlp_plugins.graphs._threads import chunks, parallel
 
 ROWS = 1024  # queries in a block
 FIRST = 2  # cells looked into first, to know which of the others' points are worth keeping
-ITERATIONS = 6  # of k-means; more hardly changes recall
-TRAIN = 64  # points a cell that k-means sees
-LINKED = 4096  # cells that hierarchical clustering can put in order, in time and memory of cells^2
 
 
 def search(v: Array, k: int, size: int, probes: int, seed: int) -> tuple[Array, Array, Array]:
@@ -39,11 +34,11 @@ def search(v: Array, k: int, size: int, probes: int, seed: int) -> tuple[Array, 
     short = screen(v, k)
     heads = v if short is v else np.ascontiguousarray(short[:, :-1])
     # a cell with fewer than k points bounds nothing
-    centers = _centers(heads, max(1, n // max(size, 4 * k)), seed)
-    looked_into, home = _nearest_cells(heads, centers, min(probes, len(centers)))
+    middle = centers(heads, max(1, n // max(size, 4 * k)), seed)
+    looked_into, home = _nearest_cells(heads, middle, min(probes, len(middle)))
     # Points of a cell side by side: cell c holds v[order][start[c] : start[c + 1]].
     order = np.argsort(home, kind="stable").astype(np.int32)
-    start = np.concatenate([[0], np.bincount(home, minlength=len(centers)).cumsum()])
+    start = np.concatenate([[0], np.bincount(home, minlength=len(middle)).cumsum()])
     by_cell, looked_into = v[order], looked_into[order]
     short = by_cell if short is v else short[order]
     bound = _own_cell_bound(by_cell, start, k)
@@ -55,28 +50,15 @@ def search(v: Array, k: int, size: int, probes: int, seed: int) -> tuple[Array, 
     return *restore_order(order, found.indices, found.similarities), order
 
 
-def _centers(v: Array, cells: int, seed: int) -> Array:
-    """Unit centres [cells, d] of spherical k-means, near ones near each other in the list."""
-    kmeans = faiss.Kmeans(
-        v.shape[1], cells, niter=ITERATIONS, spherical=True, seed=seed + 1,
-        max_points_per_centroid=TRAIN, min_points_per_centroid=1,
-    )  # fmt: skip
-    kmeans.train(v)
-    centers = np.asarray(kmeans.centroids)
-    if 1 < cells <= LINKED:
-        return centers[leaves_list(linkage(centers, "average"))]
-    return centers[cKDTree(centers, leafsize=1).indices]
-
-
-def _nearest_cells(v: Array, centers: Array, probes: int) -> tuple[Array, Array]:
+def _nearest_cells(v: Array, middle: Array, probes: int) -> tuple[Array, Array]:
     """Each point's nearest cells [n, probes], the nearest FIRST of them first, and the very nearest
     [n]; int32.
     """
 
     def block(rows: slice) -> Pairs:
-        s = v[rows] @ centers.T
+        s = v[rows] @ middle.T
         at, similarities = _reaching(s, _kth_at_least(s, probes))
-        return _pairs(at, similarities, np.arange(rows.start, rows.stop), 0, len(centers))
+        return _pairs(at, similarities, np.arange(rows.start, rows.stop), 0, len(middle))
 
     pairs = parallel(block, chunks(len(v), ROWS))
     found = nearest(pairs, len(v), probes)

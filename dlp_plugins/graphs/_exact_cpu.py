@@ -21,6 +21,7 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.special import bdtrc
 
+from dlp_plugins.graphs._order import near_order
 from dlp_plugins.graphs._screen import ROUNDING, confirm, screen
 from dlp_plugins.graphs._select import Array, Pairs, nearest, restore_order
 from dlp_plugins.graphs._threads import chunks, parallel
@@ -35,18 +36,21 @@ MIN_SAMPLE = 512
 # more, so many are expected in the sample: fewer where a comparison with it costs all d numbers.
 FEW = 32
 SAMPLE_HITS, SAMPLE_HITS_SCREENED = 2, 4
+ORDER_FROM = 32_768  # points; a graph of fewer is solved in cache whatever their order
 FAIL = 0.01  # share of points whose threshold may be too high
 TIE = 1e-6  # rounding of an inner product of unit vectors
 
 
-def search(v: Array, k: int) -> tuple[Array, Array]:
+def search(v: Array, k: int) -> tuple[Array, Array, Array | None]:
     """The k nearest others of each row of v [n, d] float32 by inner product, 0 < k < n.
 
     Returns:
-        indices [n, k] int32 and similarities [n, k] float32, unordered within a row.
+        indices [n, k] int32 and similarities [n, k] float32, unordered within a row; of many points
+        an order [n] int64 by nearness.
     """
     n = len(v)
     short = screen(v, k)
+    by_nearness = near_order(v if short is v else short) if n >= ORDER_FROM else None
     hits = SAMPLE_HITS if short is v else SAMPLE_HITS_SCREENED
     sample = max(MIN_SAMPLE, hits * n // max(k, FEW) // GROUP * GROUP)
     rank = _rank(n, k, sample)
@@ -65,7 +69,7 @@ def search(v: Array, k: int) -> tuple[Array, Array]:
     blocks = [left[rows] for rows in chunks(len(left), max(1, BRUTE_ENTRIES // n))]
     for block, best in zip(blocks, parallel(lambda b: _brute(v, b, k), blocks), strict=True):
         indices[block], similarities[block] = best
-    return indices, similarities
+    return indices, similarities, by_nearness
 
 
 def _guess(v: Array, rank: int, sample: int) -> Array:

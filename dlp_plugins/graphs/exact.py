@@ -31,5 +31,9 @@ class Exact(GraphBuilder):
             return no_neighbors(descriptors)
         if descriptors.device.type != "cpu":
             return search_blockwise(descriptors, k)
-        indices, similarities = _exact_cpu.search(descriptors.contiguous().numpy(), k)
-        return Neighbors(torch.from_numpy(indices), torch.from_numpy(similarities))
+        indices, similarities, order = _exact_cpu.search(descriptors.contiguous().numpy(), k)
+        return Neighbors(
+            torch.from_numpy(indices),
+            torch.from_numpy(similarities),
+            None if order is None else torch.from_numpy(order),
+        )
