@@ -67,9 +67,11 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         Iterations of the solver at most. The paper stops after 20.
     tol : float, default=1e-4
         Relative residual at which the solver stops, in (0, 1).
-    unlabeled : int, str or None, default=-1
-        What stands in y for no label, as -1 does in scikit-learn. Another value lets -1 be a class;
-        with None every point is labelled, and the classifier is an ordinary one.
+    unlabeled : 'auto', int, str or None, default='auto'
+        What stands in y for no label. 'auto': -1, as in scikit-learn; but numbers that are -1 and
+        one other alone are taken for two classes, with a warning, as a single class leaves nothing
+        to tell apart. -1: -1 whatever y holds. Another value lets -1 be a class; with None every
+        point is labelled, and the classifier is an ordinary one.
 
     `n_neighbors`, `gamma`, `alpha`, `max_iter` and `tol` go to the components given by name that
     know them; a component given as an object keeps its own.
@@ -77,11 +79,13 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        The labels, without `unlabeled`.
+        The labels, without `unlabeled_`.
+    unlabeled_ : int, str or None
+        What stood for no label in `fit`.
     label_distributions_ : ndarray of shape (n_samples, n_classes)
         Class probabilities of each training point; zeros where no label reaches.
     transduction_ : ndarray of shape (n_samples,)
-        Label of each training point: its own where it has one, `unlabeled` where none reaches.
+        Label of each training point: its own where it has one, `unlabeled_` where none reaches.
     certainty_ : ndarray of shape (n_samples,)
         In 0..1; 1 for a labelled point, 0 where no label reaches.
     n_iter_ : int
@@ -113,7 +117,7 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         alpha: float = 0.99,
         max_iter: int = 100,
         tol: float = 1e-4,
-        unlabeled: Any = UNLABELED,
+        unlabeled: Any = "auto",
     ) -> None:
         self.graph = graph
         self.affinity = affinity
@@ -134,7 +138,7 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         X : array-like of shape (n_samples, n_features)
             Descriptors. A zero row becomes a point without edges.
         y : array-like of shape (n_samples,)
-            Labels; `unlabeled` (-1) where there is none. Strings go into an object array, or a
+            Labels; -1 (see `unlabeled`) where there is none. Strings go into an object array, or a
             list, together with -1; as numpy turns ['cat', -1] into strings, '-1' means the same.
 
         Raises
@@ -146,16 +150,17 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         X, y = validate_data(
             self, X, y, dtype=(np.float64, np.float32), ensure_min_samples=2, multi_output=False
         )
+        self.unlabeled_ = self._mark(y)
         labeled = self._labeled(y)
         if not labeled.any():
             raise ValueError(
-                f"No point is labelled ({self.unlabeled!r} means unlabelled); one class is the "
+                f"No point is labelled ({self.unlabeled_!r} means unlabelled); one class is the "
                 "least."
             )
         if y.dtype.kind == "O" and not all(isinstance(label, str) for label in y[labeled]):
             raise ValueError(
                 "Unknown label type: in an object array every label must be a string, or "
-                f"{self.unlabeled!r} where there is none. Convert numbers with y.astype(int), "
+                f"{self.unlabeled_!r} where there is none. Convert numbers with y.astype(int), "
                 "missing values with y.fillna(-1)."
             )
         check_classification_targets(y[labeled])
@@ -206,9 +211,9 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         return np.divide(scores, total, out=np.zeros_like(scores), where=total > 0)
 
     def predict(self, X: Any) -> np.ndarray:
-        """The most probable class of new points; `unlabeled` where no label reaches.
+        """The most probable class of new points; `unlabeled_` where no label reaches.
 
-        With `unlabeled=None` those get the first class, as there is no other value to give.
+        Where that is None those get the first class, as there is no other value to give.
 
         Parameters
         ----------
@@ -223,15 +228,16 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         return self._name(np.where(reached, probabilities.argmax(axis=1), UNLABELED))
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Accuracy over the labelled points; those with y = `unlabeled` do not count.
+        """Accuracy over the labelled points; those with y = `unlabeled_` do not count.
 
         So a grid search on partly labelled data is judged by its labels alone.
         """
+        check_is_fitted(self)
         y = column_or_1d(y)
         labeled = self._labeled(y)
         if not labeled.any():
             raise ValueError(
-                f"No point is labelled ({self.unlabeled!r} means unlabelled): nothing to score."
+                f"No point is labelled ({self.unlabeled_!r} means unlabelled): nothing to score."
             )
         if sample_weight is not None:
             sample_weight = np.asarray(sample_weight)[labeled]
@@ -280,23 +286,38 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         )
         return self._affinity.weights(together)[len(self._points) :].numpy()
 
+    def _mark(self, y: np.ndarray) -> Any:
+        """What stands for no label in y: `unlabeled`, or what 'auto' makes of it."""
+        if not (isinstance(self.unlabeled, str) and self.unlabeled == "auto"):
+            return self.unlabeled
+        values = np.unique(y) if y.dtype.kind in "if" else y[:0]
+        if len(values) == 2 and UNLABELED in values:
+            warnings.warn(
+                f"y holds {values[0]} and {values[1]} alone: taken for two classes. If -1 means "
+                "unlabelled, say so by unlabeled=-1.",
+                UserWarning,
+                stacklevel=3,
+            )
+            return None
+        return UNLABELED
+
     def _labeled(self, y: np.ndarray) -> np.ndarray:
         """[n] bool: which points have a label."""
-        if self.unlabeled is None:
+        if self.unlabeled_ is None:
             return np.ones(len(y), bool)
-        as_text = str(self.unlabeled)
+        as_text = str(self.unlabeled_)
         if y.dtype.kind == "O":
-            return (y != self.unlabeled) & (y != as_text)
-        return np.asarray(y != (as_text if y.dtype.kind in "US" else self.unlabeled))
+            return (y != self.unlabeled_) & (y != as_text)
+        return np.asarray(y != (as_text if y.dtype.kind in "US" else self.unlabeled_))
 
     def _name(self, index: np.ndarray) -> np.ndarray:
-        """Positions in classes_ to classes; -1 to `unlabeled`, whatever the type of the classes."""
+        """Positions in classes_ to classes; -1 to `unlabeled_`, whatever the classes' type."""
         named = self.classes_[index.clip(0)]
         missing = index == UNLABELED
-        if missing.any() and self.unlabeled is not None:
-            if not (named.dtype.kind in "if" and isinstance(self.unlabeled, (int, np.integer))):
+        if missing.any() and self.unlabeled_ is not None:
+            if not (named.dtype.kind in "if" and isinstance(self.unlabeled_, (int, np.integer))):
                 named = named.astype(object)
-            named[missing] = self.unlabeled
+            named[missing] = self.unlabeled_
         return named
 
 

@@ -18,7 +18,6 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.semi_supervised import LabelSpreading
-from sklearn.utils.estimator_checks import check_classifiers_classes
 
 from dlp_plugins.errors import RegistryError
 from dlp_plugins.graphs.exact import Exact
@@ -33,7 +32,6 @@ import json, warnings
 warnings.simplefilter("ignore")
 from sklearn.utils.estimator_checks import check_estimator
 from dlp_plugins.sklearn import GraphLabelPropagation
-check_estimator(GraphLabelPropagation(unlabeled=None))  # raises at the first that fails
 results = check_estimator(GraphLabelPropagation(), on_fail=None)
 print(json.dumps([[r["check_name"], r["status"]] for r in results]))
 """
@@ -53,16 +51,27 @@ def test_check_estimator():
     )
     results = json.loads(done.stdout)
     assert len(results) > 50
-    # With every point labelled all passed, or the process would have ended. With -1 for unlabelled
-    # one check does not: it ends with a target of -1 and 1, and wants -1 to be a class.
-    # scikit-learn exempts its own three semi-supervised classifiers by name
-    # (`_choose_check_classifiers_labels`), and has no tag for others to say so.
-    assert [r for r in results if r[1] != "passed"] == [["check_classifiers_classes", "failed"]]
+    assert [r for r in results if r[1] != "passed"] == []
 
 
-def test_check_classifiers_classes_as_for_scikit_learns_own():
-    """The one check not passed above, under the exemption that `LabelSpreading` has."""
-    check_classifiers_classes("LabelSpreading", GraphLabelPropagation())
+def test_minus_one_and_one_other_number_are_two_classes():
+    X, y = make_blobs(60, centers=[[0, 5], [5, 0]], cluster_std=0.3, random_state=0)
+    classes = np.where(y == 0, -1, 1)
+    with pytest.warns(UserWarning, match="-1 and 1 alone: taken for two classes"):
+        model = GraphLabelPropagation(n_neighbors=5).fit(X, classes)
+    assert model.unlabeled_ is None
+    assert model.classes_.tolist() == [-1, 1]
+    assert (model.predict(X) == classes).all()
+    assert model.score(X, classes) == 1
+
+
+def test_a_single_class_where_minus_one_is_said_to_be_no_label():
+    X = np.array([[1.0, 0.1], [1.0, 0.2], [1.0, 0.3]])
+    model = GraphLabelPropagation(n_neighbors=1, unlabeled=-1).fit(X, [4, -1, -1])
+    assert model.classes_.tolist() == [4]
+    assert model.transduction_.tolist() == [4, 4, 4]
+    named = GraphLabelPropagation(n_neighbors=1).fit(X, ["cat", -1, -1])  # no doubt among names
+    assert named.transduction_.tolist() == ["cat"] * 3
 
 
 @pytest.mark.parametrize("unlabeled", [99, 0, None])
