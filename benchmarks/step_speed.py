@@ -4,7 +4,7 @@
 
 Search, graph, solve and pseudo-labels, in one process; ours before and after the other, the best of
 the two. Seconds of the processor are what other load on the machine disturbs least. At the end a
-million points x 128, k = 30, 100 classes, once, beside 100,000, for the cost a point.
+million points x 128, k = 30, 100 classes, beside 100,000, for the cost a point.
 """
 
 from __future__ import annotations
@@ -89,14 +89,12 @@ def right(labels: np.ndarray, truth: np.ndarray) -> str:
     return f"{100 * np.mean(labels == truth):.2f} %"
 
 
-def cost_a_point(points: int, runs: int, classes: int = 100, k: int = 30) -> Timing:
-    """Seconds a point, the best of `runs`."""
+def cost_a_point(points: int, classes: int = 100, k: int = 30) -> Timing:
+    """Seconds a point, the best of two runs."""
     v, truth = reference.mixture(points, classes)
     labels = reference.some_labels(truth, 10)
     run = partial(timed, partial(ours, v, labels, classes, "cells", k))
-    best = run()
-    for _ in range(runs - 1):
-        best = best.better(run())
+    best = run().better(run())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(
         f"{points:,} x 128, k = {k}, {classes} classes, cells: {best.clock:.1f} s, a point "
@@ -116,7 +114,7 @@ def main() -> None:
     for points in (20_000, 50_000):
         against_scikit_learn(points)
     if not options.no_million:
-        small, large = cost_a_point(100_000, runs=2), cost_a_point(1_000_000, runs=1)
+        small, large = cost_a_point(100_000), cost_a_point(1_000_000)
         print(
             f"  a point costs {large.clock / small.clock:.2f} times as much by the clock, "
             f"{large.processor / small.processor:.2f} of the processor"
