@@ -15,7 +15,7 @@ from itertools import chain
 import numpy as np
 
 from dlp_plugins.graphs._order import centers
-from dlp_plugins.graphs._screen import ROUNDING, confirm, screen
+from dlp_plugins.graphs._screen import ROUNDING, confirm, heads, screen
 from dlp_plugins.graphs._select import Array, Pairs, nearest, restore_order
 from dlp_plugins.graphs._threads import chunks, parallel
 
@@ -32,10 +32,11 @@ def search(v: Array, k: int, size: int, probes: int, seed: int) -> tuple[Array, 
     """
     n = len(v)
     short = screen(v, k)
-    heads = v if short is v else np.ascontiguousarray(short[:, :-1])
+    near = heads(v, short)
     # a cell with fewer than k points bounds nothing
-    middle = centers(heads, max(1, n // max(size, 4 * k)), seed)
-    looked_into, home = _nearest_cells(heads, middle, min(probes, len(middle)))
+    middle = centers(near, max(1, n // max(size, 4 * k)), seed)
+    looked_into = _nearest_cells(near, middle, min(probes, len(middle)))
+    home = looked_into[:, 0]
     # Points of a cell side by side: cell c holds v[order][start[c] : start[c + 1]].
     order = np.argsort(home, kind="stable").astype(np.int32)
     start = np.concatenate([[0], np.bincount(home, minlength=len(middle)).cumsum()])
@@ -50,21 +51,18 @@ def search(v: Array, k: int, size: int, probes: int, seed: int) -> tuple[Array, 
     return *restore_order(order, found.indices, found.similarities), order
 
 
-def _nearest_cells(v: Array, middle: Array, probes: int) -> tuple[Array, Array]:
-    """Each point's nearest cells [n, probes], the nearest FIRST of them first, and the very nearest
-    [n]; int32.
-    """
+def _nearest_cells(v: Array, middle: Array, probes: int) -> Array:
+    """Each point's nearest cells [n, probes] int32, in ascending distance."""
 
     def block(rows: slice) -> Pairs:
         s = v[rows] @ middle.T
-        at, similarities = _reaching(s, _kth_at_least(s, probes))
-        return _pairs(at, similarities, np.arange(rows.start, rows.stop), 0, len(middle))
+        at = _reaching(s, _kth_at_least(s, probes))
+        return _pairs(at, s.reshape(-1).take(at), np.arange(rows.start, rows.stop), 0, len(middle))
 
     pairs = parallel(block, chunks(len(v), ROWS))
     found = nearest(pairs, len(v), probes)
     by_rank = np.argsort(-found.similarities, axis=1)
-    cells = np.take_along_axis(found.indices, by_rank, axis=1)
-    return cells, cells[:, 0]
+    return np.take_along_axis(found.indices, by_rank, axis=1)
 
 
 def _own_cell_bound(v: Array, start: Array, k: int) -> Array:
@@ -104,9 +102,10 @@ def _candidates(
             block = queries[rows]
             s = short[block] @ short[members].T
             if short is v:
-                at, similarities = _reaching(s, bound[block])
+                at = _reaching(s, bound[block])
+                similarities = s.reshape(-1).take(at)
             else:
-                at, _ = _reaching(s, bound[block] - ROUNDING)
+                at = _reaching(s, bound[block] - ROUNDING)
                 at, similarities = confirm(v[block], v[members], at, bound[block])
             found.append(_pairs(at, similarities, block, members.start, s.shape[1]))
         return found
@@ -115,10 +114,9 @@ def _candidates(
         yield from found
 
 
-def _reaching(s: Array, bound: Array) -> tuple[Array, Array]:
-    """Where s reaches the bound [len(s)] of its row, and its values there."""
-    at = np.flatnonzero(s >= bound[:, None])
-    return at, s.reshape(-1).take(at)
+def _reaching(s: Array, bound: Array) -> Array:
+    """Where s, counted along the rows, reaches the bound [len(s)] of its row."""
+    return np.flatnonzero(s >= bound[:, None])
 
 
 def _pairs(at: Array, similarities: Array, rows: Array, first: int, columns: int) -> Pairs:

@@ -22,7 +22,7 @@ import numpy as np
 from scipy.special import bdtrc
 
 from dlp_plugins.graphs._order import near_order
-from dlp_plugins.graphs._screen import ROUNDING, confirm, screen
+from dlp_plugins.graphs._screen import ROUNDING, confirm, heads, screen
 from dlp_plugins.graphs._select import Array, Pairs, nearest, restore_order
 from dlp_plugins.graphs._threads import chunks, parallel
 
@@ -50,7 +50,8 @@ def search(v: Array, k: int) -> tuple[Array, Array, Array | None]:
     """
     n = len(v)
     short = screen(v, k)
-    by_nearness = near_order(v if short is v else short) if n >= ORDER_FROM else None
+    near = heads(v, short)
+    by_nearness = near_order(near) if n >= ORDER_FROM else None
     hits = SAMPLE_HITS if short is v else SAMPLE_HITS_SCREENED
     sample = max(MIN_SAMPLE, hits * n // max(k, FEW) // GROUP * GROUP)
     rank = _rank(n, k, sample)
@@ -58,8 +59,7 @@ def search(v: Array, k: int) -> tuple[Array, Array, Array | None]:
         left: Array = np.arange(n)
         indices, similarities = np.empty((n, k), np.int32), np.empty((n, k), np.float32)
     else:
-        # without the last number, the tails': a guess should be near, not above
-        threshold = _guess(v if short is v else short[:, :-1], rank, sample)
+        threshold = _guess(near, rank, sample)
         order: Array = np.argsort(threshold).astype(np.int32)
         by_threshold = v[order]
         short = by_threshold if short is v else short[order]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import faiss
 import numpy as np
-from scipy.cluster.hierarchy import leaves_list, linkage
-from scipy.spatial import cKDTree
 
 from dlp_plugins.graphs._select import Array
 from dlp_plugins.graphs._threads import chunks, parallel
@@ -19,6 +17,10 @@ ROWS = 1024
 
 def centers(v: Array, cells: int, seed: int) -> Array:
     """Unit centres [cells, d] of spherical k-means, near ones near each other in the list."""
+    # here, not above: they take 0.08 s, and most runs have too few points to need them
+    from scipy.cluster.hierarchy import leaves_list, linkage
+    from scipy.spatial import cKDTree
+
     kmeans = faiss.Kmeans(
         v.shape[1], cells, niter=ITERATIONS, spherical=True, seed=seed + 1,
         max_points_per_centroid=TRAIN, min_points_per_centroid=1,

@@ -53,6 +53,11 @@ def screen(v: Array, k: int) -> Array:
     return np.concatenate(list(rows))
 
 
+def heads(v: Array, short: Array) -> Array:
+    """Short vectors without the norm of the tail: products near the similarities; or v itself."""
+    return v if short is v else np.ascontiguousarray(short[:, :-1])
+
+
 def _shorten(v: Array, axes: Array, head: int) -> Array:
     turned = v @ axes
     tail = np.linalg.norm(turned[:, head:], axis=1, keepdims=True)

@@ -83,9 +83,7 @@ def _pack(similarities: Array, indices: Array) -> Array:
     To find the largest of these takes half the time of finding their places and fetching both.
     """
     key = similarities.view(np.int32).astype(np.int64)
-    key ^= (
-        key >> 63
-    ) & 0x7FFFFFFF  # negative numbers ascend as integers only with their bits turned
+    key ^= (key >> 63) & 0x7FFFFFFF  # else the bits of negative numbers would descend
     key <<= 32
     key |= indices
     return key
