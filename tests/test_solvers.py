@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,22 +20,15 @@ from dlp_plugins.errors import GraphError, RegistryError
 from dlp_plugins.graph import Graph
 from dlp_plugins.propagate import label_matrix
 from dlp_plugins.registry import solvers
-from dlp_plugins.solvers import Solver, _local_order
-from dlp_plugins.solvers import _conjugate_gradient as block_cg
+from dlp_plugins.solvers import Solver, _local_order, contract
 from dlp_plugins.solvers.contract import column_norms, goal, within
 
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # torch_sparse at import
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::FutureWarning"),  # torch_sparse at import
+    pytest.mark.usefixtures("one_thread"),
+]
 ALPHAS = st.sampled_from([0.0, 0.1, 0.5, 0.9, 0.99])
 SAME_SYSTEM = {"cg", "power", "chebyshev", "closed_form", "torch_sparse", "amg"}
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small graphs: waking a second thread costs more than the work."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @st.composite
@@ -204,7 +196,7 @@ def test_conjugate_gradient_renumbers_nodes_without_changing_the_answer(
 def test_blocks_of_rows_do_not_change_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     graph, y = ring(100), spread_labels(100, 3)
     whole = run("cg", graph, y, alpha=0.9, max_iterations=100)
-    monkeypatch.setattr(block_cg, "BLOCK_ENTRIES", 21)  # 7 rows; the last block has 2
+    monkeypatch.setattr(contract, "BLOCK_ENTRIES", 21)  # 7 rows; the last block has 2
     torch.testing.assert_close(
         run("cg", graph, y, alpha=0.9, max_iterations=100).scores, whole.scores
     )

@@ -8,11 +8,8 @@ import torch
 from torch import Tensor
 
 from dlp_plugins.graph import Graph
-from dlp_plugins.solvers.contract import Operator, column_norms
+from dlp_plugins.solvers.contract import Operator, column_norms, row_blocks
 
-# Dense passes over [n, c] go by blocks of rows that stay in cache from one operation to the next:
-# 2^20 float32, 4 MiB. On a GPU one block is best.
-BLOCK_ENTRIES = 2**20
 # Converged classes are taken out of the product once a quarter of the columns are done: copying the
 # rest costs about as much as half an iteration.
 KEEP_FRACTION = 0.75
@@ -81,7 +78,7 @@ def _step(
     A column that is done has step 0 and keeps its x, and so has one whose p.q is not positive (p in
     the null space, or underflow): 0/0 never arises.
     """
-    blocks = _row_blocks(q)
+    blocks = row_blocks(q)
     scratch = torch.empty_like(q[blocks[0]])
     pq = torch.zeros_like(rr)
     for rows, product in zip(blocks, _products(graph, p, blocks), strict=True):
@@ -105,9 +102,3 @@ def _products(graph: Operator, x: Tensor, blocks: list[slice]) -> Iterator[Tenso
         return (graph.matmul(x, rows) for rows in blocks)
     whole = graph.matmul(x)
     return (whole[rows] for rows in blocks)
-
-
-def _row_blocks(x: Tensor) -> list[slice]:
-    n, columns = x.shape
-    rows = max(1, BLOCK_ENTRIES // columns) if x.device.type == "cpu" else n
-    return [slice(start, start + rows) for start in range(0, n, rows)]

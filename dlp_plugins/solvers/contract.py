@@ -18,6 +18,9 @@ from torch import Tensor
 from dlp_plugins.errors import GraphError
 from dlp_plugins.graph import Graph
 
+# 2^20 float32, 4 MiB. On a GPU one block is best.
+BLOCK_ENTRIES = 2**20
+
 Alpha = Annotated[
     float, Field(ge=0, lt=1, description="how far labels spread; 0 leaves them where they are")
 ]
@@ -117,10 +120,16 @@ class Solver(ABC):
             )
 
 
+def row_blocks(x: Tensor) -> list[slice]:
+    """Blocks of rows of x [n, c] that stay in a CPU's cache from one operation to the next."""
+    n, columns = x.shape
+    rows = max(1, BLOCK_ENTRIES // max(1, columns)) if x.device.type == "cpu" else max(1, n)
+    return [slice(start, start + rows) for start in range(0, n, rows)]
+
+
 def column_norms(x: Tensor) -> Tensor:
     """[c] Euclidean norms of the columns of x [n, c]; ten times as fast on a CPU as `x.norm`."""
-    rows = max(1, 2**20 // max(1, x.shape[1])) if x.device.type == "cpu" else len(x)
-    return torch.stack([block.square().sum(dim=0) for block in x.split(rows)]).sum(dim=0).sqrt()
+    return torch.stack([x[rows].square().sum(dim=0) for rows in row_blocks(x)]).sum(dim=0).sqrt()
 
 
 def relative_residual(graph: Operator, alpha: float, scores: Tensor, labels: Tensor) -> Tensor:
