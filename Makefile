@@ -17,6 +17,7 @@ include usb.mk
 
 quickstart: .venv/base
 	$(BIN)/dlp run recipes/digits.toml --out runs/quickstart --overwrite
+	@echo "So that your shell finds dlp: . $(BIN)/activate"
 
 # A process a core and a thread a process: small tensors gain nothing from threads that wait for each
 # other, and on a busy machine lose a great deal.
