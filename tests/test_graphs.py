@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlp_plugins import registry
+from dlp_plugins._threads import parallel
 from dlp_plugins.errors import GraphError
 from dlp_plugins.graph import Graph, Neighbors, _assemble_by_sort, assemble
 from dlp_plugins.graphs import _cells_cpu, _exact_cpu, _faiss_gpu, _screen
 from dlp_plugins.graphs._blockwise import search_blockwise
 from dlp_plugins.graphs._select import Pairs, nearest
-from dlp_plugins.graphs._threads import parallel
 from dlp_plugins.graphs.contract import drop_self, recall
 
 NAMES = registry.graphs.names()

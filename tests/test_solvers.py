@@ -20,7 +20,7 @@ from dlp_plugins.errors import GraphError, RegistryError
 from dlp_plugins.graph import Graph
 from dlp_plugins.propagate import label_matrix
 from dlp_plugins.registry import solvers
-from dlp_plugins.solvers import Solver, _local_order, contract
+from dlp_plugins.solvers import Solver, _local_order, _rows
 from dlp_plugins.solvers.contract import column_norms, goal, within
 
 pytestmark = [
@@ -196,7 +196,7 @@ def test_conjugate_gradient_renumbers_nodes_without_changing_the_answer(
 def test_blocks_of_rows_do_not_change_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     graph, y = ring(100), spread_labels(100, 3)
     whole = run("cg", graph, y, alpha=0.9, max_iterations=100)
-    monkeypatch.setattr(contract, "BLOCK_ENTRIES", 21)  # 7 rows; the last block has 2
+    monkeypatch.setattr(_rows, "BLOCK_ENTRIES", 21)  # 7 rows; the last block has 2
     torch.testing.assert_close(
         run("cg", graph, y, alpha=0.9, max_iterations=100).scores, whole.scores
     )

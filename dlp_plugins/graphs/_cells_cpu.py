@@ -14,10 +14,10 @@ from itertools import chain
 
 import numpy as np
 
+from dlp_plugins._threads import chunks, parallel
 from dlp_plugins.graphs._order import centers
 from dlp_plugins.graphs._screen import ROUNDING, confirm, heads, screen
 from dlp_plugins.graphs._select import Array, Pairs, nearest, restore_order
-from dlp_plugins.graphs._threads import chunks, parallel
 
 ROWS = 1024  # queries in a block
 FIRST = 2  # cells looked into first, to know which of the others' points are worth keeping

@@ -21,10 +21,10 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.special import bdtrc
 
+from dlp_plugins._threads import chunks, parallel
 from dlp_plugins.graphs._order import near_order
 from dlp_plugins.graphs._screen import ROUNDING, confirm, heads, screen
 from dlp_plugins.graphs._select import Array, Pairs, nearest, restore_order
-from dlp_plugins.graphs._threads import chunks, parallel
 
 # Large enough that calls cost little, small enough that a block stays in the L3 cache.
 ROWS, COLUMNS = 2048, 512

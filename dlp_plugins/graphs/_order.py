@@ -5,8 +5,8 @@ from __future__ import annotations
 import faiss
 import numpy as np
 
+from dlp_plugins._threads import chunks, parallel
 from dlp_plugins.graphs._select import Array
-from dlp_plugins.graphs._threads import chunks, parallel
 
 ITERATIONS = 6  # of k-means; more hardly changes recall
 TRAIN = 64  # points a cell that k-means sees

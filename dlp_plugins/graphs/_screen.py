@@ -13,8 +13,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from dlp_plugins._threads import chunks, parallel
 from dlp_plugins.graphs._select import Array
-from dlp_plugins.graphs._threads import chunks, parallel
 
 ROUNDING = np.float32(1e-5)  # of vectors turned in float32, and of their products
 SAMPLE, QUERIES = 4096, 128

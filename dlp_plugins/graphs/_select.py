@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from dlp_plugins.graphs._threads import chunks, parallel
+from dlp_plugins._threads import chunks, parallel
 
 Array = np.ndarray[Any, np.dtype[Any]]
 ROWS = 1024  # points chosen for at once by a thread

@@ -16,10 +16,8 @@ from pydantic import Field
 from torch import Tensor
 
 from dlp_plugins.errors import GraphError
-from dlp_plugins.graph import Graph
-
-# 2^20 float32, 4 MiB. On a GPU one block is best.
-BLOCK_ENTRIES = 2**20
+from dlp_plugins.graph import ALL, Graph
+from dlp_plugins.solvers._rows import by_rows
 
 Alpha = Annotated[
     float, Field(ge=0, lt=1, description="how far labels spread; 0 leaves them where they are")
@@ -45,7 +43,7 @@ class Solution:
 
 
 class Operator(Protocol):
-    """Anything that multiplies Wn [n, n] with x [n, c]: a `Graph`, or another library's matrix.
+    """Anything that multiplies rows of Wn [n, n] with x [n, c]: a `Graph`, or another's matrix.
 
     components: [n] int64, which connected component each node belongs to.
     """
@@ -53,7 +51,7 @@ class Operator(Protocol):
     @property
     def components(self) -> Tensor: ...
 
-    def matmul(self, x: Tensor) -> Tensor: ...
+    def matmul(self, x: Tensor, rows: slice = ALL) -> Tensor: ...
 
 
 class Solver(ABC):
@@ -120,23 +118,23 @@ class Solver(ABC):
             )
 
 
-def row_blocks(x: Tensor) -> list[slice]:
-    """Blocks of rows of x [n, c] that stay in a CPU's cache from one operation to the next."""
-    n, columns = x.shape
-    rows = max(1, BLOCK_ENTRIES // max(1, columns)) if x.device.type == "cpu" else max(1, n)
-    return [slice(start, start + rows) for start in range(0, n, rows)]
-
-
 def column_norms(x: Tensor) -> Tensor:
     """[c] Euclidean norms of the columns of x [n, c]; ten times as fast on a CPU as `x.norm`."""
-    return torch.stack([x[rows].square().sum(dim=0) for rows in row_blocks(x)]).sum(dim=0).sqrt()
+    with by_rows(x) as each:
+        return torch.stack(each(lambda rows: x[rows].square().sum(dim=0), x)).sum(dim=0).sqrt()
 
 
 def relative_residual(graph: Operator, alpha: float, scores: Tensor, labels: Tensor) -> Tensor:
     """|y - (I - alpha Wn) z| / |y| for each class: [c]; 0 for a class without labels."""
-    residual = graph.matmul(scores).mul_(alpha).sub_(scores).add_(labels)
+
+    def squares(rows: slice) -> Tensor:
+        residual = graph.matmul(scores, rows).mul_(alpha).sub_(scores[rows]).add_(labels[rows])
+        return residual.square().sum(dim=0)
+
     size = column_norms(labels)
-    return torch.where(size > 0, column_norms(residual) / size, 0.0)
+    with by_rows(labels) as each:
+        residual = torch.stack(each(squares, labels)).sum(dim=0).sqrt()
+    return torch.where(size > 0, residual / size, 0.0)
 
 
 def goal(tolerance: float, scores: Tensor, labels: Tensor, roundings: int = 4) -> Tensor:

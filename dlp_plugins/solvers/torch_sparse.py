@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from dlp_plugins.graph import Graph
+from dlp_plugins.graph import ALL, Graph
 from dlp_plugins.registry import solvers
 from dlp_plugins.solvers.cg import ConjugateGradient
 
@@ -47,5 +47,6 @@ class _SparseMatrix:
     def components(self) -> Tensor:
         return self._graph.components
 
-    def matmul(self, x: Tensor) -> Tensor:
-        return self._matmul(self._matrix, x, reduce="sum")
+    def matmul(self, x: Tensor, rows: slice = ALL) -> Tensor:
+        matrix = self._matrix if rows == ALL else self._matrix[rows]
+        return self._matmul(matrix, x, reduce="sum")

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 from threadpoolctl import ThreadpoolController
@@ -20,13 +21,30 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def parallel(function: Callable[[T], R], blocks: Iterable[T]) -> Iterator[R]:
-    """`function` of each block, in order; as many threads as torch uses (OMP_NUM_THREADS)."""
+class Share(Protocol):
+    """As `map`: the function of each block, in order."""
+
+    def __call__(self, function: Callable[[T], R], blocks: Iterable[T], /) -> Iterator[R]: ...
+
+
+@contextmanager
+def workers() -> Iterator[Share]:
+    """As many threads as torch uses (OMP_NUM_THREADS), which share blocks out among them."""
     with (
         _libraries().limit(limits=1, user_api="blas"),
         ThreadPoolExecutor(torch.get_num_threads(), initializer=_one_thread) as pool,
     ):
-        yield from pool.map(function, blocks)
+        yield pool.map
+
+
+def parallel(function: Callable[[T], R], blocks: Iterable[T]) -> Iterator[R]:
+    """`function` of each block, in order, on all threads; a single block as the caller would."""
+    blocks = list(blocks)
+    if len(blocks) == 1:
+        yield function(blocks[0])
+        return
+    with workers() as share:
+        yield from share(function, blocks)
 
 
 def _one_thread() -> None:

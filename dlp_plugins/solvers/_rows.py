@@ -1,0 +1,46 @@
+"""Dense work of a solver by blocks of rows, each from start to end on one thread of the CPU.
+
+Split inside each operation, rows would go to one thread in a sum over columns and to another in the
+next product, and travel between the threads' caches (docs/performance.md, "Solve").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol, TypeVar
+
+from torch import Tensor
+
+from dlp_plugins._threads import chunks, workers
+from dlp_plugins.graph import ALL
+
+R = TypeVar("R")
+# Numbers in a block: 2^18 float32 are 1 MiB, so that a few vectors' blocks stay in cache from one
+# operation to the next.
+BLOCK_ENTRIES = 2**18
+
+
+class EachBlock(Protocol):
+    """f of each block of rows of x [n, c], in order. On a GPU one block is best."""
+
+    def __call__(self, f: Callable[[slice], R], x: Tensor, /) -> list[R]: ...
+
+
+def row_blocks(x: Tensor) -> list[slice]:
+    """Blocks of rows of x [n, c]; on a GPU one is best."""
+    n, columns = x.shape
+    rows = max(1, BLOCK_ENTRIES // max(1, columns))
+    if x.device.type != "cpu" or n <= 2 * rows:
+        return [ALL]
+    return list(chunks(n, rows))
+
+
+@contextmanager
+def by_rows(x: Tensor) -> Iterator[EachBlock]:
+    """For work on vectors as large as x [n, c] or smaller."""
+    if len(row_blocks(x)) == 1:
+        yield lambda f, x: [f(ALL)]
+    else:
+        with workers() as share:
+            yield lambda f, x: list((share if len(row_blocks(x)) > 1 else map)(f, row_blocks(x)))
