@@ -16,9 +16,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Tensor
 
+from dlp_plugins._threads import chunks, parallel
 from dlp_plugins.errors import GraphError
 
 ALL = slice(None)
+ROWS = 2**14  # of a matrix, that a thread works on at once
 
 with warnings.catch_warnings():  # torch says once in a process that its CSR tensors are in beta
     warnings.filterwarnings("ignore", message="Sparse", category=UserWarning)
@@ -209,22 +211,32 @@ def assemble(
     keep = (cols >= 0) & (cols != rows) & (affinities.numpy() > 0)
     start = np.concatenate([[0], keep.sum(axis=1).cumsum()])
     weights = affinities.numpy()[keep].astype(np.float32)
-    a = sp.csr_matrix((weights, cols[keep], start), shape=(n, n))
-    # SciPy transposes by counting, which also sorts: no comparison of n k keys.
-    transposed = a.T.tocsr()
-    a = transposed.T.tocsr()
-    w = (a + transposed).tocsr()
-    if mutual:
-        w = w.multiply(a.minimum(transposed) > 0).tocsr()
-    w.sort_indices()
-    degree = np.bincount(
-        np.repeat(np.arange(n), np.diff(w.indptr)), weights=w.data, minlength=n
-    ).astype(np.float32)
+    w = _symmetric(sp.csr_matrix((weights, cols[keep], start), shape=(n, n)), mutual)
+    degree = w @ np.ones(n, np.float32)
     scale = _inverse_sqrt(torch.from_numpy(degree)).numpy()
-    w.data *= np.repeat(scale, np.diff(w.indptr))
-    w.data *= scale[w.indices]
+
+    def normalize(rows: slice) -> None:
+        entries = slice(w.indptr[rows.start], w.indptr[rows.stop])
+        w.data[entries] *= scale[w.indices[entries]]
+        w.data[entries] *= np.repeat(scale[rows], np.diff(w.indptr[rows.start : rows.stop + 1]))
+
+    for _ in parallel(normalize, chunks(n, ROWS)):
+        pass
     crow, col, values = map(torch.from_numpy, (w.indptr, w.indices, w.data))
     return Graph(crow, col, values, torch.from_numpy(degree), order)
+
+
+def _symmetric(a: sp.csr_matrix, mutual: bool) -> sp.csr_matrix:
+    """A + A^T, or its entries where both ends of an edge name the other."""
+    # SciPy transposes by counting, which also sorts: no comparison of n k keys.
+    transposed = a.T.tocsr()
+
+    def both_ways(rows: slice) -> sp.csr_matrix:
+        one, other = a[rows], transposed[rows]
+        one.sort_indices()
+        return (one + other).multiply(one.minimum(other) > 0) if mutual else one + other
+
+    return sp.vstack(list(parallel(both_ways, chunks(a.shape[0], ROWS))), format="csr")
 
 
 def _assemble_by_sort(
