@@ -1,26 +1,55 @@
 """Approximate search by cells: as an inverted file, but with a matrix product for each cell.
 
-An inverted file takes one query after another through its cells. Here each cell takes all its
-queries at once: the product of a block of queries with the cell's points runs at the machine's full
-speed. A point's own cell gives a lower bound on its k-th similarity, its two nearest cells a nearly
-final one; the other cells' similarities are compared with that, so that few have to be kept. Where
-descriptors lie near few dimensions all this is done with short vectors (`_screen.py`).
+An inverted file takes one query after another through its cells. Here the points are taken a group
+at a time, near ones together, and each cell they look into is compared with all of its queries in
+one product, at the machine's full speed. A group's vectors and candidates stay in cache. A point's
+own cell gives a lower bound on its k-th similarity, its two nearest cells a nearly final one; the
+other cells' similarities are compared with that, so that few have to be kept. Where descriptors lie
+near few dimensions the other cells are compared by short vectors (`_screen.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import chain
+from dataclasses import dataclass
+from itertools import starmap
 
 import numpy as np
+import torch
 
 from dlp_plugins._threads import chunks, parallel
 from dlp_plugins.graphs._order import centers
-from dlp_plugins.graphs._screen import ROUNDING, confirm, heads, screen
-from dlp_plugins.graphs._select import Array, Pairs, nearest, restore_order
+from dlp_plugins.graphs._screen import ROUNDING, heads, products_at, screen, tail_share
+from dlp_plugins.graphs._select import Array, Nearest, Pairs, nearest
 
-ROWS = 1024  # queries in a block
+GROUP = 2**15  # points that are searched for together
+ENTRIES = 2**20  # similarities in a block
+ROWS = 4096  # of them at most
+VISITS = 32  # blocks whose short products are read before a second look
 FIRST = 2  # cells looked into first, to know which of the others' points are worth keeping
+
+
+@dataclass(frozen=True)
+class Cells:
+    """All points, those of a cell side by side: cell c holds the points start[c] : start[c + 1].
+
+    v: [n, d] float32.
+    short: [n, h] as of `_screen.screen`, or v itself.
+    home: [n], each point's own cell.
+    start: [cells + 1].
+    """
+
+    v: Array
+    short: Array
+    home: Array
+    start: Array
+
+    @property
+    def screened(self) -> bool:
+        return self.short is not self.v
+
+    def members(self, cell: int) -> slice:
+        return slice(self.start[cell], self.start[cell + 1])
 
 
 def search(v: Array, k: int, size: int, probes: int, seed: int) -> tuple[Array, Array, Array]:
@@ -36,87 +65,133 @@ def search(v: Array, k: int, size: int, probes: int, seed: int) -> tuple[Array, 
     # a cell with fewer than k points bounds nothing
     middle = centers(near, max(1, n // max(size, 4 * k)), seed)
     looked_into = _nearest_cells(near, middle, min(probes, len(middle)))
+    order = np.argsort(looked_into[:, 0], kind="stable").astype(np.int32)
+    looked_into = looked_into[order]
+    by_cell = _rows(v, order)
     home = looked_into[:, 0]
-    # Points of a cell side by side: cell c holds v[order][start[c] : start[c + 1]].
-    order = np.argsort(home, kind="stable").astype(np.int32)
-    start = np.concatenate([[0], np.bincount(home, minlength=len(middle)).cumsum()])
-    by_cell, looked_into = v[order], looked_into[order]
-    short = by_cell if short is v else short[order]
-    bound = _own_cell_bound(by_cell, start, k)
-    found = nearest(_candidates(by_cell, short, looked_into[:, :FIRST], start, bound), n, k)
-    if probes > FIRST:
-        bound = found.similarities.min(axis=1)
-        others = _candidates(by_cell, short, looked_into[:, FIRST:], start, bound)
-        found = nearest(chain([found.pairs()], others), n, k)
-    return *restore_order(order, found.indices, found.similarities), order
+    cells = Cells(
+        by_cell,
+        by_cell if short is v else _rows(short, order),
+        home,
+        np.searchsorted(home, np.arange(len(middle) + 1)),
+    )
+    indices, similarities = np.empty((n, k), np.int32), np.empty((n, k), np.float32)
+
+    def group(rows: slice) -> None:
+        found = _search_for(cells, rows, looked_into[rows], k)
+        original = order[rows]
+        indices[original] = np.where(found.indices < 0, -1, order[found.indices])
+        similarities[original] = found.similarities
+
+    for _ in parallel(group, chunks(n, group_size(n))):
+        pass
+    return indices, similarities, order
+
+
+def group_size(n: int) -> int:
+    """Points in a group: as many as pay, but some groups for each thread."""
+    return min(GROUP, 1 + n // (4 * torch.get_num_threads()))
+
+
+def _rows(v: Array, order: Array) -> Array:
+    """v[order], by all threads."""
+    return torch.from_numpy(v).index_select(0, torch.from_numpy(order)).numpy()
 
 
 def _nearest_cells(v: Array, middle: Array, probes: int) -> Array:
     """Each point's nearest cells [n, probes] int32, in ascending distance."""
+    looked_into = np.empty((len(v), probes), np.int32)
 
-    def block(rows: slice) -> Pairs:
+    def block(rows: slice) -> None:
         s = v[rows] @ middle.T
-        at = _reaching(s, _kth_at_least(s, probes))
-        return _pairs(at, s.reshape(-1).take(at), np.arange(rows.start, rows.stop), 0, len(middle))
+        at = np.flatnonzero(s >= _kth_at_least(s, probes)[:, None])
+        pairs = _pairs(at, s.reshape(-1).take(at), np.arange(len(s)), 0, len(middle))
+        found = nearest([pairs], len(s), probes, share=map)
+        by_rank = np.argsort(-found.similarities, axis=1)
+        looked_into[rows] = np.take_along_axis(found.indices, by_rank, axis=1)
 
-    pairs = parallel(block, chunks(len(v), ROWS))
-    found = nearest(pairs, len(v), probes)
-    by_rank = np.argsort(-found.similarities, axis=1)
-    return np.take_along_axis(found.indices, by_rank, axis=1)
-
-
-def _own_cell_bound(v: Array, start: Array, k: int) -> Array:
-    """[n] what the k-th largest similarity of each point is at least, from its own cell."""
-    bound = np.full(len(v), -np.inf, np.float32)
-
-    def own_cell(cell: int) -> None:
-        members = slice(start[cell], start[cell + 1])
-        for rows in chunks(members.stop - members.start, ROWS):
-            own = slice(members.start + rows.start, members.start + rows.stop)
-            # the k-th itself must reach it when `confirm` computes it anew
-            bound[own] = _kth_at_least(v[own] @ v[members].T, k) - ROUNDING
-
-    for _ in parallel(own_cell, range(len(start) - 1)):
+    for _ in parallel(block, chunks(len(v), max(1, min(ROWS, ENTRIES // len(middle))))):
         pass
-    return bound
+    return looked_into
+
+
+def _search_for(cells: Cells, rows: slice, looked_into: Array, k: int) -> Nearest:
+    """The nearest of the m points `rows` in the cells that each looks into [m, probes]."""
+    own, bound = _own_cells(cells, rows, k)
+    queries = cells.short[rows]
+    if cells.screened:
+        queries = queries.copy()
+        queries[:, -1] *= tail_share(queries, cells.short, own)
+    second = _candidates(cells, rows, queries, looked_into[:, 1:FIRST], bound)
+    found = nearest([own, *second], len(queries), k, share=map)
+    bound = found.similarities.min(axis=1)
+    others = _candidates(cells, rows, queries, looked_into[:, FIRST:], bound)
+    return nearest([found.pairs(), *others], len(queries), k, share=map)
+
+
+def _own_cells(cells: Cells, rows: slice, k: int) -> tuple[Pairs, Array]:
+    """Pairs of each point with others of its cell, and a bound [m] that some k of those reach."""
+    found, bounds = [], []
+    for cell, block in _visits(cells, cells.home[rows, None]):
+        own, members = cells.v[rows][block], cells.members(cell)
+        s = own @ cells.v[members].T
+        # the k-th itself must reach it when its similarity is computed anew
+        bound = _kth_at_least(s, k) - ROUNDING
+        at = np.flatnonzero(s >= bound[:, None])
+        found.append(_pairs(at, s.reshape(-1).take(at), block, members.start, s.shape[1]))
+        bounds.append(bound)
+    return _joined(found), np.concatenate(bounds)  # points of a cell are side by side
 
 
 def _candidates(
-    v: Array, short: Array, looked_into: Array, start: Array, bound: Array
+    cells: Cells, rows: slice, queries: Array, looked_into: Array, bound: Array
 ) -> Iterator[Pairs]:
-    """Pairs of each point with others in the cells it looks into [n, m] that reach its bound [n].
+    """Pairs of the m points `rows` with others, in the cells they look into, that reach the bound.
 
-    short: vectors whose inner products are no less than those of v, or v itself.
+    queries: [m, h] vectors whose products with cells.short are no less than the similarities.
+    looked_into: [m, probes].
+    bound: [m].
     """
-    probes = looked_into.shape[1]
-    cells = len(start) - 1
-    visits = np.argsort(looked_into.reshape(-1), kind="stable")
-    visit_start = np.bincount(looked_into.reshape(-1), minlength=cells).cumsum()
-    visit_start = np.concatenate([[0], visit_start])
+    limit = bound - ROUNDING if cells.screened else bound
 
-    def one_cell(cell: int) -> list[Pairs]:
-        found = []
-        members = slice(start[cell], start[cell + 1])
-        queries = visits[visit_start[cell] : visit_start[cell + 1]] // probes
-        for rows in chunks(len(queries) if members.stop > members.start else 0, ROWS):
-            block = queries[rows]
-            s = short[block] @ short[members].T
-            if short is v:
-                at = _reaching(s, bound[block])
-                similarities = s.reshape(-1).take(at)
-            else:
-                at = _reaching(s, bound[block] - ROUNDING)
-                at, similarities = confirm(v[block], v[members], at, bound[block])
-            found.append(_pairs(at, similarities, block, members.start, s.shape[1]))
-        return found
+    def reaching(cell: int, block: Array) -> Pairs:
+        members = cells.members(cell)
+        s = queries[block] @ cells.short[members].T
+        at = np.flatnonzero(s >= limit[block, None])
+        similarities = at if cells.screened else s.reshape(-1).take(at)
+        return _pairs(at, similarities, block, members.start, s.shape[1])
 
-    for found in parallel(one_cell, range(cells)):
-        yield from found
+    visits = list(_visits(cells, looked_into))
+    for some in chunks(len(visits), VISITS):
+        pairs = _joined(list(starmap(reaching, visits[some])))
+        yield _confirmed(cells.v[rows], cells.v, pairs, bound) if cells.screened else pairs
 
 
-def _reaching(s: Array, bound: Array) -> Array:
-    """Where s, counted along the rows, reaches the bound [len(s)] of its row."""
-    return np.flatnonzero(s >= bound[:, None])
+def _visits(cells: Cells, looked_into: Array) -> Iterator[tuple[int, Array]]:
+    """Each cell with the points, counted as looked_into [m, probes], that look into it."""
+    if not looked_into.size:
+        return
+    visits = np.argsort(looked_into.reshape(-1), kind="stable").astype(np.int32)
+    visited, first = np.unique(looked_into.reshape(-1)[visits], return_index=True)
+    visitors = np.split(visits // np.int32(looked_into.shape[1]), first[1:])
+    for cell, points in zip(visited, visitors, strict=True):
+        members = cells.members(cell)
+        size = max(1, members.stop - members.start)
+        for block in chunks(len(points), max(1, ENTRIES // size)):
+            yield cell, points[block]
+
+
+def _confirmed(a: Array, b: Array, pairs: Pairs, bound: Array) -> Pairs:
+    """Those of the pairs, of a [m, d] with b [n, d], whose similarity reaches the bound [m]."""
+    runs = np.flatnonzero(np.diff(pairs.rows, prepend=-1))  # pairs that follow each other in a row
+    row_starts = np.append(runs, len(pairs.rows)).astype(np.int32)
+    similarities = products_at(a[pairs.rows[runs]], b, row_starts, pairs.cols)
+    above = np.flatnonzero(similarities >= bound.take(pairs.rows))
+    return Pairs(pairs.rows.take(above), pairs.cols.take(above), similarities.take(above))
+
+
+def _joined(parts: list[Pairs]) -> Pairs:
+    return Pairs(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 def _pairs(at: Array, similarities: Array, rows: Array, first: int, columns: int) -> Pairs:
@@ -128,11 +203,10 @@ def _pairs(at: Array, similarities: Array, rows: Array, first: int, columns: int
 def _kth_at_least(s: Array, k: int) -> Array:
     """For each row of s a bound that k of its entries reach; -inf where it has too few.
 
-    The k-th largest of the maxima of some 4 k groups: a little low, and much faster to find.
+    The k-th largest of the maxima of 4 k to 8 k groups: a little low, and much faster to find.
     """
     if s.shape[1] < k:
         return np.full(len(s), -np.inf, np.float32)
-    group = max(1, s.shape[1] // (4 * k))
-    whole = s.shape[1] // group
-    maxima = s[:, : whole * group].reshape(len(s), group, whole).max(axis=1)
-    return np.sort(maxima, axis=1)[:, -k]
+    while (half := s.shape[1] // 2) >= 4 * k:
+        s = np.maximum(s[:, :half], s[:, half : 2 * half])
+    return np.sort(s, axis=1)[:, -k]

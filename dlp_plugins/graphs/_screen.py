@@ -14,10 +14,11 @@ import numpy as np
 import torch
 
 from dlp_plugins._threads import chunks, parallel
-from dlp_plugins.graphs._select import Array
+from dlp_plugins.graphs._select import Array, Pairs
 
 ROUNDING = np.float32(1e-5)  # of vectors turned in float32, and of their products
 SAMPLE, QUERIES = 4096, 128
+MISSED = 1e-3  # a hundredth of what cells miss
 # In multiples of one number of a product: reading the result of a product, whatever its length, and
 # gathering one pair's vectors for a second look (docs/performance.md, "Graph").
 READ, GATHER = 25, 15
@@ -58,6 +59,25 @@ def heads(v: Array, short: Array) -> Array:
     return v if short is v else np.ascontiguousarray(short[:, :-1])
 
 
+def tail_share(queries: Array, short: Array, pairs: Pairs) -> float:
+    """The share of |t_i| |t_j| that t_i . t_j stays below in all but `MISSED` of known near pairs.
+
+    Tails of near points are hardly alike. A search that may miss a few pairs multiplies the tails
+    of one end by this, and is then spared most second looks that come to nothing.
+
+    queries: [m, h + 1] short vectors of the points that pairs.rows counts; short: of pairs.cols.
+    """
+    some = slice(None, None, max(1, len(pairs.rows) // SAMPLE))
+    one, other = queries[pairs.rows[some]], short[pairs.cols[some]]
+    similarities = pairs.similarities[some]
+    bound = one[:, -1] * other[:, -1]
+    tails = similarities - np.einsum("ij,ij->i", one[:, :-1], other[:, :-1])
+    known = (similarities < 1 - ROUNDING) & (bound > ROUNDING)  # not a point with itself
+    if not known.any():
+        return 1.0
+    return float(np.quantile(tails[known] / bound[known], 1 - MISSED).clip(0, 1))
+
+
 def _shorten(v: Array, axes: Array, head: int) -> Array:
     turned = v @ axes
     tail = np.linalg.norm(turned[:, head:], axis=1, keepdims=True)
@@ -65,19 +85,21 @@ def _shorten(v: Array, axes: Array, head: int) -> Array:
 
 
 def confirm(a: Array, b: Array, at: Array, bound: Array) -> tuple[Array, Array]:
-    """Which of the pairs `at` reach the bound [m] of their row in a [m, d]; their similarities."""
-    similarities = _products_at(a, b, at)
+    """Which entries `at` of a b^T, counted along its rows, reach the bound [m] of their row.
+
+    a: [m, d]; b: [n, d]. With their values.
+    """
+    row_starts = np.searchsorted(at, np.arange(len(a) + 1) * len(b))
+    similarities = products_at(a, b, row_starts, at % len(b))
     above = np.flatnonzero(similarities >= bound.take(at // len(b)))
     return at.take(above), similarities.take(above)
 
 
-def _products_at(a: Array, b: Array, at: Array) -> Array:
-    """Entries `at` (ascending, counted along the rows) of a b^T, for a [m, d] and b [n, d]."""
-    shape = len(a), len(b)
-    row_starts = np.searchsorted(at, np.arange(shape[0] + 1) * shape[1])
+def products_at(a: Array, b: Array, row_starts: Array, cols: Array) -> Array:
+    """Entries of a b^T: in row i at the columns cols[row_starts[i] : row_starts[i + 1]]."""
     wanted = torch.sparse_csr_tensor(
-        torch.from_numpy(row_starts), torch.from_numpy(at % shape[1]), torch.zeros(len(at)),
-        shape, check_invariants=False,
+        torch.from_numpy(row_starts), torch.from_numpy(cols), torch.zeros(len(cols)),
+        (len(a), len(b)), check_invariants=False,
     )  # fmt: skip
     left, right = torch.from_numpy(a), torch.from_numpy(b)
     return torch.sparse.sampled_addmm(wanted, left, right.T, beta=0.0).values().numpy()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,8 +42,10 @@ class Nearest(NamedTuple):
         )
 
 
-def nearest(found: Iterable[Pairs], n: int, k: int) -> Nearest:
-    """Each of n points' k best candidates."""
+def nearest(
+    found: Iterable[Pairs], n: int, k: int, share: Callable[..., Iterable[None]] = parallel
+) -> Nearest:
+    """Each of n points' k best candidates; `share=map` leaves the work to the calling thread."""
     rows, cols, values = (np.concatenate(part) for part in zip(*found, strict=True))
     if not len(rows):
         return Nearest(
@@ -51,7 +53,7 @@ def nearest(found: Iterable[Pairs], n: int, k: int) -> Nearest:
             np.full((n, k), -np.inf, np.float32),
             np.zeros(n, np.int64),
         )
-    candidates = sp.coo_matrix((values, (rows, cols)), shape=(n, n))
+    candidates = sp.coo_matrix((values, (rows, cols)), shape=(n, np.iinfo(np.int32).max))
     candidates.has_canonical_format = True  # no pair comes twice; saying so spares a sort
     grouped = candidates.tocsr()
     del rows, cols, values, candidates  # gigabytes, for a million points
@@ -70,7 +72,7 @@ def nearest(found: Iterable[Pairs], n: int, k: int) -> Nearest:
         similarities[rows], indices[rows] = _unpack(best[:, -k:])
 
     by_count = np.argsort(count, kind="stable")  # points side by side then need the same width
-    for _ in parallel(choose, (by_count[rows] for rows in chunks(n, ROWS))):
+    for _ in share(choose, (by_count[rows] for rows in chunks(n, ROWS))):
         pass
     few = by_count[: np.searchsorted(count[by_count], k)]
     indices[few] = np.where(np.isneginf(similarities[few]), -1, indices[few])
