@@ -22,7 +22,7 @@ from dlp_plugins.graphs._order import centers
 from dlp_plugins.graphs._screen import ROUNDING, heads, products_at, screen, tail_share
 from dlp_plugins.graphs._select import Array, Nearest, Pairs, nearest
 
-GROUP = 2**15  # points that are searched for together
+GROUP = 2**16  # points that are searched for together
 ENTRIES = 2**20  # similarities in a block
 ROWS = 4096  # of them at most
 VISITS = 32  # blocks whose short products are read before a second look
