@@ -20,7 +20,7 @@ class MemoryBudgetError(DlpError):
 # checked against measured peaks in tests/test_plan.py.
 SEARCH_BYTES = {
     "exact": 190,  # candidates of both ends, grouped by point
-    "cells": 110,  # candidates of one end, grouped by point
+    "cells": 65,  # the lists themselves, and candidates of the groups in work
     "faiss_flat": 60,  # int64 indices and similarities, and their narrower copies
     "faiss_ivf": 60,
     "faiss_hnsw": 70,  # the same and the links

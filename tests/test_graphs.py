@@ -142,6 +142,52 @@ def test_no_short_vectors_where_they_would_rule_out_little():
     assert _screen.screen(near_few, 6000) is near_few  # most of the points are wanted
 
 
+def near_pairs(v):
+    """Of the first 300 points with all: each one's 20 nearest, itself among them."""
+    s = v[:300] @ v.T
+    cols = np.argpartition(s, -20, axis=1)[:, -20:].reshape(-1)
+    rows = np.repeat(np.arange(300), 20)
+    return Pairs(rows, cols, s[rows, cols])
+
+
+@pytest.mark.parametrize("noise", [0.3, 0.1])
+def test_share_of_the_tails_that_near_pairs_stay_below(noise):
+    """Tails are noise here, alike for no pair but a point's with itself, and a few by chance."""
+    v = points(9000, d=128, intrinsic=6).numpy()
+    v += noise * v[::-1]
+    v /= np.linalg.norm(v, axis=1, keepdims=True)
+    short, pairs = _screen.screen(v, 20), near_pairs(v)
+    share = _screen.tail_share(short[:300], short, pairs)
+    assert 0 < share < 0.9
+    queries = short[:300].copy()
+    queries[:, -1] *= share
+    bound = (queries @ short.T)[pairs.rows, pairs.cols] + _screen.ROUNDING
+    missed = (bound < pairs.similarities) & (pairs.rows != pairs.cols)
+    assert missed.mean() < 2 * _screen.MISSED
+
+
+def test_tails_count_in_full_where_no_pair_tells():
+    v = points(9000, d=128, intrinsic=6).numpy()
+    v[:300] = v[0]  # each one's nearest are its duplicates
+    short = _screen.screen(v, 20)
+    assert _screen.tail_share(short[:300], short, near_pairs(v)) == 1
+
+
+def test_a_crowd_leaves_each_point_its_largest():
+    s = np.random.default_rng(0).random((30, 400), dtype=np.float32)
+    rows = np.arange(100, 130)
+    crowd = _cells_cpu._reaching(s, np.zeros(30, np.float32), rows, 7, 2)
+    most = 2 * _cells_cpu.CROWD
+    assert (np.bincount(crowd.rows)[100:] == most).all()
+    np.testing.assert_array_equal(crowd.similarities, s[crowd.rows - 100, crowd.cols - 7])
+    np.testing.assert_array_equal(
+        np.sort(crowd.similarities.reshape(30, most), axis=1), np.sort(s, axis=1)[:, -most:]
+    )
+    few = _cells_cpu._reaching(s, np.full(30, 0.99, np.float32), rows, 7, 2)
+    assert len(few.rows) == (s >= 0.99).sum()
+    assert (few.similarities >= 0.99).all()
+
+
 @pytest.mark.parametrize("k", [3, 40])
 def test_exact_with_short_vectors(k, monkeypatch):
     """Zero vectors, duplicates and outliers, in a set where few numbers rule out most pairs."""
@@ -213,7 +259,7 @@ def test_cells_keep_few_candidates(k, monkeypatch):
         return best
 
     monkeypatch.setattr(_cells_cpu, "nearest", counted)
-    monkeypatch.setattr(_cells_cpu, "group_size", lambda n: n)
+    monkeypatch.setattr(_cells_cpu, "GROUPS", 1)
     v = points(9000, d=64, intrinsic=6)
     check_valid(build("cells", k=k, size=64).neighbors(v), v, k)
     first, second = rounds

@@ -22,10 +22,11 @@ from dlp_plugins.graphs._order import centers
 from dlp_plugins.graphs._screen import ROUNDING, heads, products_at, screen, tail_share
 from dlp_plugins.graphs._select import Array, Nearest, Pairs, nearest
 
-GROUP = 2**16  # points that are searched for together
+GROUP, GROUPS = 2**16, 8  # points that are searched for together: so many at most; groups at least
 ENTRIES = 2**20  # similarities in a block
 ROWS = 4096  # of them at most
 VISITS = 32  # blocks whose short products are read before a second look
+CROWD = 16  # in multiples of k, candidates of a point in one cell; a few suffice as a rule
 FIRST = 2  # cells looked into first, to know which of the others' points are worth keeping
 
 
@@ -83,14 +84,9 @@ def search(v: Array, k: int, size: int, probes: int, seed: int) -> tuple[Array, 
         indices[original] = np.where(found.indices < 0, -1, order[found.indices])
         similarities[original] = found.similarities
 
-    for _ in parallel(group, chunks(n, group_size(n))):
+    for _ in parallel(group, chunks(n, min(GROUP, 1 + n // GROUPS))):
         pass
     return indices, similarities, order
-
-
-def group_size(n: int) -> int:
-    """Points in a group: as many as pay, but some groups for each thread."""
-    return min(GROUP, 1 + n // (4 * torch.get_num_threads()))
 
 
 def _rows(v: Array, order: Array) -> Array:
@@ -104,8 +100,7 @@ def _nearest_cells(v: Array, middle: Array, probes: int) -> Array:
 
     def block(rows: slice) -> None:
         s = v[rows] @ middle.T
-        at = np.flatnonzero(s >= _kth_at_least(s, probes)[:, None])
-        pairs = _pairs(at, s.reshape(-1).take(at), np.arange(len(s)), 0, len(middle))
+        pairs = _reaching(s, _kth_at_least(s, probes), np.arange(len(s)), 0, probes)
         found = nearest([pairs], len(s), probes, share=map)
         by_rank = np.argsort(-found.similarities, axis=1)
         looked_into[rows] = np.take_along_axis(found.indices, by_rank, axis=1)
@@ -122,10 +117,10 @@ def _search_for(cells: Cells, rows: slice, looked_into: Array, k: int) -> Neares
     if cells.screened:
         queries = queries.copy()
         queries[:, -1] *= tail_share(queries, cells.short, own)
-    second = _candidates(cells, rows, queries, looked_into[:, 1:FIRST], bound)
+    second = _candidates(cells, rows, queries, looked_into[:, 1:FIRST], bound, k)
     found = nearest([own, *second], len(queries), k, share=map)
     bound = found.similarities.min(axis=1)
-    others = _candidates(cells, rows, queries, looked_into[:, FIRST:], bound)
+    others = _candidates(cells, rows, queries, looked_into[:, FIRST:], bound, k)
     return nearest([found.pairs(), *others], len(queries), k, share=map)
 
 
@@ -137,14 +132,13 @@ def _own_cells(cells: Cells, rows: slice, k: int) -> tuple[Pairs, Array]:
         s = own @ cells.v[members].T
         # the k-th itself must reach it when its similarity is computed anew
         bound = _kth_at_least(s, k) - ROUNDING
-        at = np.flatnonzero(s >= bound[:, None])
-        found.append(_pairs(at, s.reshape(-1).take(at), block, members.start, s.shape[1]))
+        found.append(_reaching(s, bound, block, members.start, k))
         bounds.append(bound)
     return _joined(found), np.concatenate(bounds)  # points of a cell are side by side
 
 
 def _candidates(
-    cells: Cells, rows: slice, queries: Array, looked_into: Array, bound: Array
+    cells: Cells, rows: slice, queries: Array, looked_into: Array, bound: Array, k: int
 ) -> Iterator[Pairs]:
     """Pairs of the m points `rows` with others, in the cells they look into, that reach the bound.
 
@@ -157,9 +151,7 @@ def _candidates(
     def reaching(cell: int, block: Array) -> Pairs:
         members = cells.members(cell)
         s = queries[block] @ cells.short[members].T
-        at = np.flatnonzero(s >= limit[block, None])
-        similarities = at if cells.screened else s.reshape(-1).take(at)
-        return _pairs(at, similarities, block, members.start, s.shape[1])
+        return _reaching(s, limit[block], block, members.start, k)
 
     visits = list(_visits(cells, looked_into))
     for some in chunks(len(visits), VISITS):
@@ -194,10 +186,18 @@ def _joined(parts: list[Pairs]) -> Pairs:
     return Pairs(*map(np.concatenate, zip(*parts, strict=True)))
 
 
-def _pairs(at: Array, similarities: Array, rows: Array, first: int, columns: int) -> Pairs:
-    """Places in a product of the points `rows` with `columns` others from `first` on, as pairs."""
+def _reaching(s: Array, bound: Array, rows: Array, first: int, k: int) -> Pairs:
+    """Pairs of the points `rows` with those from `first` on whose s [m, columns] reach bound [m].
+
+    Where a crowd does, as duplicates do, the `CROWD` k largest of each row.
+    """
+    at = np.flatnonzero(s >= bound[:, None])
+    columns = s.shape[1]
+    if len(at) > CROWD * k * len(s):
+        largest = np.argpartition(s, -CROWD * k, axis=1)[:, -CROWD * k :]
+        at = np.sort(largest + columns * np.arange(len(s))[:, None], axis=None)
     i, j = np.divmod(at.astype(np.int32), np.int32(columns))
-    return Pairs(rows.take(i).astype(np.int32), j + np.int32(first), similarities)
+    return Pairs(rows.take(i).astype(np.int32), j + np.int32(first), s.reshape(-1).take(at))
 
 
 def _kth_at_least(s: Array, k: int) -> Array:

@@ -22,25 +22,21 @@ BLOCK_ENTRIES = 2**18
 
 
 class EachBlock(Protocol):
-    """f of each block of rows of x [n, c], in order. On a GPU one block is best."""
+    """f of each block of rows of x [n, c], in order."""
 
     def __call__(self, f: Callable[[slice], R], x: Tensor, /) -> list[R]: ...
 
 
-def row_blocks(x: Tensor) -> list[slice]:
-    """Blocks of rows of x [n, c]; on a GPU one is best."""
-    n, columns = x.shape
-    rows = max(1, BLOCK_ENTRIES // max(1, columns))
-    if x.device.type != "cpu" or n <= 2 * rows:
-        return [ALL]
-    return list(chunks(n, rows))
-
-
 @contextmanager
 def by_rows(x: Tensor) -> Iterator[EachBlock]:
-    """For work on vectors as large as x [n, c] or smaller."""
-    if len(row_blocks(x)) == 1:
+    """Threads for work on vectors as large as x [n, c]; small ones and a GPU's are one block."""
+    if x.device.type != "cpu" or x.numel() <= 2 * BLOCK_ENTRIES:
         yield lambda f, x: [f(ALL)]
     else:
         with workers() as share:
-            yield lambda f, x: list((share if len(row_blocks(x)) > 1 else map)(f, row_blocks(x)))
+            yield lambda f, x: list(share(f, _blocks(x)))
+
+
+def _blocks(x: Tensor) -> Iterator[slice]:
+    n, columns = x.shape
+    return chunks(n, max(1, BLOCK_ENTRIES // max(1, columns)))
