@@ -202,6 +202,16 @@ def test_blocks_of_rows_do_not_change_the_answer(monkeypatch: pytest.MonkeyPatch
     )
 
 
+@pytest.mark.parametrize("name", ["cg", "power", "chebyshev", "poisson"])
+def test_in_inference_mode_on_several_threads(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, y = ring(100), spread_labels(100, 3)
+    outside = run(name, graph, y, max_iterations=10)
+    monkeypatch.setattr(_rows, "BLOCK_ENTRIES", 21)
+    with torch.inference_mode():
+        inside = run(name, graph, spread_labels(100, 3), max_iterations=10)
+    torch.testing.assert_close(inside.scores, outside.scores)
+
+
 def test_column_norms_by_blocks() -> None:
     x = torch.randn(30_000, 70, generator=torch.Generator().manual_seed(0))  # two blocks
     torch.testing.assert_close(column_norms(x).double(), x.double().norm(dim=0), rtol=1e-6, atol=0)

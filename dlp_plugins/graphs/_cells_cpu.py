@@ -1,11 +1,12 @@
 """Approximate search by cells: as an inverted file, but with a matrix product for each cell.
 
 An inverted file takes one query after another through its cells. Here the points are taken a group
-at a time, near ones together, and each cell they look into is compared with all of its queries in
-one product, at the machine's full speed. A group's vectors and candidates stay in cache. A point's
-own cell gives a lower bound on its k-th similarity, its two nearest cells a nearly final one; the
-other cells' similarities are compared with that, so that few have to be kept. Where descriptors lie
-near few dimensions the other cells are compared by short vectors (`_screen.py`).
+at a time, near ones together, and each cell is compared with all of the group that look into it in
+one product, at the machine's full speed. Only groups in work hold candidates, and each is one
+thread's from start to end. A point's own cell gives a lower bound on its k-th similarity, its two
+nearest cells a nearly final one; the other cells' similarities are compared with that, so that few
+have to be kept. Where descriptors lie near few dimensions the other cells are compared by short
+vectors (`_screen.py`).
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from dlp_plugins.registry import graphs
 class Cells(ApproximateBuilder):
     """k-means cells of constant size, each compared in one product with all that look into it.
 
-    The one to use above some 100,000 points on a CPU: the work for a point grows little with n (1.4
+    The one to use above some 100,000 points on a CPU: the work for a point grows little with n (1.6
     times from 100,000 to a million). More probes, higher recall, more time, in proportion.
     Recall at 50,000 x 128, k = 50 (benchmarks/graph_speed.py): 0.990 to 0.995 on classes near 16
     dimensions, 0.877 on classes without structure inside.

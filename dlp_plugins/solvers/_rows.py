@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
+import torch
 from torch import Tensor
 
 from dlp_plugins._threads import chunks, workers
@@ -33,8 +34,10 @@ def by_rows(x: Tensor) -> Iterator[EachBlock]:
     if x.device.type != "cpu" or x.numel() <= 2 * BLOCK_ENTRIES:
         yield lambda f, x: [f(ALL)]
     else:
+        # each thread has a mode of its own, and only in the caller's may it write on its tensors
+        in_mode = torch.inference_mode(torch.is_inference_mode_enabled())
         with workers() as share:
-            yield lambda f, x: list(share(f, _blocks(x)))
+            yield lambda f, x: list(share(in_mode(f), _blocks(x)))
 
 
 def _blocks(x: Tensor) -> Iterator[slice]:
