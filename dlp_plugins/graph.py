@@ -212,13 +212,22 @@ def assemble(
     start = np.concatenate([[0], keep.sum(axis=1).cumsum()])
     weights = affinities.numpy()[keep].astype(np.float32)
     w = _symmetric(sp.csr_matrix((weights, cols[keep], start), shape=(n, n)), mutual)
-    degree = w @ np.ones(n, np.float32)
+
+    def entries_of(rows: slice) -> tuple[slice, np.ndarray]:
+        start = w.indptr[rows.start : rows.stop + 1]
+        return slice(start[0], start[-1]), np.repeat(np.arange(len(start) - 1), np.diff(start))
+
+    def sums(rows: slice) -> np.ndarray:  # in float64
+        entries, row = entries_of(rows)
+        return np.bincount(row, w.data[entries], minlength=rows.stop - rows.start)
+
+    degree = np.concatenate([*parallel(sums, chunks(n, ROWS)), []]).astype(np.float32)
     scale = _inverse_sqrt(torch.from_numpy(degree)).numpy()
 
     def normalize(rows: slice) -> None:
-        entries = slice(w.indptr[rows.start], w.indptr[rows.stop])
+        entries, row = entries_of(rows)
+        w.data[entries] *= scale[rows][row]
         w.data[entries] *= scale[w.indices[entries]]
-        w.data[entries] *= np.repeat(scale[rows], np.diff(w.indptr[rows.start : rows.stop + 1]))
 
     for _ in parallel(normalize, chunks(n, ROWS)):
         pass

@@ -40,10 +40,11 @@ def conjugate_gradient(
     else:
         x = torch.where(goal > 0, initial, 0.0)
         r = graph.matmul(x).mul_(alpha).sub_(x).add_(b)
-    p, q, rr = r.clone(), torch.empty_like(r), column_norms(r).square()
+    p, q = r.clone(), torch.empty_like(r)
     full, columns = x, torch.arange(b.shape[1], device=b.device)
     iterations = 0
     with by_rows(b) as each:
+        rr = torch.stack(each(lambda rows: r[rows].square().sum(dim=0), r)).sum(dim=0)
         while iterations < max_iterations:
             active = rr.sqrt() > goal
             left = active.nonzero().squeeze(1)
