@@ -268,16 +268,18 @@ def test_cells_keep_few_candidates(k, monkeypatch):
     assert second.mean() < 6 * k
 
 
-@pytest.mark.parametrize("name", ["cells", "exact"])
-def test_an_order_that_keeps_neighbours_close(name, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "knobs", "most"), [("cells", {"size": 64}, 600), ("exact", {}, 1000)]
+)
+def test_an_order_that_keeps_neighbours_close(name, knobs, most, monkeypatch):
     monkeypatch.setattr(_exact_cpu, "ORDER_FROM", 6000)
     v = points(6000)
-    found = build(name, k=10).neighbors(v)
+    found = build(name, k=10, **knobs).neighbors(v)
     assert sorted(found.order.tolist()) == list(range(6000))
     place = torch.empty_like(found.order)
     place[found.order] = torch.arange(6000)
     apart = (place[found.indices.long()] - place[:, None]).abs().float()
-    assert apart.median() < 1000  # 2,000 in a random order
+    assert apart.median() < most  # 2,000 in a random order
     graph = assemble(found.indices, found.similarities.clamp(min=0), order=found.order)
     local, order = graph.renumbered
     assert torch.equal(order, found.order)

@@ -203,7 +203,7 @@ def test_blocks_of_rows_do_not_change_the_answer(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("name", ["cg", "power", "chebyshev", "poisson"])
-def test_in_inference_mode_on_several_threads(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_inference_mode_on_worker_threads(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     graph, y = ring(100), spread_labels(100, 3)
     outside = run(name, graph, y, max_iterations=10)
     monkeypatch.setattr(_rows, "BLOCK_ENTRIES", 21)
