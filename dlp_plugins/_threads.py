@@ -61,3 +61,8 @@ def _libraries() -> ThreadpoolController:
 def chunks(n: int, size: int) -> Iterator[slice]:
     """0..n in slices of `size`."""
     return (slice(start, min(start + size, n)) for start in range(0, n, size))
+
+
+def row_chunks(n: int, columns: int, entries: int) -> Iterator[slice]:
+    """0..n in slices of rows that hold at most so many entries, but a row at least."""
+    return chunks(n, max(1, entries // max(1, columns)))

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import operator
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import faiss
@@ -28,6 +27,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from dlp_plugins import registry
+from dlp_plugins._threads import row_chunks
 from dlp_plugins.graph import Neighbors
 from dlp_plugins.propagate import UNLABELED, Propagator
 
@@ -204,7 +204,7 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         indices, similarities = self._nearest(queries)
         weights = self._weights(indices, similarities)
         scores = np.empty((len(queries), len(self.classes_)))
-        for rows in _row_blocks(len(queries), indices.shape[1] * len(self.classes_)):
+        for rows in row_chunks(len(queries), indices.shape[1] * len(self.classes_), BLOCK_ENTRIES):
             near = self.label_distributions_[indices[rows]]
             scores[rows] = np.einsum("mk,mkc->mc", weights[rows], near)
         total = scores.sum(axis=1, keepdims=True)
@@ -267,7 +267,7 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         k = self._neighbors.indices.shape[1]
         _, indices = faiss.knn(queries, self._points, k, metric=faiss.METRIC_INNER_PRODUCT)
         similarities = np.empty(indices.shape)
-        for rows in _row_blocks(len(queries), k * queries.shape[1]):
+        for rows in row_chunks(len(queries), k * queries.shape[1], BLOCK_ENTRIES):
             # Again in float64: FAISS rounds differently with the number of queries in a call.
             near = self._points[indices[rows]].astype(np.float64)
             similarities[rows] = np.einsum("mkd,md->mk", near, queries[rows].astype(np.float64))
@@ -319,11 +319,6 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
                 named = named.astype(object)
             named[missing] = self.unlabeled_
         return named
-
-
-def _row_blocks(rows: int, entries_per_row: int) -> Iterator[slice]:
-    step = max(1, BLOCK_ENTRIES // entries_per_row)
-    return (slice(start, start + step) for start in range(0, rows, step))
 
 
 def _unit(X: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from itertools import starmap
 import numpy as np
 import torch
 
-from dlp_plugins._threads import chunks, parallel
+from dlp_plugins._threads import chunks, parallel, row_chunks
 from dlp_plugins.graphs._order import centers
 from dlp_plugins.graphs._screen import ROUNDING, heads, products_at, screen, tail_share
 from dlp_plugins.graphs._select import Array, Nearest, Pairs, nearest
@@ -169,8 +169,7 @@ def _visits(cells: Cells, looked_into: Array) -> Iterator[tuple[int, Array]]:
     visitors = np.split(visits // np.int32(looked_into.shape[1]), first[1:])
     for cell, points in zip(visited, visitors, strict=True):
         members = cells.members(cell)
-        size = max(1, members.stop - members.start)
-        for block in chunks(len(points), max(1, ENTRIES // size)):
+        for block in row_chunks(len(points), members.stop - members.start, ENTRIES):
             yield cell, points[block]
 
 

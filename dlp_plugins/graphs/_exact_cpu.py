@@ -21,7 +21,7 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.special import bdtrc
 
-from dlp_plugins._threads import chunks, parallel
+from dlp_plugins._threads import chunks, parallel, row_chunks
 from dlp_plugins.graphs._order import near_order
 from dlp_plugins.graphs._screen import ROUNDING, confirm, heads, screen
 from dlp_plugins.graphs._select import Array, Pairs, nearest, restore_order
@@ -66,7 +66,7 @@ def search(v: Array, k: int) -> tuple[Array, Array, Array | None]:
         found = nearest(_pairs_above(by_threshold, short, threshold[order]), n, k)
         indices, similarities = restore_order(order, found.indices, found.similarities)
         left = order[found.counts < k]
-    blocks = [left[rows] for rows in chunks(len(left), max(1, BRUTE_ENTRIES // n))]
+    blocks = [left[rows] for rows in row_chunks(len(left), n, BRUTE_ENTRIES)]
     for block, best in zip(blocks, parallel(lambda b: _brute(v, b, k), blocks), strict=True):
         indices[block], similarities[block] = best
     return indices, similarities, by_nearness

@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from dlp_plugins._threads import chunks, workers
+from dlp_plugins._threads import row_chunks, workers
 from dlp_plugins.graph import ALL
 
 R = TypeVar("R")
@@ -37,9 +37,6 @@ def by_rows(x: Tensor) -> Iterator[EachBlock]:
         # each thread has a mode of its own, and only in the caller's may it write on its tensors
         in_mode = torch.inference_mode(torch.is_inference_mode_enabled())
         with workers() as share:
-            yield lambda f, x: list(share(in_mode(f), _blocks(x)))
-
-
-def _blocks(x: Tensor) -> Iterator[slice]:
-    n, columns = x.shape
-    return chunks(n, max(1, BLOCK_ENTRIES // max(1, columns)))
+            yield lambda f, x: list(
+                share(in_mode(f), row_chunks(len(x), x.shape[1], BLOCK_ENTRIES))
+            )
