@@ -28,7 +28,7 @@ from torch import Tensor
 
 from benchmarks import reference
 from dlp_plugins.graph import Graph, assemble
-from dlp_plugins.propagate import label_matrix
+from dlp_plugins.propagation import label_matrix
 from dlp_plugins.registry import affinities, graphs, solvers
 from dlp_plugins.solvers import Solver
 

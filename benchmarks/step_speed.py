@@ -27,7 +27,7 @@ from sklearn.semi_supervised import LabelSpreading
 from benchmarks import reference
 from benchmarks.timing import Timing, timed
 from dlp_plugins import registry
-from dlp_plugins.propagate import Propagator
+from dlp_plugins.propagation import Propagator
 from dlp_plugins.sklearn import GraphLabelPropagation
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
-from dlp_plugins.registry import install_command
+from dlp_plugins.component import install_command
 
 PACKAGES = (
     "dlp-plugins", "torch", "torchvision", "timm", "faiss-cpu", "accelerate", "safetensors",

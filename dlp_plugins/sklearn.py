@@ -29,7 +29,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 from dlp_plugins import registry
 from dlp_plugins._threads import row_chunks
 from dlp_plugins.graph import Neighbors
-from dlp_plugins.propagate import UNLABELED, Propagator
+from dlp_plugins.propagation import UNLABELED, Propagator
 
 # Gathered neighbours of a block of new points, held at once: 2^24 float64 = 128 MiB.
 BLOCK_ENTRIES = 2**24
@@ -328,7 +328,7 @@ def _unit(X: np.ndarray) -> np.ndarray:
 
 def _component(part: str, choice: Any, knobs: dict[str, Any]) -> Any:
     """The component itself, or the one of that name with the knobs it declares."""
-    kind = registry.registry(part)
+    kind = registry.of_kind(part)
     if isinstance(choice, kind.base):
         return choice
     if not isinstance(choice, str):

@@ -15,13 +15,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-from dlp_cli.display import RunScreen
-from dlp_cli.run_state import RunState
+from dlp_cli.display.live import RunScreen
+from dlp_cli.display.run_state import RunState
 from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 from rich.terminal_theme import MONOKAI
 
-from dlp_plugins.recipe import load_recipe
+from dlp_plugins.recipe.check import load_recipe
 from dlp_plugins.training.events import Event, StepDone
 from dlp_plugins.training.run import run
 

@@ -35,7 +35,7 @@ FAMILIES = {"timm", "usb"}  # their members have tests of their own
 NAMES = [
     (kind, name)
     for kind in CHECKS
-    for name in registry.registry(kind).names()
+    for name in registry.of_kind(kind).names()
     if name not in FAMILIES
 ]
 
@@ -45,13 +45,13 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.mark.parametrize("kind", CHECKS)
 def test_the_registry_is_not_empty(kind: str) -> None:
-    assert registry.registry(kind).names()
+    assert registry.of_kind(kind).names()
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # torch_sparse at import
 @pytest.mark.parametrize(("kind", "name"), NAMES, ids=[f"{k}-{n}" for k, n in NAMES])
 def test_contract(kind: str, name: str) -> None:
-    if missing := registry.registry(kind).get(name).missing():
+    if missing := registry.of_kind(kind).get(name).missing():
         pytest.skip(f"needs {', '.join(missing)}")
     CHECKS[kind](name)
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import itertools
 import re
 import shlex
-from pathlib import Path
 
 import pytest
 from dlp_cli.__main__ import app
+from places import ROOT
 from typer.testing import CliRunner
 
 from dlp_plugins.registry import load_plugin_file, solvers
 from dlp_plugins.testing import check_solver
 
-ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
 RECIPES = list((ROOT / "recipes").rglob("*.toml"))
 

@@ -12,7 +12,7 @@ import pytest
 from pydantic import Field
 
 from dlp_plugins.errors import MissingDependency, PluginError, RegistryError
-from dlp_plugins.registry import KINDS, Registry, load_plugin_file, registry, solvers, weighters
+from dlp_plugins.registry import KINDS, Registry, load_plugin_file, of_kind, solvers, weighters
 
 WEIGHTER = """
     from dlp_plugins.registry import weighters
@@ -102,10 +102,10 @@ def test_unknown_name_lists_the_valid_ones_and_the_nearest() -> None:
 
 
 def test_kinds_by_singular_or_plural() -> None:
-    assert registry("solver") is registry("solvers") is solvers
-    assert registry("affinity") is registry("affinities")
+    assert of_kind("solver") is of_kind("solvers") is solvers
+    assert of_kind("affinity") is of_kind("affinities")
     with pytest.raises(RegistryError, match=r"Did you mean 'solvers'\?"):
-        registry("slovers")
+        of_kind("slovers")
 
 
 # -- entry points ---------------------------------------------------------------------------------

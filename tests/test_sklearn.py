@@ -21,7 +21,7 @@ from sklearn.semi_supervised import LabelSpreading
 
 from dlp_plugins.errors import RegistryError
 from dlp_plugins.graphs.exact import Exact
-from dlp_plugins.propagate import propagate
+from dlp_plugins.propagation import propagate
 from dlp_plugins.sklearn import GraphLabelPropagation
 from dlp_plugins.solvers.closed_form import ClosedForm
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from dlp_plugins.recipe import Recipe
+    from dlp_plugins.recipe.model import Recipe
 
 RecipeArgument = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A recipe's path, or its name (see `dlp list`).")
@@ -31,7 +31,7 @@ PluginOption = Annotated[
 
 def load(recipe: str, overrides: list[str] | None, plugins: list[Path] | None) -> Recipe:
     """The user's plug-ins first, then the recipe that may name what they register."""
-    from dlp_plugins.recipe import load_recipe
+    from dlp_plugins.recipe.check import load_recipe
     from dlp_plugins.registry import load_plugin_file
 
     for file in plugins or ():

@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor, nn
 
+from dlp_plugins._semilearn import require
 from dlp_plugins.errors import PluginError
 from dlp_plugins.registry import backbones
 
@@ -55,8 +56,6 @@ def usb(
     Raises:
         PluginError: the images have other than 1 or 3 channels, or not the network's size.
     """
-    from dlp_plugins.hosts.usb import image_network
-
     if in_channels not in (1, 3):
         raise PluginError(
             f"backbone usb:{member} takes images of 1 or 3 channels; these have {in_channels}."
@@ -72,6 +71,19 @@ def usb(
         if batch_norm_momentum is not None and isinstance(module, nn.BatchNorm2d):
             module.momentum = batch_norm_momentum
     return UsbBackbone(net)
+
+
+def image_network(name: str) -> nn.Module:
+    """One of USB's image networks by name, without its classifier."""
+    require()
+    from semilearn import nets
+
+    network = getattr(nets, name)(num_classes=2)
+    for layer in ("classifier", "head"):
+        if hasattr(network, layer):
+            # Left in place it would have weights that never get a gradient.
+            setattr(network, layer, nn.Identity())
+    return network
 
 
 usb.members = lambda: list(MEMBERS)  # type: ignore[attr-defined]

@@ -12,7 +12,7 @@ from typing import Any
 
 from dlp_plugins.bench.suite import Cell, Suite
 from dlp_plugins.errors import DlpError, RunFolderError
-from dlp_plugins.recipe import Recipe
+from dlp_plugins.recipe.model import Recipe
 from dlp_plugins.training import events
 from dlp_plugins.training.folder import RunFolder
 from dlp_plugins.training.run import run

@@ -29,8 +29,9 @@ from typing import Any
 from pydantic import Field
 
 from dlp_plugins.errors import UsageError
-from dlp_plugins.recipe import Positive, Recipe, Table, check_table, load_recipe
-from dlp_plugins.recipe_files import RecipeError, recipe_folders
+from dlp_plugins.recipe.check import check_table, load_recipe
+from dlp_plugins.recipe.files import RecipeError, recipe_folders
+from dlp_plugins.recipe.model import Positive, Recipe, Table
 
 Figure = tuple[float, float | None]  # mean and, where known, standard deviation
 

@@ -1,20 +1,10 @@
-"""What several consistency methods share: ramp-up, distances between predictions, mixing."""
+"""What several consistency methods share: distances between predictions, mixing."""
 
 from __future__ import annotations
-
-import math
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
-
-
-def ramp_up(epoch: float, length: float) -> float:
-    """exp(-5 (1 - t)^2), t = min(epoch / length, 1); 1 if length is 0 (Laine and Aila, 2017)."""
-    if length == 0:
-        return 1.0
-    t = min(epoch / length, 1.0)
-    return math.exp(-5.0 * (1.0 - t) ** 2)
 
 
 def squared_error(p: Tensor, q: Tensor) -> Tensor:

@@ -10,16 +10,10 @@ from pydantic import Field
 from torch import Tensor
 
 from dlp_plugins.consistency._teacher import WithTeacher
-from dlp_plugins.consistency._terms import (
-    draw_mix,
-    mean_or_zero,
-    mix,
-    probabilities,
-    ramp_up,
-    squared_error,
-)
+from dlp_plugins.consistency._terms import draw_mix, mean_or_zero, mix, probabilities, squared_error
 from dlp_plugins.consistency.contract import Step
 from dlp_plugins.registry import consistency
+from dlp_plugins.schedules._ramp_up import ramp_up
 
 
 @consistency.register("ict")

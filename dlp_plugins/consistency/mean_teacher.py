@@ -15,11 +15,11 @@ from dlp_plugins.consistency._terms import (
     kl_divergence,
     log_probabilities,
     probabilities,
-    ramp_up,
     squared_error,
 )
 from dlp_plugins.consistency.contract import Step
 from dlp_plugins.registry import consistency
+from dlp_plugins.schedules._ramp_up import ramp_up
 
 
 @consistency.register("mean_teacher")

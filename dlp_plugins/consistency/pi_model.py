@@ -8,9 +8,10 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor
 
-from dlp_plugins.consistency._terms import probabilities, ramp_up, squared_error
+from dlp_plugins.consistency._terms import probabilities, squared_error
 from dlp_plugins.consistency.contract import Consistency, Step
 from dlp_plugins.registry import consistency
+from dlp_plugins.schedules._ramp_up import ramp_up
 
 
 @consistency.register("pi_model")

@@ -69,28 +69,31 @@ class Usb(Consistency):
 
     def extend(self, network: Network) -> None:
         if self.member in ("comatch", "simmatch"):
-            from dlp_plugins.hosts.usb import projected
+            from dlp_plugins.consistency import _usb_projection
 
-            size = int(self.arguments.get("proj_size", projected.SIZE))
-            network.projection = projected.projection(network.head.in_features, size)
+            size = int(self.arguments.get("proj_size", _usb_projection.SIZE))
+            network.projection = _usb_projection.projection(network.head.in_features, size)
 
     def begin_stage(self, student: Network, num_examples: int) -> None:
-        from dlp_plugins.hosts.usb import driver, projected
+        from dlp_plugins.consistency import _usb_loss, _usb_projection
 
-        mixed_in = {"comatch": projected.DrivenCoMatch, "simmatch": projected.DrivenSimMatch}
+        mixed_in = {
+            "comatch": _usb_projection.DrivenCoMatch,
+            "simmatch": _usb_projection.DrivenSimMatch,
+        }
         heads = self.member in mixed_in
-        view = (projected.ProjectedView if heads else driver.StudentView)(student)
+        view = (_usb_projection.ProjectedView if heads else _usb_loss.StudentView)(student)
         self.teacher = copy.deepcopy(student).requires_grad_(False)
-        self.algorithm = driver.drive(
+        self.algorithm = _usb_loss.drive(
             self.member,
             view,
             self.num_classes,
             num_examples,
             self.settings,
             self.arguments,
-            mixed_in.get(self.member, driver.Driver),
+            mixed_in.get(self.member, _usb_loss.Driver),
         )
-        self.algorithm.ema = driver.Average(view, self.teacher, self.ema_m)
+        self.algorithm.ema = _usb_loss.Average(view, self.teacher, self.ema_m)
 
     def losses(self, step: Step) -> dict[str, Tensor]:
         batch, labeled = step.batch, int(step.batch.labeled.sum())
@@ -112,7 +115,7 @@ class Usb(Consistency):
 
     def _views(self, step: Step, labeled: int) -> dict[str, Tensor]:
         """Those of USB's inputs that the algorithm's train_step asks for."""
-        from dlp_plugins.hosts.usb import driver
+        from dlp_plugins.consistency import _usb_loss
 
         batch = step.batch
         second = step.weak if self.member in TWO_WEAK_VIEWS else step.strong
@@ -127,21 +130,21 @@ class Usb(Consistency):
             "x_ulb_s_0": lambda: step.strong(batch.images[labeled:]),
             "x_ulb_s_1": lambda: step.strong(batch.images[labeled:]),
         }
-        return {name: make[name]() for name in driver.wanted(self.member)}
+        return {name: make[name]() for name in _usb_loss.wanted(self.member)}
 
     def after_step(self, student: Network, number: int) -> None:
         self.algorithm.ema.update()
 
     def state(self) -> dict[str, Tensor]:
-        from dlp_plugins.hosts.usb import driver
+        from dlp_plugins.consistency import _usb_loss
 
-        hooks = {f"hooks.{k}": v for k, v in driver.tensors(self.algorithm).items()}
+        hooks = {f"hooks.{k}": v for k, v in _usb_loss.tensors(self.algorithm).items()}
         return {**super().state(), **hooks}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        from dlp_plugins.hosts.usb import driver
+        from dlp_plugins.consistency import _usb_loss
 
         super().load_state(state)
         hooks = {k.removeprefix("hooks."): v for k, v in state.items() if k.startswith("hooks.")}
         device = next(self.teacher.parameters()).device  # type: ignore[union-attr]
-        driver.restore(self.algorithm, hooks, device)
+        _usb_loss.restore(self.algorithm, hooks, device)

@@ -44,17 +44,17 @@ def usb(
     Raises:
         DataError: the data are not there, or not readable.
     """
-    from dlp_plugins.hosts.usb import data
+    from dlp_plugins.datasets import _usb
 
     classes, side = MEMBERS[member]
     try:
-        train, test = data.load(member, root, image_size or side, num_classes or classes)
+        train, test = _usb.load(member, root, image_size or side, num_classes or classes)
     except (OSError, RuntimeError, ValueError, AssertionError) as error:
         raise DataError(
             f"dataset usb:{member}: USB cannot read it under '{root}' "
             f"({type(error).__name__}: {error}). USB's own documentation says where its files go."
         ) from error
-    mean, std, geometry = data.normalization(test)
+    mean, std, geometry = _usb.normalization(test)
     splits = [_images(split, geometry, image_size or side) for split in (train, test)]
     found = int(max(int(s.labels.max()) for s in splits)) + 1
     names = getattr(train, "classes", None) or [str(i) for i in range(found)]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dlp_plugins.graph import Neighbors
 from dlp_plugins.graphs._blockwise import search_blockwise
-from dlp_plugins.graphs._select import Array
+from dlp_plugins.graphs._top_k import Array
 from dlp_plugins.graphs.contract import GraphBuilder, clip_k, drop_self, no_neighbors
 
 Seed = Annotated[int, Field(ge=0, description="seed of the index's random choices")]

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 
 from dlp_plugins._threads import chunks, parallel, row_chunks
-from dlp_plugins.graphs._order import centers
-from dlp_plugins.graphs._screen import ROUNDING, heads, products_at, screen, tail_share
-from dlp_plugins.graphs._select import Array, Nearest, Pairs, nearest
+from dlp_plugins.graphs._kmeans import centers
+from dlp_plugins.graphs._top_k import Array, Nearest, Pairs, nearest
+from dlp_plugins.graphs._upper_bound import ROUNDING, heads, products_at, screen, tail_share
 
 GROUP, GROUPS = 2**16, 8  # points that are searched for together: so many at most; groups at least
 ENTRIES = 2**20  # similarities in a block

@@ -22,9 +22,9 @@ import numpy as np
 from scipy.special import bdtrc
 
 from dlp_plugins._threads import chunks, parallel, row_chunks
-from dlp_plugins.graphs._order import near_order
-from dlp_plugins.graphs._screen import ROUNDING, confirm, heads, screen
-from dlp_plugins.graphs._select import Array, Pairs, nearest, restore_order
+from dlp_plugins.graphs._kmeans import near_order
+from dlp_plugins.graphs._top_k import Array, Pairs, nearest, restore_order
+from dlp_plugins.graphs._upper_bound import ROUNDING, confirm, heads, screen
 
 # Large enough that calls cost little, small enough that a block stays in the L3 cache.
 ROWS, COLUMNS = 2048, 512

@@ -9,7 +9,7 @@ import faiss
 from pydantic import Field
 
 from dlp_plugins.graphs._approximate import ApproximateBuilder, Found, Seed
-from dlp_plugins.graphs._select import Array
+from dlp_plugins.graphs._top_k import Array
 from dlp_plugins.graphs.contract import K
 from dlp_plugins.registry import graphs
 

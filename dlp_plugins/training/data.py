@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlp_plugins import registry, splits
+from dlp_plugins import registry
 from dlp_plugins.datasets.contract import UNKNOWN, Dataset, Images
 from dlp_plugins.errors import DataError
-from dlp_plugins.recipe import Recipe
+from dlp_plugins.recipe.model import Recipe
+from dlp_plugins.training import splits
 from dlp_plugins.training.batches import ImageStore
 
 WORKERS = 2

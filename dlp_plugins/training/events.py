@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dlp_plugins.propagate import Health
+from dlp_plugins.propagation import Health
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from dlp_plugins.errors import DataError, RunFolderError, SaveError
-from dlp_plugins.recipe import load_recipe
+from dlp_plugins.recipe.check import load_recipe
 
 
 @contextlib.contextmanager

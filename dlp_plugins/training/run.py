@@ -6,15 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 
+from dlp_plugins.environment import (
+    choose_device,
+    describe_environment,
+    device_name,
+    peak_memory_mb,
+)
 from dlp_plugins.errors import UsageError
-from dlp_plugins.recipe import Recipe
+from dlp_plugins.recipe.model import Recipe
 from dlp_plugins.training import checkpoint, events
 from dlp_plugins.training.data import RunData, prepare_data
-from dlp_plugins.training.environment import describe_environment, device_name, peak_memory_mb
 from dlp_plugins.training.folder import RunFolder, write_json, write_text
 from dlp_plugins.training.trainer import PROPAGATION, SUPERVISED, Trainer
 
@@ -90,11 +94,7 @@ def build_accelerator(device: str, precision: str) -> Accelerator:
     Raises:
         UsageError: no such device here, or the precision does not fit it.
     """
-    if device not in ("auto", "cpu", "cuda"):
-        raise UsageError(f"--device {device}: allowed: auto, cpu, cuda.")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda: torch sees no CUDA device here. `dlp doctor` says more.")
-    cpu = device == "cpu" or not torch.cuda.is_available()
+    cpu = choose_device(device).type == "cpu"
     if cpu and precision == "float16":
         raise UsageError("training.precision: float16 needs a GPU; use bfloat16 or float32.")
     # Accelerate keeps one state per process; a second run may want another device or precision.

@@ -13,15 +13,16 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from dlp_plugins import registry
-from dlp_plugins.augment import Augmenter
+from dlp_plugins.augmentations._augmenter import Augmenter
 from dlp_plugins.consistency.contract import Batch, Consistency, Step
 from dlp_plugins.network import Network
-from dlp_plugins.recipe import Recipe
-from dlp_plugins.training import batches, checkpoint, events, measure, refresh, seeds
+from dlp_plugins.recipe.build import build_propagator
+from dlp_plugins.recipe.model import Recipe
+from dlp_plugins.schedules.cosine import cosine
+from dlp_plugins.training import batches, checkpoint, evaluate, events, pseudo_labels, seeds
 from dlp_plugins.training.data import RunData
 from dlp_plugins.training.folder import RunFolder, write_with
 from dlp_plugins.training.interrupts import Interrupts
-from dlp_plugins.training.schedule import cosine
 
 SUPERVISED, PROPAGATION = "supervised", "propagation"
 # Seconds between two StepDone events: reading a loss from a GPU waits for it.
@@ -88,8 +89,8 @@ class Trainer:
                 nesterov=t.momentum > 0,
             )
         )
-        self.propagator = refresh.build_propagator(recipe)
-        self.pseudo = refresh.initial_tensors(data)
+        self.propagator = build_propagator(recipe)
+        self.pseudo = pseudo_labels.initial_tensors(data)
         self.progress = Progress()
         self._sums: dict[str, Any] = {}
         self._interrupts = Interrupts()
@@ -248,7 +249,7 @@ class Trainer:
         self._tell(events.PhaseStarted("propagate"))
         started = time.monotonic()
         with self.accelerator.autocast():
-            pseudo = refresh.refresh(
+            pseudo = pseudo_labels.refresh(
                 settings.source,
                 self.network,
                 self.propagator,
@@ -256,11 +257,11 @@ class Trainer:
                 self._plain,
                 self.pseudo.get("scores"),
             )
-        self.pseudo = refresh.tensors(pseudo, settings.warm_start)
-        right = refresh.accuracy(pseudo, self.data.truth, self.data.unlabeled)
-        certainty = refresh.mean_certainty(pseudo, self.data.unlabeled)
+        self.pseudo = pseudo_labels.tensors(pseudo, settings.warm_start)
+        right = pseudo_labels.accuracy(pseudo, self.data.truth, self.data.unlabeled)
+        certainty = pseudo_labels.mean_certainty(pseudo, self.data.unlabeled)
         seconds = time.monotonic() - started
-        p.health = {**refresh.flatten_health(pseudo), "certainty": certainty}
+        p.health = {**pseudo_labels.flatten_health(pseudo), "certainty": certainty}
         p.health["propagation_seconds"] = seconds
         if right is not None:
             p.health["pseudo_label_accuracy"] = right
@@ -268,7 +269,7 @@ class Trainer:
         self._tell(events.PseudoLabelsRefreshed(p.epoch, pseudo.health, certainty, right, seconds))
 
     def _write_pseudo_labels(self) -> None:
-        arrays = refresh.cpu_arrays(self.pseudo)
+        arrays = pseudo_labels.cpu_arrays(self.pseudo)
 
         def write(path: Any) -> None:
             with path.open("wb") as file:  # an open file: savez would add .npz to the name
@@ -302,13 +303,13 @@ class Trainer:
             if network is None:
                 continue
             with self.accelerator.autocast():
-                test = measure.errors(network, d.test, d.test_labels, self._plain)
+                test = evaluate.errors(network, d.test, d.test_labels, self._plain)
                 found.update({f"{prefix}test_{k}": v for k, v in test.items()})
                 if d.validation is None:
                     continue
-                chosen_by = measure.errors(network, d.validation, d.validation_labels, self._plain)[
-                    "error"
-                ]
+                chosen_by = evaluate.errors(
+                    network, d.validation, d.validation_labels, self._plain
+                )["error"]
             found[f"{prefix}validation_error"] = chosen_by
             best = self.progress.best.get(prefix)
             if best is None or chosen_by < best["validation_error"]:

@@ -13,7 +13,7 @@ from usb_digits import PER_CLASS
 from dlp_plugins.errors import PluginError, UsageError
 from dlp_plugins.hosts.usb import AnyDevice, AnyDeviceTrainer, LabelPropagationHook
 from dlp_plugins.hosts.usb.combined import BASES
-from dlp_plugins.propagate import propagate
+from dlp_plugins.propagation import propagate
 
 pytestmark = pytest.mark.usb
 

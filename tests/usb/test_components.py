@@ -12,11 +12,10 @@ import usb_digits  # noqa: F401 - one thread
 from PIL import Image
 from semilearn import nets
 
-from dlp_plugins import registry
+from dlp_plugins import _semilearn, registry
 from dlp_plugins.backbones.usb import MEMBERS
 from dlp_plugins.datasets.contract import LazyImages
 from dlp_plugins.errors import DataError, MissingDependency, PluginError
-from dlp_plugins.hosts.usb import _semilearn
 from dlp_plugins.network import Network
 
 pytestmark = pytest.mark.usb

@@ -9,12 +9,12 @@ import usb_digits  # noqa: F401 - one thread
 from semilearn.core.utils import ALGORITHMS
 
 from dlp_plugins import registry
-from dlp_plugins.augment import AugmentationSettings, Augmenter
+from dlp_plugins.augmentations._augmenter import AugmentationSettings, Augmenter
 from dlp_plugins.consistency.contract import Batch, Step, weighted_cross_entropy
 from dlp_plugins.consistency.usb import MEMBERS
 from dlp_plugins.errors import RegistryError, UsageError
 from dlp_plugins.network import Network
-from dlp_plugins.recipe import load_recipe
+from dlp_plugins.recipe.check import load_recipe
 from dlp_plugins.training import events
 from dlp_plugins.training.run import run
 

@@ -36,12 +36,12 @@ def bench(
     plugins: PluginOption = None,
 ) -> None:
     """Run every combination and print a table; what is finished is kept, the rest is resumed."""
-    from dlp_cli.bench_display import BenchDisplay
+    from dlp_cli.display.bench import BenchDisplay
     from dlp_plugins.bench import table
     from dlp_plugins.bench.runner import run_suite
     from dlp_plugins.bench.suite import find_suite, load_suite, suite_of_recipe
+    from dlp_plugins.environment import describe_environment
     from dlp_plugins.registry import load_plugin_file
-    from dlp_plugins.training.environment import describe_environment
     from dlp_plugins.training.run import build_accelerator
 
     for file in plugins or ():

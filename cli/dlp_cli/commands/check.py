@@ -16,7 +16,7 @@ def check(
     """Check a recipe without training, and print what it resolves to."""
     checked = options.load(recipe, overrides, plugins)
 
-    from dlp_plugins.recipe import check_dependencies
+    from dlp_plugins.recipe.check import check_dependencies
 
     tables = {k: v for k, v in checked.as_dict().items() if isinstance(v, dict)}
     rows = [

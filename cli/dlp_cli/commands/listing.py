@@ -16,8 +16,8 @@ def list_(
     ] = None,
 ) -> None:
     """List the names of all components and recipes, or one kind with details."""
-    from dlp_plugins.recipe_files import recipe_names
-    from dlp_plugins.registry import KINDS, registry
+    from dlp_plugins.recipe.files import recipe_names
+    from dlp_plugins.registry import KINDS, of_kind
 
     if kind is None:
         known = {k.kind: k.names() for k in KINDS} | {"recipes": recipe_names()}
@@ -27,7 +27,7 @@ def list_(
         output.print_table(("name", "summary"), map(_recipe_row, recipe_names()))
         output.say("Try one: dlp run NAME")
     else:
-        chosen = registry(kind)
+        chosen = of_kind(kind)
         rows = [_component_row(kind, name) for name in chosen.names()]
         output.print_table(("name", "summary", "from", "state"), rows)
         output.say(f"Parameters: dlp show {chosen.kind} NAME")
@@ -35,10 +35,10 @@ def list_(
 
 def _component_row(kind: str, name: str) -> tuple[str | Text, ...]:
     from dlp_plugins.errors import DlpError
-    from dlp_plugins.registry import registry
+    from dlp_plugins.registry import of_kind
 
     try:
-        component = registry(kind).find(name)
+        component = of_kind(kind).find(name)
         _ = component.model  # its signature can be read
     except DlpError as error:
         return name, "", "", Text(f"broken: {error}", style="red")
@@ -52,7 +52,7 @@ def _component_row(kind: str, name: str) -> tuple[str | Text, ...]:
 
 def _recipe_row(name: str) -> tuple[str, str]:
     from dlp_plugins.errors import DlpError
-    from dlp_plugins.recipe_files import find_recipe, read_layers
+    from dlp_plugins.recipe.files import find_recipe, read_layers
 
     try:
         layers = read_layers(find_recipe(name))

@@ -30,9 +30,9 @@ def plan(
     ] = None,
 ) -> None:
     """Predict memory and time from a few seconds of measuring, on the CPU."""
-    from dlp_plugins import plan as planner
+    from dlp_plugins.embeddings import plan as planner
+    from dlp_plugins.environment import free_memory
     from dlp_plugins.errors import UsageError
-    from dlp_plugins.machine import free_memory
     from dlp_plugins.units import format_bytes, format_seconds, parse_bytes, parse_count
 
     count, num_classes = parse_count(points), parse_count(classes)

@@ -9,13 +9,13 @@ import typer
 
 from dlp_cli import output
 from dlp_cli.commands.run import Device
+from dlp_cli.display.phases import show_phases
 from dlp_cli.options import PluginOption, SetOption
-from dlp_cli.phases import show_phases
 
 if TYPE_CHECKING:
-    from dlp_plugins.bounded import Outcome
-    from dlp_plugins.partial_labels import Labels
-    from dlp_plugins.recipe import Recipe
+    from dlp_plugins.embeddings.chunked import Outcome
+    from dlp_plugins.embeddings.labels import Labels
+    from dlp_plugins.recipe.model import Recipe
 
 PHASES = {
     "read": "Reading features",
@@ -66,14 +66,14 @@ def propagate(
     plugins: PluginOption = None,
 ) -> None:
     """Spread a few labels over the nearest-neighbour graph of embeddings."""
-    from dlp_plugins import bounded, table
-    from dlp_plugins.budget import Memory, choose_chunks
-    from dlp_plugins.embeddings import open_features
-    from dlp_plugins.machine import free_memory
-    from dlp_plugins.partial_labels import read_labels
-    from dlp_plugins.recipe import check_dependencies
+    from dlp_plugins.embeddings import chunked, table
+    from dlp_plugins.embeddings.features import open_features
+    from dlp_plugins.embeddings.labels import read_labels
+    from dlp_plugins.embeddings.memory import Memory, choose_chunks
+    from dlp_plugins.environment import free_memory
+    from dlp_plugins.recipe.build import build_propagator
+    from dlp_plugins.recipe.check import check_dependencies
     from dlp_plugins.registry import load_plugin_file
-    from dlp_plugins.training.refresh import build_propagator
     from dlp_plugins.training.run import build_accelerator
     from dlp_plugins.units import format_bytes, parse_bytes
 
@@ -96,7 +96,7 @@ def propagate(
         f"at a time{', scores in a scratch file' if chunks.on_disk else ''}."
     )
     with show_phases(PHASES) as report:
-        outcome = bounded.propagate_bounded(
+        outcome = chunked.propagate_chunked(
             propagator, source.load, known.index, len(known.classes), chunks,
             scratch=out.parent, device=where, progress=report,
         )  # fmt: skip
@@ -109,8 +109,8 @@ def propagate(
 def settings(overrides: list[str] | None) -> Recipe:
     """The paper's components with what `--set` changes; other keys of a recipe are refused."""
     from dlp_plugins.errors import UsageError, did_you_mean
-    from dlp_plugins.recipe import check_layers
-    from dlp_plugins.recipe_files import override_layer
+    from dlp_plugins.recipe.check import check_layers
+    from dlp_plugins.recipe.files import override_layer
 
     layer = override_layer(overrides or ())
     for key in layer.data:

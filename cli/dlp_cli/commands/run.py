@@ -45,9 +45,9 @@ def run(
     with output.waiting("loading PyTorch"):
         chosen = options.load(recipe, settings, plugins)
 
-        from dlp_cli.display import open_display
-        from dlp_cli.results import print_results
-        from dlp_plugins.recipe import check_dependencies
+        from dlp_cli.display.live import open_display
+        from dlp_cli.display.results import print_results
+        from dlp_plugins.recipe.check import check_dependencies
         from dlp_plugins.training.run import run as train
 
     check_dependencies(chosen)

@@ -10,7 +10,7 @@ import typer
 from dlp_cli import output
 
 if TYPE_CHECKING:
-    from dlp_plugins.registry import Component
+    from dlp_plugins.component import Component
 
 MEMBERS_SHOWN = 20
 
@@ -24,13 +24,13 @@ def show(
 ) -> None:
     """Show a component's parameters, docs and origin, or a recipe's text."""
     if kind in ("recipe", "recipes"):
-        from dlp_plugins.recipe_files import find_recipe
+        from dlp_plugins.recipe.files import find_recipe
 
         output.say(find_recipe(name).read_text(encoding="utf-8").rstrip())
         return
-    from dlp_plugins.registry import registry
+    from dlp_plugins.registry import of_kind
 
-    found = registry(kind)
+    found = of_kind(kind)
     component = found.get(name) if ":" in name else found.find(name)
     _print_about(component, name)
     _print_parameters(component)
@@ -50,9 +50,9 @@ def _print_about(component: Component, name: str) -> None:
 
 
 def _print_parameters(component: Component) -> None:
-    from dlp_plugins.annotations import bounds_text, range_text, type_text
-    from dlp_plugins.recipe import PARTS, Part
-    from dlp_plugins.registry import registry
+    from dlp_cli.annotations import bounds_text, range_text, type_text
+    from dlp_plugins.recipe.model import PARTS, Part
+    from dlp_plugins.registry import of_kind
 
     rows = [
         (
@@ -64,7 +64,7 @@ def _print_parameters(component: Component) -> None:
         )
         for p in component.parameters
     ]
-    key = next(k for k in PARTS if registry(k).kind == component.kind)
+    key = next(k for k in PARTS if of_kind(k).kind == component.kind)
     rows += [
         (
             name,

@@ -7,7 +7,7 @@ USB script is enough; the rest is in its config file:
     import dlp_plugins.hosts.usb
 """
 
-from dlp_plugins.hosts.usb._semilearn import require
+from dlp_plugins._semilearn import require
 
 require()
 
@@ -18,7 +18,6 @@ from dlp_plugins.hosts.usb.algorithm import (  # noqa: E402
 from dlp_plugins.hosts.usb.combined import with_label_propagation  # noqa: E402
 from dlp_plugins.hosts.usb.device import AnyDevice  # noqa: E402
 from dlp_plugins.hosts.usb.hook import LabelPropagationHook  # noqa: E402
-from dlp_plugins.hosts.usb.network import image_network  # noqa: E402
 from dlp_plugins.hosts.usb.trainer import AnyDeviceTrainer  # noqa: E402
 
 __all__ = [
@@ -27,6 +26,5 @@ __all__ = [
     "DeepLabelPropagation",
     "DeepLabelPropagationMeanTeacher",
     "LabelPropagationHook",
-    "image_network",
     "with_label_propagation",
 ]

@@ -12,12 +12,12 @@ from semilearn.core.utils import ALGORITHMS
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from dlp_plugins.consistency._terms import ramp_up
 from dlp_plugins.hosts.usb.arguments import first_propagation_epoch, ssl_arguments
 from dlp_plugins.hosts.usb.device import AnyDevice
 from dlp_plugins.hosts.usb.hook import LabelPropagationHook
 from dlp_plugins.hosts.usb.network import DescriptorNet
-from dlp_plugins.training.schedule import cosine
+from dlp_plugins.schedules._ramp_up import ramp_up
+from dlp_plugins.schedules.cosine import cosine
 
 # The paper's cosine would reach 0 at epoch 210 of a stage's 180.
 HORIZON = 210 / 180

@@ -12,9 +12,10 @@ from semilearn.algorithms.utils import SSL_Argument, str2bool
 
 from dlp_plugins import registry
 from dlp_plugins.errors import UsageError
-from dlp_plugins.propagate import Propagator
-from dlp_plugins.recipe import Layer, check_layers
-from dlp_plugins.training import refresh
+from dlp_plugins.propagation import Propagator
+from dlp_plugins.recipe import build
+from dlp_plugins.recipe.check import check_layers
+from dlp_plugins.recipe.files import Layer
 
 PARTS = ("graph", "affinity", "solver", "weighter", "balancer")
 DEFAULTS = {
@@ -62,7 +63,7 @@ def build_propagator(args: Namespace) -> Propagator:
         registry.load_plugin_file(Path(plugin))
     named = {part: getattr(args, f"dlp_{part}", DEFAULTS[part]) for part in PARTS}
     recipe = check_layers([Layer("USB config (keys start with dlp_)", named)])
-    return refresh.build_propagator(recipe)
+    return build.build_propagator(recipe)
 
 
 def first_propagation_epoch(args: Namespace) -> int:

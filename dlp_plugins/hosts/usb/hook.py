@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from dlp_plugins.errors import DataError, PluginError
 from dlp_plugins.hosts.usb.arguments import build_propagator, first_propagation_epoch
-from dlp_plugins.propagate import UNLABELED, Propagator, PseudoLabels
+from dlp_plugins.propagation import UNLABELED, Propagator, PseudoLabels
 
 MASKING, LABELING = "MaskingHook", "PseudoLabelingHook"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch.nn.functional as F  # noqa: N812
-from semilearn import nets
 from torch import Tensor, nn
 
 from dlp_plugins.errors import PluginError
@@ -67,13 +66,3 @@ def classifier(base: nn.Module) -> nn.Linear:
         f"{type(base).__name__} has no linear 'classifier' or 'head': label propagation inside USB "
         "takes USB's image networks (net: wrn_28_2, resnet50, vit_...), with net_from_name: False."
     )
-
-
-def image_network(name: str) -> nn.Module:
-    """One of USB's image networks by name, without its classifier."""
-    network = getattr(nets, name)(num_classes=2)
-    for layer in ("classifier", "head"):
-        if hasattr(network, layer):
-            # Left in place it would have weights that never get a gradient.
-            setattr(network, layer, nn.Identity())
-    return network

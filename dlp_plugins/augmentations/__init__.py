@@ -1,0 +1,1 @@
+"""Augmentations: weak, strong and plain views of a batch, one kind of augmentation per file."""

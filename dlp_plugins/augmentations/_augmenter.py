@@ -1,0 +1,138 @@
+"""Augmentation of whole batches where they lie: no Python per image, no copy to another device.
+
+uint8 images [b, channels, height, width] go in; normalised floats of the same shape and memory
+format come out. Every image draws its own parameters, all from torch's global generator of the
+images' device, so that whoever seeds that generator decides the views.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from dlp_plugins.augmentations._image_ops import (
+    OPERATIONS,
+    Padding,
+    cutout,
+    rand_augment,
+    rotate,
+    shift_and_flip,
+)
+from dlp_plugins.errors import DataError
+
+
+class AugmentationSettings(BaseModel):
+    """The recipe's table [augmentation]. By default images are not changed at all."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    translate: int = Field(0, ge=0, description="shift by up to so many pixels, each way")
+    flip: bool = Field(False, description="mirror left to right, half of the time")
+    rotate: float = Field(0.0, ge=0, le=180, description="turn by up to so many degrees, each way")
+    padding: Padding = Field(
+        "reflect", description="what a shift or turn brings in: the image reflected, or black"
+    )
+    strong_operations: int = Field(
+        2,
+        ge=0,
+        le=len(OPERATIONS),
+        description="strong view: how many of RandAugment's operations an image gets",
+    )
+    strong_magnitude: float = Field(
+        1.0, ge=0, le=1, description="strong view: share of each operation's full range"
+    )
+    cutout: float = Field(
+        0.5, ge=0, le=1, description="strong view: side of the blanked square, of the image's side"
+    )
+
+
+class Augmenter:
+    """Plain, weakly and strongly augmented views of a batch.
+
+    Args:
+        settings: how much of each.
+        mean, std: of each channel, for pixels scaled to 0..1; a view is (x/255 - mean) / std.
+    """
+
+    def __init__(
+        self, settings: AugmentationSettings, mean: Sequence[float], std: Sequence[float]
+    ) -> None:
+        self.settings = settings
+        self.channels = len(mean)
+        scale = torch.tensor([1 / (255 * s) for s in std]).view(1, -1, 1, 1)
+        shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)]).view(1, -1, 1, 1)
+        self._affine = {scale.device: (scale, shift)}
+
+    def plain(self, images: Tensor) -> Tensor:
+        """Normalised, otherwise unchanged.
+
+        Raises:
+            DataError: not uint8 [b, channels, height, width], or other channels than the mean's.
+        """
+        self._check(images)
+        return self._normalize(images, images)
+
+    def weak(self, images: Tensor) -> Tensor:
+        """Randomly turned, shifted and flipped, in this order; each view drawn anew.
+
+        Raises:
+            DataError: as `plain`; or the shift is not less than the image's side.
+        """
+        self._check(images)
+        return self._normalize(self._move(images), images)
+
+    def strong(self, images: Tensor) -> Tensor:
+        """The weak view, then RandAugment and Cutout, as in FixMatch (Sohn et al., NeurIPS 2020).
+
+        Raises:
+            DataError: as `weak`.
+        """
+        self._check(images)
+        s = self.settings
+        moved = self._move(images).float()
+        pixels = rand_augment(moved, s.strong_operations, s.strong_magnitude, s.padding)
+        return cutout(self._normalize(pixels, images), s.cutout)
+
+    def _move(self, images: Tensor) -> Tensor:
+        """Pixels 0..255, uint8 unless the images were turned."""
+        s, column = self.settings, (len(images), 1)
+        if s.rotate:
+            angle = torch.empty(len(images), device=images.device).uniform_(-s.rotate, s.rotate)
+            images = rotate(images.float(), angle, s.padding)
+        if s.translate or s.flip:
+            dy, dx = (
+                torch.randint(-s.translate, s.translate + 1, column, device=images.device)
+                for _ in range(2)
+            )
+            mirrored = torch.rand(column, device=images.device) < (0.5 if s.flip else 0.0)
+            images = shift_and_flip(images, dy, dx, mirrored, s.padding)
+        return images
+
+    def _normalize(self, pixels: Tensor, like: Tensor) -> Tensor:
+        """Pixels 0..255 to (x/255 - mean) / std, in the memory format of `like`."""
+        device = pixels.device
+        if device not in self._affine:
+            scale, shift = self._affine[torch.device("cpu")]
+            self._affine[device] = (scale.to(device), shift.to(device))
+        scale, shift = self._affine[device]
+        # One channel or one pixel: both formats hold, and torch counts it as contiguous.
+        plain = like.is_contiguous() or not like.is_contiguous(memory_format=torch.channels_last)
+        wanted = torch.contiguous_format if plain else torch.channels_last
+        # In place: the caller's images are uint8, so these floats are ours.
+        return pixels.float().mul_(scale).add_(shift).contiguous(memory_format=wanted)
+
+    def _check(self, images: Tensor) -> None:
+        if images.ndim != 4 or images.dtype != torch.uint8 or images.shape[1] != self.channels:
+            raise DataError(
+                f"Images must be uint8 [b, {self.channels}, height, width] (mean and std are of "
+                f"{self.channels} channels); got {images.dtype} {list(images.shape)}."
+            )
+        height, width = images.shape[2:]
+        if self.settings.translate >= min(height, width):
+            raise DataError(
+                f"augmentation.translate = {self.settings.translate} is too much for images of "
+                f"{height}x{width}: choose less than their side."
+            )

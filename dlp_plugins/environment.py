@@ -1,0 +1,81 @@
+"""The machine that a result comes from: device, free memory, versions, threads."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import resource
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from dlp_plugins.errors import UsageError
+
+CGROUP = Path("/sys/fs/cgroup")
+PACKAGES = (
+    "dlp-plugins", "torch", "torchvision", "timm", "faiss-cpu", "faiss-gpu-cu12", "accelerate",
+    "numpy", "scipy", "scikit-learn",
+)  # fmt: skip
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name: 'auto' (a GPU where there is one), 'cpu' or 'cuda'.
+
+    Raises:
+        UsageError: no such device here.
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"--device {name}: allowed: auto, cpu, cuda.")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: torch sees no CUDA device here. `dlp doctor` says more.")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def describe_environment(device: torch.device) -> dict[str, Any]:
+    """Everything that may change a result or a time."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: v for name in PACKAGES if (v := _version(name))},
+        "device": device_name(device),
+        "threads": torch.get_num_threads(),
+        "cuda": torch.version.cuda if device.type == "cuda" else None,
+    }
+
+
+def device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} threads"
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Most memory used so far, in MiB: of the GPU where there is one, else of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    unit = 1 if sys.platform == "darwin" else 2**10  # ru_maxrss: bytes there, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def free_memory(device: torch.device | str = "cpu") -> int:
+    """Bytes that a process could still take: of the GPU, or of the host and a container's limit."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    free = psutil.virtual_memory().available
+    # 'max', no such file, no permission: there is no limit to heed
+    with contextlib.suppress(OSError, ValueError):
+        limit = int((CGROUP / "memory.max").read_text())
+        free = min(free, limit - int((CGROUP / "memory.current").read_text()))
+    return max(free, 0)

@@ -1,0 +1,23 @@
+"""Builds the components that a recipe names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dlp_plugins import registry
+from dlp_plugins.propagation import Propagator
+from dlp_plugins.recipe.model import Part, Recipe
+
+PROPAGATION = ("graph", "affinity", "solver", "weighter", "balancer")
+
+
+def build_part(recipe: Recipe, key: str, **context: Any) -> Any:
+    """The component under a recipe's key; `context` are the arguments that the program gives."""
+    part: Part = getattr(recipe, key)
+    return registry.of_kind(key).build(part.name, **context, **part.params)
+
+
+def build_propagator(recipe: Recipe) -> Propagator:
+    """The recipe's graph, affinity, solver, weighter and balancer."""
+    parts = {key: build_part(recipe, key) for key in PROPAGATION}
+    return Propagator(**parts, mutual=recipe.graph.mutual)

@@ -1,0 +1,138 @@
+"""Where recipes lie and how they are read, before anything is checked (see `recipe.py`).
+
+Imports nothing heavy, so that recipes can be listed at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dlp_plugins.errors import UsageError, did_you_mean
+
+SUFFIX = ".toml"
+
+
+class RecipeError(UsageError):
+    """One or more problems in a recipe; the message lists them all."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Settings of one file or of the command line, before merging."""
+
+    source: str
+    data: dict[str, Any]
+
+
+def read_layers(path: Path) -> list[Layer]:
+    """The file and everything it extends, the most basic first."""
+    chain: list[Layer] = []
+    seen: list[Path] = []
+    while True:
+        if path.resolve() in seen:
+            names = " -> ".join(p.name for p in [*seen, path])
+            raise RecipeError(f"{path}: extends: a circle: {names}")
+        seen.append(path.resolve())
+        data = read_toml(path)
+        if not data:
+            raise RecipeError(
+                f"{path}: the recipe is empty. Start from one that comes with the project: "
+                f'`extends = "digits.toml"`. There are: {", ".join(recipe_names())}.'
+            )
+        base = data.pop("extends", None)
+        chain.insert(0, Layer(str(path), data))
+        if base is None:
+            return chain
+        if not isinstance(base, str):
+            raise RecipeError(f"{path}: extends: found {base!r}; allowed: the path of a recipe")
+        path = _base_of(path, base)
+
+
+def _base_of(path: Path, base: str) -> Path:
+    beside = path.parent / base
+    if beside.is_file():
+        return beside
+    try:
+        return find_recipe(base)
+    except UsageError:
+        raise RecipeError(
+            f"{path}: extends: found {base!r}; there is no {beside}, and no recipe of that name "
+            f"comes with the project.{did_you_mean(Path(base).stem, recipe_names())}"
+        ) from None
+
+
+def override_layer(overrides: Iterable[str]) -> Layer:
+    """`key=value` settings of the command line as a layer."""
+    data: dict[str, Any] = {}
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        keys = key.strip().split(".")
+        if not equals or not all(keys):
+            raise RecipeError(f"--set {text}: write key=value, for example --set solver.alpha=0.9")
+        table = data
+        for k in keys[:-1]:
+            if isinstance(table.get(k), str):
+                table[k] = {"name": table[k]}  # --set solver=power --set solver.alpha=0.9
+            table = table.setdefault(k, {})
+            if not isinstance(table, dict):
+                raise RecipeError(f"--set {text}: '{k}' was given a plain value before")
+        old = table.get(keys[-1])
+        new = _parse_value(value.strip())
+        if isinstance(old, dict) and not isinstance(new, dict):
+            old["name"] = new  # --set solver.alpha=0.9 --set solver=power
+        else:
+            table[keys[-1]] = new
+    return Layer("--set", data)
+
+
+def find_recipe(recipe: str | Path) -> Path:
+    """The file of a recipe given by path or by name.
+
+    Raises:
+        UsageError: there is neither; the message names the nearest recipe.
+    """
+    name = str(recipe).removesuffix(SUFFIX)
+    candidates = [Path(recipe), *(f / f"{name}{SUFFIX}" for f in recipe_folders())]
+    for path in candidates:
+        with contextlib.suppress(OSError):  # a name too long for a file, a folder one may not enter
+            if path.is_file():
+                return path
+    names = recipe_names()
+    raise UsageError(
+        f"There is no recipe '{recipe}': no such file, and none of that name comes with the "
+        f"project.{did_you_mean(Path(name).name, names)} Recipes: {', '.join(names)}."
+    )
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that come with the project, without those meant only as a base."""
+    files = (f for folder in recipe_folders() for f in folder.glob(f"*{SUFFIX}"))
+    return sorted({f.stem for f in files if not f.stem.startswith("_")})
+
+
+def recipe_folders() -> list[Path]:
+    package = Path(__file__).parents[1]
+    carried = package / "_recipes"  # in an installed wheel; else there is the checkout's folder
+    return [carried if carried.is_dir() else package.parent / "recipes"]
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file's tables; RecipeError names the file and what is wrong with it."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: not valid TOML: {error}") from None
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _parse_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

@@ -1,0 +1,499 @@
+"""The command line: exit codes, messages without a traceback, tables, interruption, quick start."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+from textwrap import dedent
+from typing import Any, NamedTuple
+
+import pytest
+from dlp_cli.__main__ import main
+from dlp_cli.display.results import print_results
+from places import ROOT
+
+from dlp_plugins.doctor import EXTRAS, extras
+from dlp_plugins.recipe.files import recipe_names
+from dlp_plugins.registry import KINDS, backbones, solvers
+
+QUICK = [
+    "--set", "training.stage_one_epochs=2", "--set", "training.stage_two_epochs=1",
+    "--set", "dataset.num_train=120", "--set", "dataset.num_test=50", "--set", "backbone.width=4",
+    "--set", "dataset.num_labeled=20", "--device", "cpu",
+]  # fmt: skip
+
+
+class Done(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def dlp(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """A function that runs the command in this process."""
+
+    def dlp_(*words: str | Path) -> Done:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["dlp", *map(str, words)])
+        code = 0
+        try:
+            main()
+        except SystemExit as leaving:
+            code = int(leaving.code or 0)
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err
+        return Done(code, captured.out, captured.err)
+
+    return dlp_
+
+
+@pytest.fixture
+def plugin(tmp_path: Path) -> Any:
+    """A function that writes a plug-in file; what it registers is forgotten afterwards."""
+    before = {kind: dict(kind._components) for kind in KINDS}
+
+    def write(text: str) -> Path:
+        path = tmp_path / "mine.py"
+        path.write_text(dedent(text))
+        return path
+
+    yield write
+    for kind, components in before.items():
+        for name in kind._components.keys() - components.keys():
+            if kind._components[name].origin != "dlp-plugins":
+                kind.unregister(name)
+
+
+HALF = """
+    from dlp_plugins.registry import weighters
+    from dlp_plugins.weighters.contract import Weighter
+
+    @weighters.register("half")
+    class Half(Weighter):
+        '''Certainty one half, always.'''
+        def certainty(self, probabilities):
+            return probabilities.new_full((len(probabilities),), 0.5)
+"""
+
+
+def subprocess_dlp(*words: str, **more: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "dlp_cli", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, **more)
+
+
+# -- start, help, version -------------------------------------------------------------------------
+
+
+def test_help_and_list_do_not_import_what_is_heavy() -> None:
+    script = dedent("""
+        import sys
+        from dlp_cli.__main__ import main
+        for words in (["--help"], ["run", "--help"], ["--version"], ["list"], ["list", "recipes"]):
+            sys.argv = ["dlp", *words]
+            try:
+                main()
+            except SystemExit as leaving:
+                assert not leaving.code, words
+            heavy = {"torch", "numpy", "faiss", "timm", "scipy", "sklearn"} & set(sys.modules)
+            assert not heavy, (words, heavy)
+    """)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_help_names_every_command(dlp: Any) -> None:
+    done = dlp("--help")
+    assert done.code == 0
+    commands = [p.stem for p in (ROOT / "cli/dlp_cli/commands").glob("[a-z]*.py")]
+    for name in {"list" if c == "listing" else c for c in commands}:
+        assert name in done.out
+    assert {"run", "check", "show", "doctor"} <= set(commands)
+
+
+def test_version(dlp: Any) -> None:
+    assert dlp("--version").out == f"dlp-plugins {version('dlp-plugins')}\n"
+
+
+def test_as_a_module() -> None:
+    assert subprocess_dlp("--version").stdout.startswith("dlp-plugins ")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["nope"], ["run"], ["run", "digits", "--seed", "x"], ["run", "digits", "--device", "tpu"]],
+)
+def test_wrong_options_leave_with_2(words: list[str], dlp: Any) -> None:
+    done = dlp(*words)
+    assert done.code == 2
+    assert done.err
+
+
+# -- recipe errors --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["run", "check"])
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nope"], "error: There is no recipe 'nope'"),
+        (["diigts"], "Did you mean 'digits'?"),
+        (["digits", "--set", "solver=pwer"], "solver.name: There is no solvers component 'pwer'."),
+        (
+            ["digits", "--set", "solver.alpha=1"],
+            "--set: solver.alpha: found 1; allowed: less than 1",
+        ),
+        (["digits", "--set", "solver.alpha"], "write key=value"),
+        (["digits", "--set", "[bold]x[/bold]=1"], "[bold]x[/bold]: unknown key"),
+        (["digits", "--plugin", "absent.py"], "--plugin absent.py: there is no such file"),
+    ],
+)
+def test_bad_requests(command: str, words: list[str], message: str, dlp: Any) -> None:
+    done = dlp(command, *words)
+    assert done.code == 2
+    assert done.err.startswith("error: ")
+    assert message in done.err
+    assert done.out == ""
+
+
+def test_all_problems_of_a_recipe_at_once(dlp: Any, tmp_path: Path) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text("sede = 1\n[solver]\nalpha = 2.0\n[training]\nbatch_size = 'x'\n")
+    done = dlp("check", path, "--set", "graph.k=0")
+    assert done.code == 2
+    assert done.err.startswith("error: 4 problems:\n")
+    for text in (f"{path}: sede", f"{path}: solver.alpha", "batch_size", "--set: graph.k"):
+        assert text in done.err
+    assert len(done.err.splitlines()) == 5  # no problem is broken over lines
+
+
+@pytest.mark.parametrize("text", ["", "x = [", 'extends = "bad.toml"'])
+def test_empty_broken_and_circular_recipes(text: str, dlp: Any, tmp_path: Path) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text(text)
+    done = dlp("run", path)
+    assert done.code == 2
+    assert done.err.startswith(f"error: {path}: ")
+
+
+# -- check ----------------------------------------------------------------------------------------
+
+
+def test_check_prints_the_parts(dlp: Any) -> None:
+    done = dlp("check", "digits", "--set", "solver.alpha=0.5")
+    assert done.code == 0
+    assert "OK: digits is valid." in done.out
+    row = next(line for line in done.out.splitlines() if line.split()[:2] == ["solver", "cg"])
+    assert "alpha = 0.5, max_iterations = 20" in row
+    assert 'source = "graph"' in done.out
+
+
+def test_check_reports_missing_packages(dlp: Any, plugin: Any) -> None:
+    path = plugin(HALF.replace('register("half")', 'register("half", requires=("nowhere",))'))
+    done = dlp("check", "digits", "--plugin", path, "--set", "weighter=half")
+    assert done.code == 2
+    assert "needs nowhere, which is not installed. Run: pip install nowhere" in done.err
+
+
+# -- list and show --------------------------------------------------------------------------------
+
+
+def test_list_names_everything(dlp: Any) -> None:
+    out = dlp("list").out
+    for kind in KINDS:
+        assert kind.kind in out
+        assert all(name in out for name in kind.names())
+    assert all(name in out for name in recipe_names())
+
+
+def test_list_of_one_kind(dlp: Any) -> None:
+    done = dlp("list", "solvers")
+    assert done.code == 0
+    row = next(line for line in done.out.splitlines() if line.split()[:1] == ["cg"])
+    assert solvers.get("cg").summary in row
+    assert row.split()[-2:] == ["dlp-plugins", "ok"]
+    assert dlp("list", "solver").out == done.out
+
+
+def test_a_broken_plugin_does_not_break_the_listing(dlp: Any, tmp_path: Path) -> None:
+    (tmp_path / "broken_plugin.py").write_text("raise ValueError('no luck')")
+    info = tmp_path / "broken-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[dlp_plugins.weighters]\nbad = broken_plugin:X\n")
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess_dlp("list", "weighters", env=env)
+    assert done.returncode == 0, done.stderr
+    rows = {line.split()[0]: line for line in done.stdout.splitlines() if line.split()}
+    assert "broken: weighters 'bad' from broken fails at import: ValueError: no luck" in rows["bad"]
+    assert rows["entropy"].split()[-1] == "ok"
+
+
+def test_list_shows_what_a_component_needs(dlp: Any, plugin: Any) -> None:
+    from dlp_plugins.registry import load_plugin_file
+
+    load_plugin_file(
+        plugin(HALF.replace('("half")', '("half", requires=("nowhere",), extra="amg")'))
+    )
+    row = next(r for r in dlp("list", "weighters").out.splitlines() if r.split()[:1] == ["half"])
+    assert "needs: pip install 'dlp-plugins[amg]'" in row
+    assert "Certainty one half, always." in row
+
+
+def test_list_recipes_and_unknown_kinds(dlp: Any) -> None:
+    assert "handwritten digits" in dlp("list", "recipes").out
+    done = dlp("list", "slovers")
+    assert done.code == 2
+    assert "Did you mean 'solvers'?" in done.err
+
+
+def test_show(dlp: Any) -> None:
+    out = dlp("show", "solvers", "cg").out
+    row = next(line for line in out.splitlines() if line.split()[:1] == ["alpha"])
+    for text in ("number", ">= 0, < 1", "0.99", "how far labels spread"):
+        assert text in row
+    assert "Iscen et al." in out
+    assert "from: dlp-plugins" in out
+    assert "--set solver.alpha=" in out
+
+
+def test_show_includes_what_all_of_a_kind_have(dlp: Any) -> None:
+    out = dlp("show", "datasets", "digits").out
+    row = next(line for line in out.splitlines() if line.split()[:1] == ["num_labeled"])
+    assert "whole number" in row
+    assert ">= 1" in row
+
+
+def test_show_a_component_without_parameters(dlp: Any) -> None:
+    assert "--set weighter=entropy" in dlp("show", "weighter", "entropy").out
+
+
+def test_show_a_recipe(dlp: Any) -> None:
+    assert tomllib.loads(dlp("show", "recipes", "digits").out)["dataset"]["name"] == "digits"
+
+
+def test_show_unknown_names(dlp: Any) -> None:
+    done = dlp("show", "solvers", "cgg")
+    assert done.code == 2
+    assert "Did you mean 'cg'?" in done.err
+
+
+def test_show_a_family(dlp: Any, plugin: Any) -> None:
+    from dlp_plugins.registry import load_plugin_file
+
+    path = plugin("""
+        from dlp_plugins.registry import backbones
+
+        @backbones.register("zoo", family=True)
+        class Zoo(backbones.base):
+            '''Many networks.'''
+            def __init__(self, name: str, depth: int = 3) -> None: ...
+            @staticmethod
+            def members():
+                return [f"net{i}" for i in range(30)]
+    """)
+    load_plugin_file(path)
+    out = dlp("show", "backbones", "zoo").out
+    assert "A family of 30: write zoo:<name>." in out
+    assert "zoo:net19\n" in out
+    assert "zoo:net20" not in out
+    assert "and 10 more" in out
+    assert out.count("depth") >= 1
+    few = dlp("show", "backbones", "zoo", "--filter", "net2").out
+    assert few.count("zoo:net2") == 11
+    assert "none has 'x9'" in dlp("show", "backbones", "zoo", "--filter", "x9").out
+    assert "A family" not in dlp("show", "backbones", "zoo:net1").out
+    assert dlp("show", "backbones", "zoo:nope").code == 2
+    assert "zoo:<name>" in dlp("list", "backbones").out
+    assert "zoo" in backbones.names()
+
+
+# -- doctor ---------------------------------------------------------------------------------------
+
+
+def test_doctor(dlp: Any) -> None:
+    import torch
+
+    out = dlp("doctor").out
+    assert torch.__version__.partition("+")[0] in out
+    assert "FAISS on GPU" in out
+    for extra in extras():
+        row = next(line for line in out.splitlines() if line.split()[:1] == [extra.name])
+        assert ("installed" in row) if extra.works else (extra.command in row)
+
+
+def test_doctor_knows_every_extra() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert set(EXTRAS) == set(project["optional-dependencies"]) - {"test", "docs"}
+    commands = {e.name: e.command for e in extras()}
+    assert commands["torch-sparse"] == (
+        "pip install --no-build-isolation 'dlp-plugins[torch-sparse]'"
+    )
+    assert commands["gpu"].startswith("pip uninstall faiss-cpu && pip install")
+
+
+# -- run ------------------------------------------------------------------------------------------
+
+
+def test_resume_of_a_damaged_folder(dlp: Any, tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text("x = [")
+    done = dlp("run", "digits", "--resume", "--out", tmp_path)
+    assert done.code == 2
+    assert f"{tmp_path / 'recipe.toml'}: not valid TOML" in done.err
+
+
+def test_run_with_a_plugin_prints_both_errors_and_leaves_a_folder(
+    dlp: Any, plugin: Any, tmp_path: Path
+) -> None:
+    folder = tmp_path / "out"
+    words = [*QUICK, "--plugin", plugin(HALF), "--set", "weighter=half", "--seed", "3"]
+    done = dlp("run", "digits", *words, "--out", folder)
+    assert done.code == 0, done.err
+    summary = json.loads((folder / "summary.json").read_text())
+    lines = done.out.splitlines()
+    assert sum(line.startswith(("supervised ", "propagation ")) for line in lines) == 3
+    rows = [" ".join(line.split()) for line in lines]
+    assert f"supervised alone {summary['supervised_test_error']:.2f} %" in rows
+    assert f"with label propagation {summary['test_error']:.2f} %" in rows
+    assert str(folder) in done.out
+    assert "dlp run digits --seed 4" in done.out
+    assert "\x1b" not in done.out
+    recipe = tomllib.loads((folder / "recipe.toml").read_text())
+    assert (recipe["seed"], recipe["weighter"]["name"]) == (3, "half")
+    assert "mine.py" not in (folder / "recipe.toml").read_text()  # a recipe names no code
+
+
+def test_the_folder_is_named_after_recipe_and_seed_and_kept(
+    dlp: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.toml").write_text('extends = "digits"\nseed = 7\n')
+    words = ["run", "mine.toml", *QUICK, "--set", "training.stage_two_epochs=0"]
+    assert dlp(*words).code == 0
+    summary = Path("runs/mine-seed7/summary.json")
+    first = summary.read_text()
+    again = dlp(*words)
+    assert again.code == 2
+    for option in ("--resume", "--overwrite", "--out"):
+        assert option in again.err
+    assert summary.read_text() == first
+    assert dlp(*words, "--resume").code == 0  # it is complete: nothing is trained again
+    assert summary.read_text() == first
+    assert dlp(*words, "--overwrite").code == 0
+    assert summary.read_text() != first  # the time it took is another
+
+
+def test_resume_and_overwrite_exclude_each_other(dlp: Any) -> None:
+    done = dlp("run", "digits", "--resume", "--overwrite")
+    assert done.code == 2
+    assert "choose one" in done.err
+
+
+def test_resume_of_nothing(dlp: Any, tmp_path: Path) -> None:
+    done = dlp("run", "digits", "--resume", "--out", tmp_path / "absent")
+    assert done.code == 2
+    assert "holds no run to resume" in done.err
+
+
+def test_an_error_of_the_data_leaves_with_1_and_no_folder(dlp: Any, tmp_path: Path) -> None:
+    done = dlp("run", "digits", "--set", "dataset.num_labeled=5000", "--out", tmp_path / "out")
+    assert done.code == 1
+    assert done.err.startswith("error: ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_interrupted_run_says_how_to_go_on(tmp_path: Path) -> None:
+    folder = tmp_path / "my out"
+    words = ["run", "digits", *QUICK, "--set", "training.stage_one_epochs=100000", "--out", folder]
+    child = subprocess.Popen(
+        [sys.executable, "-m", "dlp_cli", *map(str, words)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+    assert child.stdout is not None
+    for line in child.stdout:
+        if line.startswith("supervised "):
+            break
+    child.send_signal(signal.SIGINT)
+    out, err = child.communicate(timeout=60)
+    assert child.returncode == 130, err
+    assert err == ""
+    command = out.splitlines()[-1].strip()
+    assert command.startswith("dlp run digits --set training.stage_one_epochs=2 --set ")
+    assert command.endswith(f"--out '{folder}' --device cpu --resume")
+    assert (folder / "checkpoint/training.safetensors").is_file()
+
+
+def test_interrupted_before_anything_is_saved(
+    dlp: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dlp_plugins.training.run.run", interrupted)
+    done = dlp("run", "digits", "--seed", "2", "--out", tmp_path / "x", "--overwrite")
+    assert done.code == 130
+    assert "before anything was saved" in done.out
+    assert (
+        done.out.splitlines()[-1].strip() == f"dlp run digits --set seed=2 --out {tmp_path / 'x'}"
+    )
+
+
+def test_results_name_the_teacher_and_the_best(capsys: pytest.CaptureFixture[str]) -> None:
+    summary = {
+        "supervised_test_error": 30.0, "supervised_teacher_test_error": 29.0, "test_error": 20.0,
+        "teacher_test_error": 19.0, "best_test_error": 18.0, "best_teacher_test_error": 17.5,
+        "seconds": 65.0, "images_per_second": 1000.0, "peak_memory_mb": 500.0, "seed": 0,
+        "epochs": {"supervised": 5, "propagation": 5},
+    }  # fmt: skip
+    print_results(summary, Path("runs/x"), "my recipe.toml", "mean_teacher")
+    out = capsys.readouterr().out
+    rows = [line.split() for line in out.splitlines()]
+    assert ["mean_teacher", "alone", "30.00", "%", "29.00", "%"] in rows
+    assert ["with", "label", "propagation", "20.00", "%", "19.00", "%"] in rows
+    assert ["best", "by", "validation", "18.00", "%", "17.50", "%"] in rows
+    assert "dlp run 'my recipe.toml' --seed 1" in out
+
+
+def test_results_of_stage_one_alone_do_not_speak_of_propagation(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    summary = {
+        "supervised_test_error": 30.0, "test_error": 30.0, "supervised_teacher_test_error": 29.0,
+        "teacher_test_error": 29.0, "seconds": 65.0, "images_per_second": 1000.0,
+        "peak_memory_mb": 500.0, "seed": 0, "epochs": {"supervised": 5, "propagation": 0},
+    }  # fmt: skip
+    print_results(summary, Path("runs/x"), "x")
+    out = capsys.readouterr().out
+    assert "supervised alone" in out
+    assert "29.00 %" in out
+    assert "propagation" not in out
+
+
+# -- pipes ----------------------------------------------------------------------------------------
+
+
+def test_a_closed_pipe_is_quiet() -> None:
+    child = subprocess.Popen(
+        [sys.executable, "-m", "dlp_cli", "list"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert child.stdout is not None
+    assert child.stderr is not None
+    child.stdout.close()
+    time.sleep(0.1)
+    assert child.stderr.read() == b""
+    child.wait(timeout=60)
+
+
+def test_a_terminal_without_unicode() -> None:
+    env = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    done = subprocess_dlp("list", env=env)
+    assert done.returncode == 0, done.stderr
+    assert "solvers" in done.stdout

@@ -1,0 +1,443 @@
+"""Data sets, on small data in the layout of the real ones."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.io
+import torch
+import torchvision
+from PIL import Image
+from places import SHARED
+
+from dlp_plugins.datasets import Dataset, LazyImages, TensorImages
+from dlp_plugins.datasets._files import FileReader, channel_statistics, decode
+from dlp_plugins.errors import DataError, LabelError
+from dlp_plugins.recipe.check import load_recipe
+from dlp_plugins.registry import datasets
+from dlp_plugins.training.run import run
+from dlp_plugins.training.splits import select
+
+CIFAR = Path(os.environ.get("DLP_TEST_CIFAR10", SHARED / "data" / "cifar10"))
+real_cifar = pytest.mark.skipif(not CIFAR.is_dir(), reason="no CIFAR-10 at DLP_TEST_CIFAR10")
+RNG = np.random.default_rng(0)
+
+
+def test_digits_are_split_the_same_way_every_time():
+    one, other = datasets.build("digits"), datasets.build("digits")
+    assert one.train.images.equal(other.train.images)
+    assert (len(one.train), len(one.test)) == (1347, 450)
+    assert one.train.shape == (1, 8, 8)
+    assert one.train.images.max() == 255
+    assert torch.bincount(one.test.labels).min() >= 43  # stratified
+    scaled = one.train.images.double() / 255
+    assert one.mean[0] == pytest.approx(scaled.mean().item())
+
+
+# -- torchvision's, in miniature; its checksums are of the real files and so are set aside ---------
+
+
+@pytest.fixture
+def no_checksums(monkeypatch):
+    for cls in (torchvision.datasets.CIFAR10, torchvision.datasets.STL10):
+        monkeypatch.setattr(cls, "_check_integrity", lambda self: True)
+    for module in ("cifar", "svhn", "stl10"):
+        path = f"torchvision.datasets.{module}.check_integrity"
+        monkeypatch.setattr(path, lambda path, md5=None: Path(path).exists())
+
+
+def cifar_files(
+    root: Path, folder: str, names: dict[str, int], key: str, classes: int
+) -> np.ndarray:
+    (root / folder).mkdir()
+    pixels = RNG.integers(0, 256, (sum(names.values()), 3072), dtype=np.uint8)
+    start = 0
+    for name, count in names.items():
+        entry = {"data": pixels[start : start + count], key: [i % classes for i in range(count)]}
+        (root / folder / name).write_bytes(pickle.dumps(entry))
+        start += count
+    return pixels.reshape(-1, 3, 32, 32)
+
+
+def test_cifar10(tmp_path, no_checksums):
+    names = {f"data_batch_{i}": 20 for i in range(1, 6)} | {"test_batch": 10}
+    pixels = cifar_files(tmp_path, "cifar-10-batches-py", names, "labels", 10)
+    meta = {"label_names": [f"class {i}" for i in range(10)]}
+    (tmp_path / "cifar-10-batches-py" / "batches.meta").write_bytes(pickle.dumps(meta))
+    found = datasets.build("cifar10", root=str(tmp_path))
+    assert found.train.images.numpy().tolist() == pixels[:100].tolist()
+    assert found.test.labels.tolist() == list(range(10))
+    assert found.classes[3] == "class 3"
+    assert found.mean == (0.4914, 0.4822, 0.4465)
+
+
+def test_cifar100(tmp_path, no_checksums):
+    pixels = cifar_files(
+        tmp_path, "cifar-100-python", {"train": 200, "test": 100}, "fine_labels", 100
+    )
+    meta = {"fine_label_names": [f"class {i}" for i in range(100)]}
+    (tmp_path / "cifar-100-python" / "meta").write_bytes(pickle.dumps(meta))
+    found = datasets.build("cifar100", root=str(tmp_path))
+    assert found.num_classes == 100
+    assert found.test.images.numpy().tolist() == pixels[200:].tolist()
+
+
+def test_svhn(tmp_path, no_checksums):
+    for name, count in {"train": 30, "test": 10, "extra": 20}.items():
+        x = RNG.integers(0, 256, (32, 32, 3, count), dtype=np.uint8)
+        y = np.arange(1, count + 1).reshape(-1, 1) % 10
+        scipy.io.savemat(tmp_path / f"{name}_32x32.mat", {"X": x, "y": np.where(y == 0, 10, y)})
+    found = datasets.build("svhn", root=str(tmp_path))
+    assert found.train.images.shape == (30, 3, 32, 32)
+    assert found.train.labels[9] == 0  # the file's 10 is the digit 0
+    assert len(datasets.build("svhn", root=str(tmp_path), extra=True).train) == 50
+
+
+def test_stl10_unlabelled_images_have_no_label(tmp_path, no_checksums):
+    folder = tmp_path / "stl10_binary"
+    folder.mkdir()
+    for name, count in {"train": 20, "test": 10, "unlabeled": 30}.items():
+        RNG.integers(0, 256, count * 3 * 96 * 96, dtype=np.uint8).tofile(folder / f"{name}_X.bin")
+        if name != "unlabeled":
+            (np.arange(count, dtype=np.uint8) % 10 + 1).tofile(folder / f"{name}_y.bin")
+    (folder / "class_names.txt").write_text("\n".join(f"class {i}" for i in range(10)))
+    found = datasets.build("stl10", root=str(tmp_path))
+    assert len(found.train) == 50
+    assert found.train.labels[:20].tolist() == [i % 10 for i in range(20)]
+    assert (found.train.labels[20:] == -1).all()
+    assert found.train.shape == (3, 96, 96)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "svhn", "stl10"])
+def test_missing_data_say_exactly_how_to_get_them(name, tmp_path):
+    for root in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(DataError, match=r"dataset.download=true.*dataset.root=FOLDER"):
+            datasets.build(name, root=str(root))
+
+
+# -- folders ---------------------------------------------------------------------------------------
+
+
+def draw(path: Path, size: tuple[int, int] = (40, 30), mode: str = "RGB") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shape = size[::-1] if mode == "L" else (*size[::-1], len(mode))
+    Image.fromarray(RNG.integers(0, 256, shape, dtype=np.uint8), mode).save(path)
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    for split, count in {"train": 6, "test": 2}.items():
+        for cls in ("cat", "dog"):
+            for i in range(count):
+                draw(tmp_path / split / cls / f"{i}.png", mode="L" if i == 0 else "RGB")
+    return tmp_path
+
+
+def test_imagefolder(folder):
+    draw(folder / "unlabeled" / "deep" / "x.jpg")
+    found = datasets.build("imagefolder", root=str(folder), image_size=16)
+    assert found.classes == ("cat", "dog")
+    assert isinstance(found.train, LazyImages)
+    assert found.train.labels.tolist() == [0] * 6 + [1] * 6 + [-1]
+    assert found.train.shape == (3, 16, 16)
+    assert len(found.test) == 4
+
+
+def test_files_are_read_alike_one_by_one_and_all_at_once(folder):
+    lazy = datasets.build("imagefolder", root=str(folder)).train
+    held = lazy.load()
+    assert isinstance(held, TensorImages)
+    assert pickle.loads(pickle.dumps(lazy.read))(3).equal(held.images[3])
+    assert held.images.nbytes == lazy.nbytes
+
+
+@pytest.mark.parametrize("memory_mb", [0, 10])
+def test_imagefolder_trains_from_memory_and_from_disk(folder, tmp_path, memory_mb):
+    settings = [
+        "dataset=imagefolder", f"dataset.root={folder}", "dataset.num_labeled=4", "graph.k=3",
+        f"training.image_memory_mb={memory_mb}", "backbone.width=4", "training.stage_one_epochs=1",
+        "training.stage_two_epochs=1", "training.batch_size=6", "training.labeled_per_batch=2",
+    ]  # fmt: skip
+    summary = run(load_recipe("digits", settings), tmp_path / "run")
+    assert 0 <= summary["test_error"] <= 100
+
+
+def test_an_unreadable_image_is_named(folder):
+    (folder / "train" / "cat" / "broken.png").write_bytes(b"not a picture")
+    with pytest.raises(DataError, match=r"broken\.png cannot be read as an image.*Remove or mend"):
+        datasets.build("imagefolder", root=str(folder)).train.load()
+
+
+def test_a_truncated_image_is_named(folder):
+    path = folder / "train" / "dog" / "1.png"
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(DataError, match=r"1\.png cannot be read"):
+        datasets.build("imagefolder", root=str(folder)).train.load()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "text"),
+    [
+        (lambda f: (f / "test").rename(f / "tset"), "there is no folder .*test"),
+        (lambda f: (f / "train" / "dog").rename(f / "dog"), "1 class folders"),
+        (lambda f: draw(f / "test" / "horse" / "0.png"), "no class of the training.*horse"),
+        (lambda f: [p.unlink() for p in (f / "test").rglob("*.png")], "no image in"),
+    ],
+    ids=["no test", "one class", "unknown class", "empty"],
+)
+def test_a_wrong_layout_is_explained(folder, spoil, text):
+    spoil(folder)
+    with pytest.raises(DataError, match=rf"{text}.*ROOT/train/<class>"):
+        datasets.build("imagefolder", root=str(folder))
+
+
+def test_a_class_without_an_image_is_named(folder):
+    (folder / "train" / "horse").mkdir()
+    with pytest.raises(DataError, match=r"There is no image in .*horse \(1 such"):
+        datasets.build("imagefolder", root=str(folder))
+
+
+def test_a_class_may_be_called_unlabeled(folder):
+    draw(folder / "train" / "unlabeled" / "0.png")
+    found = datasets.build("imagefolder", root=str(folder))
+    assert found.classes == ("cat", "dog", "unlabeled")
+    assert found.train.labels.tolist() == [0] * 6 + [1] * 6 + [2]
+
+
+def encode(image: Image.Image, kind: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def test_an_image_is_read_as_its_middle_square_upright():
+    # left half red, right half blue, a green bar on top; 60 wide and 40 high
+    pixels = np.zeros((40, 60, 3), dtype=np.uint8)
+    pixels[:, :30, 0] = pixels[:, 30:, 2] = 255
+    pixels[:10] = (0, 255, 0)
+    image = Image.fromarray(pixels)
+    for data in (encode(image, "PNG"), encode(image, "JPEG", quality=95, subsampling=0)):
+        small = decode(data, 20)
+        assert small.shape == (3, 20, 20)
+        assert small.dtype == torch.uint8
+        for row, column, color in ((2, 10, 1), (12, 4, 0), (12, 16, 2)):
+            assert small[:, row, column].argmax() == color
+    turned = Image.Exif()
+    turned[0x0112] = 6  # the camera was held so that the picture must be turned clockwise
+    for kind in ("PNG", "JPEG"):
+        small = decode(encode(image, kind, exif=turned), 20)
+        assert small[:, 10, 17].argmax() == 1  # the bar is on the right
+
+
+def test_sixteen_bits_are_scaled_and_floats_refused():
+    values = np.linspace(0, 65535, 256).reshape(16, 16)
+    found = decode(encode(Image.fromarray(values.astype(np.uint16)), "PNG"), 16)
+    assert found[0].flatten().tolist() == pytest.approx(np.arange(256), abs=1)
+    with pytest.raises(ValueError, match="save it with 8 bits"):
+        decode(encode(Image.fromarray(values.astype(np.float32)), "TIFF"), 16)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_damage_anywhere_is_a_clear_error_or_harmless(tmp_path, kind):
+    data = encode(Image.fromarray(RNG.integers(0, 256, (24, 24, 3), dtype=np.uint8)), kind)
+    path = tmp_path / "x"
+    for cut in range(0, len(data) - 20, 37):
+        path.write_bytes(data[:cut])
+        with pytest.raises(DataError, match="x cannot be read as an image"):
+            FileReader((path,), 24)(0)
+    for _ in range(60):
+        damaged = bytearray(data)
+        for at in RNG.integers(0, len(data), 6):
+            damaged[at] = RNG.integers(0, 256)
+        path.write_bytes(bytes(damaged))
+        with contextlib.suppress(DataError):
+            assert FileReader((path,), 24)(0).shape == (3, 24, 24)
+
+
+def test_channel_statistics_are_those_of_the_pixels():
+    pixels = torch.from_numpy(RNG.integers(0, 256, (10, 3, 6, 6), dtype=np.uint8))
+    images = LazyImages(pixels.__getitem__, torch.zeros(10, dtype=torch.long), (3, 6, 6))
+    flat = pixels.double().div(255).transpose(0, 1).flatten(1)
+    mean, std = channel_statistics(images)
+    assert mean == pytest.approx(flat.mean(dim=1).tolist())
+    assert std == pytest.approx(flat.std(dim=1, unbiased=False).tolist())
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "text"),
+    [
+        ({"classes": ("a",)}, DataError, "1 classes; a classifier needs two"),
+        ({"mean": (0.5, 0.5)}, DataError, "images have 1 channels"),
+        ({"std": (0.0,)}, DataError, "std above 0"),
+        ({"train": []}, DataError, "training split holds no image"),
+        ({"test": []}, DataError, "test split holds no image"),
+        ({"train": [0, 2]}, LabelError, r"Label 2 of training image 1 is outside 0\.\.1"),
+        ({"test": [0, -2]}, LabelError, "Label -2 of test image 1"),
+        ({"test": [0, -1]}, LabelError, "1 of 2 test images have no label"),
+    ],
+)
+def test_what_no_training_could_use_is_refused(changes, error, text):
+    def images(labels):
+        return TensorImages(torch.zeros(len(labels), 1, 4, 4, dtype=torch.uint8), labels)
+
+    good = {"train": [0, 1, -1], "test": [0, 1], "classes": ("a", "b"), "mean": (0.5,), "std": (1,)}
+    given = {**good, **changes}
+    for split in ("train", "test"):
+        given[split] = images(torch.tensor(given[split], dtype=torch.long))
+    with pytest.raises(error, match=text):
+        Dataset(**given)
+
+
+def test_mini_imagenet(tmp_path):
+    for split in ("train", "test"):
+        for i in range(100):
+            draw(tmp_path / split / f"n{i:03}" / "0.png", size=(84, 84))
+    found = datasets.build("mini_imagenet", root=str(tmp_path))
+    assert (found.num_classes, found.train.shape) == (100, (3, 84, 84))
+    assert found.mean == (0.4721, 0.4533, 0.4100)
+
+
+def test_mini_imagenet_says_how_to_lay_it_out(folder):
+    for root in (folder, folder / "nowhere"):
+        with pytest.raises(DataError, match="ROOT/train/<class>"):
+            datasets.build("mini_imagenet", root=str(root))
+
+
+# -- Hugging Face ----------------------------------------------------------------------------------
+
+
+def write_parquet(path: Path, count: int, labels: list | None = None, label=None) -> None:
+    hf = pytest.importorskip("datasets")
+    images = [
+        Image.fromarray(RNG.integers(0, 256, (9, 9, 3), dtype=np.uint8)) for _ in range(count)
+    ]
+    columns = {"picture": images, "label": labels or [i % 3 for i in range(count)]}
+    label = label or hf.ClassLabel(names=["a", "b", "c"])
+    features = hf.Features({"picture": hf.Image(), "label": label})
+    hf.Dataset.from_dict(columns, features=features).to_parquet(str(path))
+
+
+def test_a_local_folder_of_parquet_files(tmp_path):
+    write_parquet(tmp_path / "train-00000-of-00002.parquet", 6)
+    write_parquet(tmp_path / "train-00001-of-00002.parquet", 3)
+    write_parquet(tmp_path / "test-00000-of-00001.parquet", 3)
+    found = datasets.build("huggingface", path=str(tmp_path), image_size=9)
+    assert len(found.train) == 9
+    assert found.classes == ("a", "b", "c")
+    assert found.train.labels.tolist() == [0, 1, 2, 0, 1, 2, 0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"train_split": "trian"}, "no split 'trian'; it has test, train"),
+        ({"image_column": "img"}, "no column 'img'; it has picture, label"),
+    ],
+)
+def test_wrong_names_in_a_parquet_folder_are_explained(tmp_path, settings, text):
+    for split in ("train", "test"):
+        write_parquet(tmp_path / f"{split}.parquet", 3)
+    with pytest.raises(DataError, match=text):
+        datasets.build("huggingface", path=str(tmp_path), **settings)
+
+
+@pytest.mark.parametrize(
+    ("kind", "labels", "classes", "numbers"),
+    [
+        ("string", ["dog", "cat", "dog"], ("cat", "dog"), [1, 0, 1]),
+        ("int64", [0, 2, 1], ("0", "1", "2"), [0, 2, 1]),
+    ],
+)
+def test_labels_need_not_be_declared_as_classes(tmp_path, kind, labels, classes, numbers):
+    hf = pytest.importorskip("datasets")
+    for split in ("train", "test"):
+        write_parquet(tmp_path / f"{split}.parquet", 3, labels, hf.Value(kind))
+    found = datasets.build("huggingface", path=str(tmp_path), label_column="label")
+    assert found.classes == classes
+    assert found.train.labels.tolist() == numbers
+
+
+@pytest.mark.parametrize(
+    ("kind", "train", "test", "text"),
+    [
+        ("string", ["a", "b"], ["a", "c"], "'c' of column 'label' is no class"),
+        ("float32", [0.5, 1.0], [0.5, 1.0], "neither whole numbers nor text"),
+        ("int64", [0, -5], [0, 1], "classes; a classifier needs two"),
+        ("int64", [-1, -1], [0, 1], "0 classes"),
+        ("int64", [0, 1], [0, 7], "Label 7 of test image 1"),
+    ],
+)
+def test_unfit_labels_are_explained(tmp_path, kind, train, test, text):
+    hf = pytest.importorskip("datasets")
+    for split, labels in (("train", train), ("test", test)):
+        write_parquet(tmp_path / f"{split}.parquet", 2, labels, hf.Value(kind))
+    with pytest.raises(DataError, match=text):
+        datasets.build("huggingface", path=str(tmp_path))
+
+
+def test_an_unreadable_image_of_a_parquet_file_is_numbered(tmp_path):
+    hf = pytest.importorskip("datasets")
+    features = hf.Features({"picture": hf.Image(), "label": hf.Value("int64")})
+    good = encode(Image.new("RGB", (9, 9)), "PNG")
+    for split, data in (("train", good), ("test", good[:40])):
+        columns = {"picture": [{"bytes": data, "path": None}] * 2, "label": [0, 1]}
+        made = hf.Dataset.from_dict(columns, features=features)
+        made.to_parquet(str(tmp_path / f"{split}.parquet"))
+    found = datasets.build("huggingface", path=str(tmp_path))
+    with pytest.raises(DataError, match=r"image 0 of .*split test is unreadable"):
+        found.test.load()
+
+
+def test_an_empty_folder_and_a_damaged_file_are_explained(tmp_path):
+    with pytest.raises(DataError, match="holds no parquet file"):
+        datasets.build("huggingface", path=str(tmp_path))
+    (tmp_path / "train.parquet").write_bytes(b"PAR1 and then nothing")
+    with pytest.raises(DataError, match="cannot be loaded"):
+        datasets.build("huggingface", path=str(tmp_path))
+
+
+def test_a_hub_name_without_a_network_is_explained(monkeypatch):
+    pytest.importorskip("datasets")
+
+    def refuse(path, config):
+        raise ConnectionError("Couldn't reach the hub")
+
+    monkeypatch.setattr("datasets.load_dataset", refuse)
+    with pytest.raises(DataError, match="a hub name with a network"):
+        datasets.build("huggingface", path="nobody/nothing")
+
+
+@real_cifar
+def test_real_cifar10_has_its_classes_and_statistics():
+    pytest.importorskip("datasets")
+    found = datasets.build("huggingface", path=str(CIFAR))
+    assert (len(found.train), len(found.test), found.num_classes) == (50_000, 10_000, 10)
+    assert torch.bincount(found.train.labels).tolist() == [5000] * 10
+    assert found.mean == pytest.approx((0.4914, 0.4822, 0.4465), abs=0.01)
+    assert found.std == pytest.approx((0.2470, 0.2435, 0.2616), abs=0.01)
+    first = select(found.train, torch.arange(300)).load()
+    assert first.images.shape == (300, 3, 32, 32)
+
+
+@real_cifar
+def test_a_small_recipe_on_real_cifar10_lowers_its_error(tmp_path):
+    pytest.importorskip("datasets")
+    settings = [
+        f"dataset.path={CIFAR}", "dataset.num_train=600", "dataset.num_test=400",
+        "dataset.num_labeled=300", "training.stage_one_epochs=3", "training.stage_two_epochs=2",
+        "training.stage_one_steps=25", "training.batch_size=50", "training.labeled_per_batch=25",
+        "backbone.width=8",
+    ]  # fmt: skip
+    recipe = load_recipe("quick_cifar10", settings)
+    run(recipe, tmp_path / "run")
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    errors = [json.loads(line)["test_error"] for line in lines]
+    assert errors[-1] < errors[0]
+    assert errors[-1] < 80  # chance is 90

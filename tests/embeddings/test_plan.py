@@ -1,0 +1,203 @@
+"""`dlp plan`: its predictions against real runs, and its choices."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from dlp_cli.__main__ import app
+from typer.testing import CliRunner
+
+from dlp_plugins.embeddings import plan
+from dlp_plugins.embeddings.chunked import propagate_chunked
+from dlp_plugins.embeddings.memory import Memory, choose_chunks
+from dlp_plugins.embeddings.plan import Constants, predict
+from dlp_plugins.errors import DataError, UsageError
+from dlp_plugins.propagation import Propagator
+from dlp_plugins.registry import solvers
+
+DIM, K = 32, 20
+CG = solvers.build("cg")
+# As `docs/embeddings.md` states them. Other processes share the machine that tests run on.
+TIME_FACTOR = 5.0
+MEMORY_FACTOR = 5.0
+
+
+@pytest.fixture(scope="module")
+def constants():
+    return plan.measure(DIM, K)
+
+
+def points(n):
+    generator = torch.Generator().manual_seed(1)
+    centers = torch.randn(20, DIM, generator=generator)
+    truth = torch.arange(n) % 20
+    x = centers[truth] + torch.randn(n, DIM, generator=generator)
+    return torch.nn.functional.normalize(x), torch.where(torch.arange(n) < n // 50, truth, -1)
+
+
+def test_time_agrees_with_a_real_run(constants):
+    n, classes = 50_000, 20
+    x, labels = points(n)
+    memory = Memory.of(n, DIM, K, CG)
+    chunks = choose_chunks(memory, n, classes, 8e9)
+
+    def run():
+        outcome = propagate_chunked(
+            Propagator.default(k=K), lambda tick: x, labels, classes, chunks, scratch="."
+        )
+        return outcome.clock.seconds
+
+    runs = [run(), run()]  # the better of two: a pause of the machine is not the plan's fault
+    predicted = predict(constants, n, classes, 8e9)
+    search = next(b for b in predicted.builders if b.name == "exact")
+    solve = next(s for s in predicted.solvers if s.name == "cg")
+    for phase, seconds in (
+        ("neighbours", search.seconds),
+        ("graph", predicted.assemble_seconds),
+        ("solve", solve.seconds),
+    ):
+        measured = min(r[phase] for r in runs)
+        assert measured / TIME_FACTOR < seconds < measured * TIME_FACTOR, (phase, measured, seconds)
+
+
+# Prints the bytes at the peak of a propagation, above those before it.
+PEAK = """
+import dataclasses, sys, torch
+from dlp_plugins.embeddings.chunked import propagate_chunked
+from dlp_plugins.embeddings.memory import Chunks
+from dlp_plugins.propagation import Propagator
+from dlp_plugins.registry import graphs
+n, dim, k, classes = map(int, sys.argv[2:])
+builder = graphs.build(sys.argv[1], k=k)
+labels = torch.where(torch.arange(n) < 2000, torch.arange(n) % classes, -1)
+propagator = dataclasses.replace(Propagator.default(), graph=builder)
+def run(n):
+    def load(tick):
+        g = torch.Generator().manual_seed(0)
+        x = torch.randn(50, dim, generator=g)[torch.arange(n) % 50]
+        return torch.nn.functional.normalize(x.add_(torch.randn(n, dim, generator=g)))
+    propagate_chunked(propagator, load, labels[:n], classes, Chunks(classes, False, 0),
+                      scratch=".")
+def status(key):
+    line = next(x for x in open("/proc/self/status") if x.startswith(key))
+    return int(line.split()[1]) * 1024
+run(2000)  # loads libraries, starts threads
+before = status("VmRSS")
+run(n)
+print(status("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(
+    ("builder", "n", "dim", "k", "classes"),
+    [
+        ("exact", 20_000, 64, 30, 10),  # the search dominates
+        ("cells", 100_000, 32, 5, 4),
+        ("faiss_flat", 8_000, 16, 10, 400),  # the solve does
+    ],
+)
+def test_memory_agrees_with_a_real_run(builder, n, dim, k, classes):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", PEAK, *map(str, (builder, n, dim, k, classes))]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    memory = Memory.of(n, dim, k, CG, builder=builder)
+    solving = memory.graph + classes * memory.column + 4 * n * classes
+    predicted = max(memory.search, memory.assemble, solving)
+    measured = int(done.stdout)
+    # an upper estimate, but for what the allocator keeps
+    assert measured < 1.2 * predicted
+    assert measured > predicted / MEMORY_FACTOR
+
+
+# -- choices ------------------------------------------------------------------------------------
+
+MADE_UP = Constants(
+    dim=64,
+    k=10,
+    search={"exact": 1e-9, "faiss_ivf": 1e-8},
+    edge=1e-7,
+    step=1e-9,
+    spectral=1e-6,
+)
+
+
+def test_exact_while_one_can_wait_for_it():
+    small = predict(MADE_UP, 100_000, 10, 64e9)
+    assert small.builder.name == "exact"
+    assert small.builder.seconds == pytest.approx(13.3)  # 1e-9 x 100,000 x (33,000 + 100,000)
+    assert "exact" in small.reasons[0]
+    assert small.solver.name == "cg"
+    # 20 iterations and the residual's product
+    assert small.solver.seconds == pytest.approx(1e-9 * 1.5 * 10 * 100_000 * 10 * 21)
+
+
+def test_approximate_when_the_exact_search_takes_too_long():
+    large = predict(MADE_UP, 10_000_000, 10, 640e9)
+    assert large.builder.name == "faiss_ivf"
+    assert "'exact' would take 27.9 h" in large.reasons[0]
+
+
+def test_spectral_for_many_classes_when_it_fits():
+    many = predict(MADE_UP, 10_000_000, 5000, 640e9)
+    assert many.solver.name == "spectral"
+    assert "compare the two on a sample" in many.reasons[1]
+    assert predict(MADE_UP, 10_000_000, 5000, 15e9).solver.name == "cg"  # no room for the basis
+
+
+def test_nothing_fits():
+    plan_ = predict(MADE_UP, 100_000_000, 1000, 1e9)
+    assert not plan_.builder.fits
+    assert "none fits in 1.0 GB" in plan_.reasons[0]
+    assert plan_.builder.memory == min(b.memory for b in plan_.builders)
+
+
+def test_more_memory_is_never_slower():
+    seconds = [predict(MADE_UP, 5_000_000, 500, b).seconds for b in (8e9, 64e9, 512e9)]
+    assert seconds == sorted(seconds, reverse=True)
+
+
+# -- the command --------------------------------------------------------------------------------
+
+
+def dlp_plan(*options):
+    done = CliRunner().invoke(app, ["plan", *options])
+    if done.exception and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done.output
+
+
+def test_the_command_measures_once_and_reads_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "measure", lambda dim, k: MADE_UP)
+    file = tmp_path / "constants.json"
+    options = ["--points", "100k", "--dim", "64", "--classes", "10", "--k", "10"]
+    options += ["--memory", "64GB", "--constants", str(file)]
+    first = dlp_plan(*options)
+    assert Constants(**json.loads(file.read_text())) == MADE_UP
+    monkeypatch.setattr(plan, "measure", lambda dim, k: pytest.fail("measured again"))
+    assert dlp_plan(*options) == first
+    assert "exact" in first
+    assert "chosen" in first
+    assert "for 100,000 points of 64 numbers, 10 classes, k = 10" in first
+
+
+def test_constants_of_another_kind(tmp_path):
+    file = tmp_path / "constants.json"
+    options = ["--points", "1k", "--classes", "10", "--constants", str(file)]
+    plan.save_constants(file, MADE_UP)
+    with pytest.raises(DataError, match="measured for --dim 64 --k 10, not 128 and 50"):
+        dlp_plan("--dim", "128", *options)
+    file.write_text('{"dim": 64}')
+    with pytest.raises(DataError, match="Delete it to measure anew"):
+        dlp_plan("--dim", "64", *options)
+
+
+@pytest.mark.parametrize("points", ["many", "1", "-5"])
+def test_points_that_make_no_sense(points):
+    with pytest.raises(UsageError, match=r"points|count"):
+        dlp_plan("--points", points, "--dim", "8", "--classes", "2")

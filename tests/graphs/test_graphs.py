@@ -1,0 +1,528 @@
+"""Builders against all pairs in float64, affinities against formulas, graphs against dense."""
+
+import warnings
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dlp_plugins import registry
+from dlp_plugins._threads import parallel
+from dlp_plugins.errors import GraphError
+from dlp_plugins.graph import Graph, Neighbors, _assemble_by_sort, assemble
+from dlp_plugins.graphs import _cells_cpu, _exact_cpu, _faiss_gpu, _upper_bound
+from dlp_plugins.graphs._blockwise import search_blockwise
+from dlp_plugins.graphs._top_k import Pairs, nearest
+from dlp_plugins.graphs.contract import drop_self, recall
+
+NAMES = registry.graphs.names()
+EXACT = ["exact", "faiss_flat"]
+# Cells of their usual size are so few here that a point would look into all of them.
+FEW_PROBES = {"cells": {"size": 64, "probes": 16}}
+# The least recall on 6,000 points of six overlapping classes near 16 dimensions, k = 20.
+LEAST_RECALL = {"cells": 0.99, "faiss_ivf": 0.99, "faiss_hnsw": 0.995, "nn_descent": 0.98}
+
+
+def slow_to_compile(names):
+    """nn_descent compiles for most of a minute; `make test-slow` runs it."""
+    marks = {"nn_descent": [pytest.mark.slow]}
+    return [pytest.param(name, marks=marks.get(name, [])) for name in names]
+
+
+def build(name, **parameters):
+    if missing := registry.graphs.get(name).missing():
+        pytest.skip(f"needs {', '.join(missing)}")
+    return registry.graphs.build(name, **parameters)
+
+
+def points(n, d=32, intrinsic=16, classes=6, seed=0):
+    """Unit vectors of overlapping classes near a subspace of `intrinsic` dimensions."""
+    random = np.random.default_rng(seed)
+    means = random.standard_normal((classes, intrinsic))
+    latent = means[random.integers(0, classes, n)] + 0.8 * random.standard_normal((n, intrinsic))
+    v = latent @ random.standard_normal((intrinsic, d)) + 0.3 * random.standard_normal((n, d))
+    return torch.nn.functional.normalize(torch.from_numpy(v).float(), dim=1)
+
+
+def similarities_float64(v):
+    s = v.double() @ v.double().T
+    return s.fill_diagonal_(-torch.inf)
+
+
+def check_valid(found, v, k):
+    """Indices in range, no point its own neighbour, none twice, similarities true."""
+    n = len(v)
+    assert found.indices.shape == found.similarities.shape == (n, k)
+    assert found.similarities.dtype == torch.float32
+    assert found.indices.min() >= -1
+    assert found.indices.max() < n
+    assert not (found.indices == torch.arange(n)[:, None]).any()
+    missing = found.indices < 0
+    ordered = found.indices.sort(dim=1).values
+    assert not ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any()
+    true = torch.einsum("nd,nkd->nk", v.double(), v.double()[found.indices.clamp(min=0).long()])
+    assert (true - found.similarities)[~missing].abs().max() < 1e-5
+    assert (found.similarities[missing] == 0).all()
+
+
+def check_exact(found, v, k):
+    """The k largest similarities of each row, by value: ties may fall either way."""
+    check_valid(found, v, k)
+    assert (found.indices >= 0).all()
+    true = similarities_float64(v).topk(k, dim=1).values
+    ours = found.similarities.double().sort(dim=1, descending=True).values
+    assert (true - ours).abs().max() < 1e-5
+
+
+def test_the_registry_holds_every_builder():
+    assert {*EXACT, *LEAST_RECALL} <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("intrinsic", [16, 32])
+@pytest.mark.parametrize(("n", "k"), [(300, 10), (5000, 50), (7000, 5)])
+def test_exact_builders_against_all_pairs_in_float64(name, n, k, intrinsic):
+    v = points(n, intrinsic=intrinsic)
+    check_exact(build(name, k=k).neighbors(v), v, k)
+
+
+def test_exact_agrees_with_faiss_flat_on_the_sets():
+    v = points(8000, d=64)
+    ours = build("exact", k=30).neighbors(v).indices.sort(dim=1).values
+    faiss = build("faiss_flat", k=30).neighbors(v).indices.sort(dim=1).values
+    assert (ours == faiss).all(dim=1).float().mean() > 0.999  # rounding may swap the last places
+
+
+@pytest.mark.parametrize("hits", [1, 8])
+def test_exact_whatever_the_thresholds(monkeypatch, hits):
+    """A poor guess costs time (all points are compared again), never exactness."""
+    monkeypatch.setattr(_exact_cpu, "SAMPLE_HITS", hits)
+    monkeypatch.setattr(_exact_cpu, "MIN_SAMPLE", 64)
+    v = points(4000)
+    check_exact(build("exact", k=20).neighbors(v), v, 20)
+    monkeypatch.setattr(_exact_cpu, "_guess", lambda v, *_: np.full(len(v), 0.9, np.float32))
+    check_exact(build("exact", k=20).neighbors(v), v, 20)
+
+
+def test_exact_compares_few_pairs_again():
+    """The verification is the exception: nearly all points are settled by their threshold."""
+    v = points(12_000).numpy()
+    for k, sample in ((50, 896), (50, 960), (5, 1504)):
+        threshold = _exact_cpu._guess(v, _exact_cpu._rank(len(v), k, sample), sample)
+        order = np.argsort(threshold)
+        ordered = v[order]
+        pairs = list(_exact_cpu._pairs_above(ordered, ordered, threshold[order]))
+        count = np.bincount(np.concatenate([p.rows for p in pairs]), minlength=len(v))
+        assert (count < k).mean() < 0.02
+        assert count.mean() < max(250, 5 * k)
+
+
+@pytest.mark.parametrize(("d", "intrinsic"), [(32, 16), (300, 10)])
+def test_short_vectors_bound_every_similarity(d, intrinsic):
+    v = points(9000, d=d, intrinsic=intrinsic).numpy()
+    v[:20] = 0
+    short = _upper_bound.screen(v, 10)
+    assert short.shape[1] <= d // 2 + 1
+    rows = slice(0, 300)
+    bound = short[rows] @ short.T + _upper_bound.ROUNDING
+    assert (bound >= v[rows].astype(np.float64) @ v.T.astype(np.float64)).all()
+
+
+def test_no_short_vectors_where_they_would_rule_out_little():
+    random = torch.Generator().manual_seed(0)
+    v = torch.nn.functional.normalize(torch.randn(9000, 32, generator=random), dim=1)
+    numbers = v.numpy()
+    assert _upper_bound.screen(numbers, 10) is numbers
+    check_exact(build("exact", k=10).neighbors(v), v, 10)
+    near_few = points(9000).numpy()
+    assert _upper_bound.screen(near_few, 10) is not near_few
+    assert _upper_bound.screen(near_few, 6000) is near_few  # most of the points are wanted
+
+
+def near_pairs(v):
+    """Of the first 300 points with all: each one's 20 nearest, itself among them."""
+    s = v[:300] @ v.T
+    cols = np.argpartition(s, -20, axis=1)[:, -20:].reshape(-1)
+    rows = np.repeat(np.arange(300), 20)
+    return Pairs(rows, cols, s[rows, cols])
+
+
+@pytest.mark.parametrize("noise", [0.3, 0.1])
+def test_share_of_the_tails_that_near_pairs_stay_below(noise):
+    """Tails are noise here, alike for no pair but a point's with itself, and a few by chance."""
+    v = points(9000, d=128, intrinsic=6).numpy()
+    v += noise * v[::-1]
+    v /= np.linalg.norm(v, axis=1, keepdims=True)
+    short, pairs = _upper_bound.screen(v, 20), near_pairs(v)
+    share = _upper_bound.tail_share(short[:300], short, pairs)
+    assert 0 < share < 0.9
+    queries = short[:300].copy()
+    queries[:, -1] *= share
+    bound = (queries @ short.T)[pairs.rows, pairs.cols] + _upper_bound.ROUNDING
+    missed = (bound < pairs.similarities) & (pairs.rows != pairs.cols)
+    assert missed.mean() < 2 * _upper_bound.MISSED
+
+
+def test_tails_count_in_full_where_no_pair_tells():
+    v = points(9000, d=128, intrinsic=6).numpy()
+    v[:300] = v[0]  # each one's nearest are its duplicates
+    short = _upper_bound.screen(v, 20)
+    assert _upper_bound.tail_share(short[:300], short, near_pairs(v)) == 1
+
+
+def test_a_crowd_leaves_each_point_its_largest():
+    s = np.random.default_rng(0).random((30, 400), dtype=np.float32)
+    rows = np.arange(100, 130)
+    crowd = _cells_cpu._reaching(s, np.zeros(30, np.float32), rows, 7, 2)
+    most = 2 * _cells_cpu.CROWD
+    assert (np.bincount(crowd.rows)[100:] == most).all()
+    np.testing.assert_array_equal(crowd.similarities, s[crowd.rows - 100, crowd.cols - 7])
+    np.testing.assert_array_equal(
+        np.sort(crowd.similarities.reshape(30, most), axis=1), np.sort(s, axis=1)[:, -most:]
+    )
+    few = _cells_cpu._reaching(s, np.full(30, 0.99, np.float32), rows, 7, 2)
+    assert len(few.rows) == (s >= 0.99).sum()
+    assert (few.similarities >= 0.99).all()
+
+
+@pytest.mark.parametrize("k", [3, 40])
+def test_exact_with_short_vectors(k, monkeypatch):
+    """Zero vectors, duplicates and outliers, in a set where few numbers rule out most pairs."""
+    v = points(9000, d=64, intrinsic=6)
+    v[:30], v[100:150] = 0, v[99]
+    v[200:210] = torch.nn.functional.normalize(torch.randn(10, 64, generator=torch.manual_seed(0)))
+    looked = []
+    confirm = _exact_cpu.confirm
+
+    def counted(a, b, at, bound):
+        looked.append(len(at))
+        return confirm(a, b, at, bound)
+
+    monkeypatch.setattr(_exact_cpu, "confirm", counted)
+    check_exact(build("exact", k=k).neighbors(v), v, k)
+    assert 0 < sum(looked) < 0.1 * len(v) ** 2
+
+
+def test_second_look_is_the_product():
+    random = np.random.default_rng(0)
+    a, b = (random.standard_normal((m, 7)).astype(np.float32) for m in (40, 30))
+    whole = a @ b.T
+    at = np.flatnonzero(random.random(1200) < 0.1)
+    bound = random.standard_normal(40).astype(np.float32)
+    kept, similarities = _upper_bound.confirm(a, b, at, bound)
+    wanted = at[whole.reshape(-1)[at] >= bound[at // 30]]
+    assert kept.tolist() == wanted.tolist()
+    np.testing.assert_allclose(similarities, whole.reshape(-1)[wanted], rtol=1e-5, atol=1e-6)
+    assert len(_upper_bound.confirm(a, b, at[:0], bound)[0]) == 0
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 4), st.integers(0, 9), st.floats(-1, 1, width=32)), max_size=60
+    )
+)
+def test_nearest_of_candidates(found):
+    """Negative similarities, ties, points without candidates: as sorting each point's list."""
+    unique = {(i, j): s for i, j, s in found}
+    pairs = [Pairs(np.array([i], np.int32), np.array([j], np.int32), np.array([s], np.float32))
+             for (i, j), s in unique.items()]  # fmt: skip
+    empty = Pairs(*(np.empty(0, t) for t in (np.int32, np.int32, np.float32)))
+    best = nearest([empty, *pairs], 10, 3)
+    for i in range(10):
+        mine = sorted(s for (row, _), s in unique.items() if row == i)[::-1]
+        assert best.counts[i] == len(mine)
+        assert sorted(best.similarities[i][best.indices[i] >= 0])[::-1] == mine[:3]
+        there = best.indices[i] >= 0
+        listed = zip(best.indices[i][there], best.similarities[i][there], strict=True)
+        assert all(unique[i, j] == s for j, s in listed)
+    assert (np.isneginf(best.similarities) == (best.indices < 0)).all()
+
+
+def test_workers_run_on_one_thread_each_and_leave_torch_as_it_was():
+    before = torch.get_num_threads()
+    assert set(parallel(lambda _: torch.get_num_threads(), range(4))) == {1}
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("k", [5, 20, 150])
+def test_cells_keep_few_candidates(k, monkeypatch):
+    """Every point has k within its bound after the first round: none keeps all of the second."""
+    rounds = []
+
+    def counted(found, n, width, share):
+        best = nearest(found, n, width, share)
+        if width == k + 1:  # else they are each point's cells
+            rounds.append(best.counts)
+        return best
+
+    monkeypatch.setattr(_cells_cpu, "nearest", counted)
+    monkeypatch.setattr(_cells_cpu, "GROUPS", 1)
+    v = points(9000, d=64, intrinsic=6)
+    check_valid(build("cells", k=k, size=64).neighbors(v), v, k)
+    first, second = rounds
+    assert (first > k).all()
+    assert first.mean() < 4 * k
+    assert second.mean() < 6 * k
+
+
+@pytest.mark.parametrize(
+    ("name", "knobs", "most"), [("cells", {"size": 64}, 600), ("exact", {}, 1000)]
+)
+def test_an_order_that_keeps_neighbours_close(name, knobs, most, monkeypatch):
+    monkeypatch.setattr(_exact_cpu, "ORDER_FROM", 6000)
+    v = points(6000)
+    found = build(name, k=10, **knobs).neighbors(v)
+    assert sorted(found.order.tolist()) == list(range(6000))
+    place = torch.empty_like(found.order)
+    place[found.order] = torch.arange(6000)
+    apart = (place[found.indices.long()] - place[:, None]).abs().float()
+    assert apart.median() < most  # 2,000 in a random order
+    graph = assemble(found.indices, found.similarities.clamp(min=0), order=found.order)
+    local, order = graph.renumbered
+    assert torch.equal(order, found.order)
+    assert abs(local.to_scipy() - graph.to_scipy()[order.numpy()][:, order.numpy()]).max() == 0
+
+
+def test_blockwise_is_the_same_for_any_block():
+    v = points(700)
+    for entries in (1, 700 * 64, 2**28):
+        check_exact(search_blockwise(v, 20, entries), v, 20)
+
+
+def test_blockwise_never_holds_all_pairs(monkeypatch):
+    largest = 0
+    product = torch.Tensor.__matmul__
+
+    def watched(a, b):
+        nonlocal largest
+        out = product(a, b)
+        largest = max(largest, out.numel())
+        return out
+
+    monkeypatch.setattr(torch.Tensor, "__matmul__", watched)
+    search_blockwise(points(900), 5, entries=900 * 50)
+    assert largest == 900 * 50
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("name", NAMES)
+def test_builders_on_a_gpu(name):
+    v = points(3000)
+    found = build(name, k=10).neighbors(v.cuda())
+    assert found.indices.is_cuda
+    on_cpu = Neighbors(found.indices.cpu(), found.similarities.cpu())
+    exact = build("exact", k=10).neighbors(v)
+    assert recall(on_cpu, exact) >= LEAST_RECALL.get(name, 0.9999)
+
+
+@pytest.mark.parametrize("name", slow_to_compile(sorted(LEAST_RECALL)))
+def test_recall_and_repetition_of_approximate_builders(name):
+    v = points(6000)
+    exact = build("exact", k=20).neighbors(v)
+    chosen = FEW_PROBES.get(name, {})
+    found = build(name, k=20, seed=3, **chosen).neighbors(v)
+    check_valid(found, v, 20)
+    assert LEAST_RECALL[name] <= recall(found, exact) < 1
+    again = build(name, k=20, seed=3, **chosen).neighbors(v)
+    assert torch.equal(found.indices, again.indices)
+    assert torch.equal(found.similarities, again.similarities)
+
+
+def test_recall_counts_misses_and_forgives_ties():
+    exact = Neighbors(torch.tensor([[1, 2]]), torch.tensor([[0.9, 0.8]]))
+    assert recall(exact, exact) == 1
+    assert recall(Neighbors(torch.tensor([[1, 5]]), torch.tensor([[0.9, 0.7]])), exact) == 0.5
+    assert recall(Neighbors(torch.tensor([[1, 5]]), torch.tensor([[0.9, 0.8]])), exact) == 1
+    assert recall(Neighbors(torch.tensor([[1, -1]]), torch.tensor([[0.9, 0.95]])), exact) == 0.5
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("n", "k"), [(1, 50), (2, 50), (30, 50)])
+def test_few_points(name, n, k):
+    v = points(n)
+    found = build(name, k=k).neighbors(v)
+    assert found.indices.shape == (n, n - 1)
+    if n > 1:
+        check_exact(found, v, n - 1)
+
+
+@pytest.mark.parametrize("name", slow_to_compile(NAMES))
+def test_duplicates_by_the_thousand_and_zero_vectors(name):
+    v = points(6000)
+    v[:2500] = v[0]
+    v[3000:3600] = 0
+    v = v[torch.randperm(6000, generator=torch.Generator().manual_seed(0))]
+    found = build(name, k=15).neighbors(v)
+    if name in EXACT:
+        check_exact(found, v, 15)
+    else:
+        check_valid(found, v, 15)
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_all_points_the_same(name):
+    v = points(1).expand(4000, -1)
+    check_exact(build(name, k=10).neighbors(v), v, 10)
+
+
+def test_drop_self_by_identity():
+    """Point 1 has its duplicate first; point 2 is not in its own list at all."""
+    indices = torch.tensor([[0, 1, 2], [0, 1, 2], [0, 1, 3], [3, 2, 1]])
+    similarities = torch.arange(12.0).reshape(4, 3)
+    found = drop_self(indices, similarities)
+    assert found.indices.tolist() == [[1, 2], [0, 2], [0, 1], [2, 1]]
+    assert found.similarities.tolist() == [[1, 2], [3, 5], [6, 7], [10, 11]]
+
+
+def test_a_faiss_that_aborts_on_this_gpu_is_found_out():
+    assert "no kernel image" in _faiss_gpu.why_not(
+        "import os; os.write(2, b'CUDA error: no kernel image'); os.abort()"
+    )
+    assert _faiss_gpu.why_not("pass") is None
+
+
+def test_faiss_flat_says_why_torch_searches_instead(monkeypatch):
+    v = points(500)
+    monkeypatch.setattr(_faiss_gpu, "why_not", lambda: "no kernel image")
+
+    class OnGPU:
+        """A CPU tensor that says it is on a GPU."""
+
+        device = torch.device("cuda")
+        shape = v.shape
+        __len__ = v.__len__
+
+    monkeypatch.setattr(
+        "dlp_plugins.graphs.faiss_flat.search_blockwise", lambda _, k: search_blockwise(v, k)
+    )
+    with pytest.warns(UserWarning, match=r"FAISS cannot search on this GPU \(no kernel image\)"):
+        found = build("faiss_flat", k=5).neighbors(OnGPU())
+    check_exact(found, v, 5)
+
+
+def test_builders_are_silent():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        build("exact", k=5).neighbors(points(9000))
+        build("cells", k=5).neighbors(points(4000))
+
+
+# -- affinities ------------------------------------------------------------------------------------
+
+
+def test_inner_product_is_clamped_and_raised():
+    found = Neighbors(torch.tensor([[1, 2, -1]]), torch.tensor([[0.5, -0.5, 0.0]]))
+    weights = registry.affinities.build("inner_product", gamma=3.0).weights(found)
+    assert weights.tolist() == [[0.125, 0.0, 0.0]]
+
+
+def test_local_scale_against_its_formula():
+    v = points(200)
+    found = build("exact", k=10).neighbors(v)
+    weights = registry.affinities.build("local_scale", m=3).weights(found)
+    distance = torch.cdist(v.double(), v.double())
+    scale = distance.sort(dim=1).values[:, 3]  # column 0 is the point itself
+    for i in (0, 17, 199):
+        for j, s, w in zip(found.indices[i], found.similarities[i], weights[i], strict=True):
+            expected = torch.exp(-(distance[i, j] ** 2) / (scale[i] * scale[j]))
+            assert w == pytest.approx(float(expected) if s > 0 else 0.0, abs=1e-4)
+
+
+def test_local_scale_of_duplicates_missing_neighbours_and_few():
+    found = Neighbors(
+        torch.tensor([[1, 2, -1], [0, 2, -1], [0, -1, -1]]),
+        torch.tensor([[1.0, 0.5, 0.0], [1.0, 0.5, 0.0], [0.5, 0.0, 0.0]]),
+    )
+    weights = registry.affinities.build("local_scale", m=7).weights(found)
+    assert torch.isfinite(weights).all()
+    assert weights[0, 0] == weights[1, 0] == 1  # duplicates
+    assert weights[0, 1] == pytest.approx(np.exp(-1.0))  # scales 1 and 1, distance 1
+    assert (weights[found.indices < 0] == 0).all()
+
+
+@pytest.mark.parametrize("name", registry.affinities.names())
+def test_every_affinity(name):
+    v = points(2000)
+    v[:3] = 0
+    found = build("exact", k=10).neighbors(v)
+    weights = registry.affinities.build(name).weights(found)
+    assert weights.shape == (2000, 10)
+    assert weights.dtype == torch.float32
+    assert torch.isfinite(weights).all()
+    assert (weights >= 0).all()
+    assert (weights[3:].sum(dim=1) > 0).all()
+    assert (weights[:3] == 0).all()  # a zero vector is a node without edges
+
+
+# -- the graph -------------------------------------------------------------------------------------
+
+
+def dense_graph(indices, affinities, mutual):
+    """W = A + A^T and Wn in float64, straight from the definition."""
+    n = len(indices)
+    a = np.zeros((n, n))
+    for i, (row, weights) in enumerate(zip(indices.tolist(), affinities.tolist(), strict=True)):
+        for j, weight in zip(row, weights, strict=True):
+            if j >= 0 and j != i:
+                a[i, j] = weight
+    w = a + a.T
+    if mutual:
+        w[(a == 0) | (a.T == 0)] = 0
+    degree = w.sum(axis=1)
+    scale = np.where(degree > 0, 1 / np.sqrt(np.where(degree > 0, degree, 1)), 0)
+    return w * scale[:, None] * scale, degree
+
+
+@pytest.mark.parametrize("make", [assemble, _assemble_by_sort])
+@pytest.mark.parametrize("mutual", [False, True])
+@settings(max_examples=40, deadline=None)
+@given(n=st.integers(1, 25), k=st.integers(0, 8), seed=st.integers(0, 2**20))
+def test_assemble_against_dense(make, mutual, n, k, seed):
+    random = np.random.default_rng(seed)
+    k = min(k, n)
+    indices = np.stack([random.permutation(n)[:k] for _ in range(n)]).reshape(n, k)
+    indices[random.random((n, k)) < 0.2] = -1
+    weights = random.random((n, k)).astype(np.float32)
+    weights[random.random((n, k)) < 0.2] = 0
+    graph = make(torch.from_numpy(indices.astype(np.int32)), torch.from_numpy(weights), mutual)
+    wn, degree = dense_graph(indices, weights, mutual)
+    assert graph.crow_indices.dtype == graph.col_indices.dtype == torch.int32
+    assert graph.values.dtype == graph.degree.dtype == torch.float32
+    matrix = graph.to_scipy()
+    assert matrix.has_canonical_format
+    np.testing.assert_allclose(matrix.toarray(), wn, atol=1e-6)
+    np.testing.assert_allclose(graph.degree.numpy(), degree, rtol=1e-5)
+    assert graph.num_entries == (wn > 0).sum()  # no stored zeros
+
+
+def test_a_tiny_affinity_stays_finite():
+    indices = torch.tensor([[1], [0]], dtype=torch.int32)
+    graph = assemble(indices, torch.full((2, 1), 1e-30))
+    assert torch.isfinite(graph.values).all()
+    np.testing.assert_allclose(graph.to_scipy().toarray(), [[0, 1], [1, 0]], rtol=1e-5)
+
+
+def test_from_affinity_agrees_with_assemble_and_refuses_what_is_no_affinity():
+    random = np.random.default_rng(0)
+    a = sp.random(40, 40, 0.2, random_state=random, dtype=np.float64)
+    w = (a + a.T).tolil()
+    w.setdiag(5)
+    graph = Graph.from_affinity(w.tocsr())
+    dense = w.toarray()
+    np.fill_diagonal(dense, 0)
+    degree = dense.sum(axis=1)
+    np.testing.assert_allclose(
+        graph.to_scipy().toarray(), dense / np.sqrt(np.outer(degree, degree)), rtol=1e-5, atol=1e-7
+    )
+    for bad, match in [
+        (sp.csr_matrix(np.ones((2, 3))), "square"),
+        (sp.csr_matrix([[0.0, np.nan], [np.nan, 0.0]]), "NaN"),
+        (sp.csr_matrix([[0.0, -1.0], [-1.0, 0.0]]), "negative"),
+        (sp.csr_matrix([[0.0, 1.0], [2.0, 0.0]]), "symmetric"),
+    ]:
+        with pytest.raises(GraphError, match=match):
+            Graph.from_affinity(bad)

@@ -1,0 +1,420 @@
+"""The training engine: same seed same run, killed and resumed, nothing lost, clear refusals."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dlp_plugins import errors
+from dlp_plugins.datasets.contract import LazyImages, TensorImages
+from dlp_plugins.recipe.check import load_recipe
+from dlp_plugins.schedules.cosine import cosine
+from dlp_plugins.training import batches, checkpoint, events, seeds
+from dlp_plugins.training.folder import write_json
+from dlp_plugins.training.run import run
+
+# Few images and a narrow network: a run of both stages takes about a second.
+TINY = [
+    "dataset.num_train=300", "dataset.num_test=100", "backbone.width=4",
+    "training.stage_one_epochs=3", "training.stage_one_steps=4", "training.stage_two_epochs=3",
+]  # fmt: skip
+TIMES = {"seconds", "images_per_second", "propagation_seconds", "peak_memory_mb"}
+
+
+def tiny(*overrides: str):
+    return load_recipe("digits", [*TINY, *overrides])
+
+
+def metrics(folder: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in TIMES} for line in lines]
+
+
+def outcome(folder: Path) -> dict:
+    summary = json.loads((folder / "summary.json").read_text())
+    return {k: v for k, v in summary.items() if k not in TIMES}
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return checkpoint.load(folder / "checkpoint" / "student.safetensors")[0]
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    assert metrics(one) == metrics(other)
+    assert outcome(one) == outcome(other)
+    ours, theirs = weights(one), weights(other)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[k], theirs[k]) for k in ours)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    run(tiny(), folder)
+    return folder
+
+
+def test_a_run_leaves_what_it_promises(finished):
+    summary = json.loads((finished / "summary.json").read_text())
+    assert {
+        "test_error", "supervised_test_error", "pseudo_label_accuracy", "seconds",
+        "images_per_second", "peak_memory_mb",
+    } <= summary.keys()  # fmt: skip
+    assert 0 <= summary["test_error"] <= 100
+    indices = json.loads((finished / "labeled_indices.json").read_text())
+    assert len(indices["labeled_indices"]) == 50
+    arrays = np.load(finished / "pseudo_labels.npz")
+    assert arrays["labels"].shape == arrays["weights"].shape == (300,)
+    assert np.isfinite(arrays["weights"]).all()
+    assert load_recipe(finished / "recipe.toml") == tiny()
+    assert "torch" in json.loads((finished / "environment.json").read_text())["packages"]
+    assert [line["stage"] for line in metrics(finished)] == ["supervised"] * 3 + ["propagation"] * 3
+    health = {"residual", "iterations", "unreached", "unlabeled_components", "empty_classes"}
+    assert health <= metrics(finished)[-1].keys()
+    assert not list(finished.rglob("*.tmp"))
+
+
+def test_the_same_seed_gives_the_same_run_bit_for_bit(finished, tmp_path):
+    run(tiny(), tmp_path / "again")
+    assert_same_run(finished, tmp_path / "again")
+
+
+def test_another_seed_gives_another_run(finished, tmp_path):
+    run(tiny("seed=1"), tmp_path / "other")
+    assert metrics(finished) != metrics(tmp_path / "other")
+
+
+class CrashError(Exception):
+    pass
+
+
+def stop_at(kind: type, count: int):
+    """A listener that fails at the count-th event of a kind, as a crash would."""
+    seen = 0
+
+    def listen(event: events.Event) -> None:
+        nonlocal seen
+        seen += isinstance(event, kind)
+        if isinstance(event, kind) and seen == count:
+            raise CrashError
+
+    return listen
+
+
+@pytest.mark.parametrize("saves", [1, 2, 6, 9, 20])
+@pytest.mark.parametrize("method", ["none", "mean_teacher"])
+def test_crashed_after_any_checkpoint_and_resumed_is_as_uninterrupted(saves, method, tmp_path):
+    # checkpoint_seconds = 0 saves after every step, so the breaks fall inside epochs of both stages
+    recipe = tiny(f"consistency={method}", "training.checkpoint_seconds=0")
+    run(recipe, tmp_path / "whole")
+    with pytest.raises(CrashError):
+        run(recipe, tmp_path / "broken", listeners=[stop_at(events.CheckpointSaved, saves)])
+    assert not (tmp_path / "broken" / "summary.json").exists()
+    run(recipe, tmp_path / "broken", resume=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "broken")
+
+
+def test_warm_start_resumes_as_uninterrupted(tmp_path):
+    recipe = tiny("pseudo_labels.warm_start=true", "training.checkpoint_seconds=0")
+    run(recipe, tmp_path / "whole")
+    with pytest.raises(CrashError):
+        run(recipe, tmp_path / "broken", listeners=[stop_at(events.CheckpointSaved, 22)])
+    run(recipe, tmp_path / "broken", resume=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "broken")
+
+
+SCRIPT = """
+import sys
+from dlp_plugins.recipe.check import load_recipe
+from dlp_plugins.training.folder import write_json
+from dlp_plugins.training.run import run
+recipe = load_recipe("digits", sys.argv[2:])
+run(recipe, sys.argv[1], listeners=[lambda event: print(type(event).__name__, flush=True)])
+"""
+LONGER = [*TINY, "training.stage_two_epochs=30", "training.checkpoint_seconds=0.01"]
+
+
+def start(folder: Path) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(folder), *LONGER], stdout=subprocess.PIPE, text=True
+    )
+
+
+def wait_for(process: subprocess.Popen, event: str, count: int) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        count -= line.strip() == event
+        if count == 0:
+            return
+    pytest.fail(f"the run ended before {event}")
+
+
+def test_killed_at_a_random_moment_and_resumed_is_as_uninterrupted(tmp_path):
+    recipe = load_recipe("digits", LONGER)
+    run(recipe, tmp_path / "whole")
+    process = start(tmp_path / "killed")
+    wait_for(process, "EpochDone", int(np.random.default_rng().integers(1, 20)))
+    time.sleep(np.random.default_rng().uniform(0, 0.2))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    run(recipe, tmp_path / "killed", resume=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")
+
+
+@pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_saves_and_the_resumed_run_is_as_uninterrupted(which, tmp_path):
+    recipe = load_recipe("digits", LONGER)
+    process = start(tmp_path / "stopped")
+    wait_for(process, "EpochDone", 5)
+    process.send_signal(which)
+    rest = process.communicate()[0]
+    assert "RunInterrupted" in rest
+    assert process.returncode != 0
+    run(recipe, tmp_path / "stopped", resume=True)
+    run(recipe, tmp_path / "whole")
+    assert_same_run(tmp_path / "whole", tmp_path / "stopped")
+
+
+def test_resuming_a_finished_run_changes_nothing(finished):
+    before = {p: p.stat().st_mtime_ns for p in finished.rglob("*")}
+    assert run(tiny(), finished, resume=True)["test_error"] == outcome(finished)["test_error"]
+    assert before == {p: p.stat().st_mtime_ns for p in finished.rglob("*")}
+
+
+def test_a_damaged_summary_is_explained_and_the_checkpoint_restores_it(tmp_path):
+    run(tiny(), tmp_path / "run")
+    summary = tmp_path / "run" / "summary.json"
+    expected = outcome(tmp_path / "run")
+    summary.write_text("{half")
+    with pytest.raises(errors.DataError, match=r"summary\.json cannot be read.*--resume"):
+        run(tiny(), tmp_path / "run", resume=True)
+    summary.unlink()
+    run(tiny(), tmp_path / "run", resume=True)
+    assert outcome(tmp_path / "run") == expected
+
+
+def test_a_run_folder_is_not_overwritten_without_being_asked_to(finished):
+    with pytest.raises(errors.RunFolderError, match=r"--resume.*--overwrite.*--out"):
+        run(tiny(), finished)
+    assert (finished / "summary.json").exists()
+
+
+def test_overwrite_spares_a_folder_that_no_run_made(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(errors.RunFolderError, match="no run made it"):
+        run(tiny(), tmp_path, overwrite=True)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_resume_refuses_another_recipe_and_names_the_difference(finished):
+    with pytest.raises(errors.RunFolderError, match=r"solver.alpha \(0.99, now 0.5\)"):
+        run(tiny("solver.alpha=0.5"), finished, resume=True)
+
+
+def test_a_run_of_an_older_version_without_a_new_setting_is_resumed(tmp_path):
+    recipe = tiny("training.checkpoint_seconds=0")
+    with pytest.raises(CrashError):
+        run(recipe, tmp_path / "run", listeners=[stop_at(events.CheckpointSaved, 5)])
+    path = tmp_path / "run" / "recipe.toml"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if not line.startswith("evaluate_every")))
+    assert "test_error" in run(recipe, tmp_path / "run", resume=True)
+
+
+def test_resume_without_a_run_is_refused(tmp_path):
+    with pytest.raises(errors.RunFolderError, match="no run to resume"):
+        run(tiny(), tmp_path / "nothing", resume=True)
+
+
+def test_a_damaged_checkpoint_is_an_error_and_never_a_fresh_start(tmp_path):
+    recipe = tiny("training.checkpoint_seconds=0")
+    with pytest.raises(CrashError):
+        run(recipe, tmp_path / "run", listeners=[stop_at(events.CheckpointSaved, 5)])
+    saved = tmp_path / "run" / "checkpoint" / "training.safetensors"
+    saved.write_bytes(saved.read_bytes()[:1000])
+    with pytest.raises(errors.DataError, match=r"training.safetensors cannot be read"):
+        run(recipe, tmp_path / "run", resume=True)
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path, monkeypatch):
+    recipe = tiny("training.checkpoint_seconds=0")
+    run(recipe, tmp_path / "whole")
+    real, calls = checkpoint.save_file, 0
+
+    def full(tensors, path, metadata):
+        nonlocal calls
+        calls += 1
+        if calls == 8:
+            Path(path).write_bytes(b"half of it")
+            raise OSError(28, "No space left on device")
+        real(tensors, path, metadata)
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(errors.SaveError, match=r"No space left on device.*--resume"):
+        run(recipe, tmp_path / "run")
+    assert not list((tmp_path / "run").rglob("*.tmp"))
+    run(recipe, tmp_path / "run", resume=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_really_full_device_is_a_save_error(tmp_path):
+    (tmp_path / "summary.json").write_text("old")
+    (tmp_path / ".summary.json.tmp").symlink_to("/dev/full")
+    with pytest.raises(errors.SaveError, match="No space left on device"):
+        write_json(tmp_path / "summary.json", {"test_error": 1.0})
+    assert (tmp_path / "summary.json").read_text() == "old"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "error", "text"),
+    [
+        (["dataset.num_labeled=5000"], errors.LabelError, "5000|5,000"),
+        (["dataset.labeled_indices=none.json"], errors.DataError, "none.json"),
+        (["dataset.name=cifar10", "dataset.root=nowhere"], errors.DataError, "nowhere"),
+        (["training.precision=float16"], errors.UsageError, "float16"),
+    ],
+)
+def test_bad_requests_are_refused_and_leave_nothing(overrides, error, text, tmp_path):
+    recipe = load_recipe("digits", overrides)
+    with pytest.raises(error, match=text):
+        run(recipe, tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()
+
+
+def test_nothing_unlabelled_is_refused_with_the_way_out(tmp_path):
+    recipe = load_recipe("digits").model_copy()
+    everything = recipe.dataset.model_copy(update={"num_labeled": None})
+    recipe = recipe.model_copy(update={"dataset": everything})
+    with pytest.raises(errors.DataError, match="stage_two_epochs = 0"):
+        run(recipe, tmp_path / "run")
+
+
+def test_validation_chooses_the_best_and_both_are_reported(tmp_path):
+    summary = run(tiny("dataset.num_validation=60", "training.learning_rate=0.5"), tmp_path / "run")
+    lines = metrics(tmp_path / "run")
+    best = min(lines, key=lambda line: line["validation_error"])  # the first of equals
+    assert summary["best_validation_error"] == best["validation_error"]
+    assert summary["best_test_error"] == best["test_error"]
+    assert summary["test_error"] == lines[-1]["test_error"]
+    record = json.loads((tmp_path / "run" / "labeled_indices.json").read_text())
+    assert len(record["validation_indices"]) == 60
+    assert not set(record["validation_indices"]) & set(record["labeled_indices"])
+    assert record["num_train"] == 240
+
+
+def test_student_and_teacher_are_both_reported(tmp_path):
+    summary = run(tiny("consistency=mean_teacher"), tmp_path / "run")
+    assert {"test_error", "teacher_test_error"} <= summary.keys()
+    assert {"supervised_test_error", "supervised_teacher_test_error"} <= summary.keys()
+    teacher = checkpoint.load(tmp_path / "run" / "checkpoint" / "teacher.safetensors")[0]
+    student = weights(tmp_path / "run")
+    assert any(not torch.equal(teacher[k], student[k]) for k in student)
+
+
+def test_stage_one_can_be_shared_and_gives_the_same_run(finished, tmp_path):
+    run(tiny(), tmp_path / "shared", stage_one=finished / "checkpoint" / "stage_one.safetensors")
+    assert_same_run(finished, tmp_path / "shared")
+
+
+def test_bfloat16_and_channels_last_train_too(tmp_path):
+    run(tiny("training.precision=bfloat16", "training.channels_last=true"), tmp_path / "run")
+    lines = metrics(tmp_path / "run")
+    assert all(np.isfinite(line["loss_total"]) for line in lines)
+    assert lines[-1]["loss_total"] < lines[0]["loss_total"]
+
+
+@pytest.mark.slow
+def test_a_compiled_network_gives_what_the_plain_one_gives(tmp_path):
+    plain = run(tiny(), tmp_path / "plain")
+    compiled = run(tiny("training.compile=true"), tmp_path / "compiled")
+    assert compiled["test_error"] == pytest.approx(plain["test_error"], abs=3)
+    ours, theirs = metrics(tmp_path / "compiled")[0], metrics(tmp_path / "plain")[0]
+    assert ours["loss_total"] == pytest.approx(theirs["loss_total"], rel=1e-3)
+
+
+def test_labels_of_the_network_itself_are_the_baseline(tmp_path):
+    run(tiny("pseudo_labels.source=network"), tmp_path / "run")
+    last = metrics(tmp_path / "run")[-1]
+    assert last["iterations"] == 0
+    assert "residual" not in last
+    assert last["pseudo_label_accuracy"] > 10
+
+
+def test_label_propagation_cuts_the_error_on_digits(tmp_path):
+    summary = run(load_recipe("digits", ["training.stage_two_epochs=8"]), tmp_path / "run")
+    assert summary["test_error"] < 0.7 * summary["supervised_test_error"]
+
+
+@pytest.mark.slow
+def test_over_five_seeds_the_error_on_digits_is_at_most_055_of_the_supervised_one(tmp_path):
+    runs = [run(load_recipe("digits", [f"seed={s}"]), tmp_path / str(s)) for s in range(5)]
+    ours = np.mean([r["test_error"] for r in runs])
+    supervised = np.mean([r["supervised_test_error"] for r in runs])
+    print(f"supervised {supervised:.2f}, with label propagation {ours:.2f}")
+    assert ours <= 0.55 * supervised
+
+
+# -- the parts ------------------------------------------------------------------------------------
+
+
+def test_a_two_stream_epoch_is_one_pass_over_the_unlabelled():
+    labeled, unlabeled = torch.arange(7), torch.arange(7, 107)
+    plan = batches.two_streams(labeled, unlabeled, 30, 10, None, seeds.generator(0))
+    assert [len(b) for b in plan] == [30] * 5
+    assert all((b[:10] < 7).all() and (b[10:] >= 7).all() for b in plan)
+    assert torch.cat([b[10:] for b in plan]).sort().values.equal(unlabeled)
+    counts = torch.bincount(torch.cat([b[:10] for b in plan]))
+    assert counts.max() - counts.min() <= 1  # the labelled are repeated evenly
+
+
+def test_an_epoch_of_stage_one_is_one_pass_over_the_labelled():
+    plan = batches.labeled_only(torch.arange(250), 100, None, seeds.generator(0))
+    assert [len(b) for b in plan] == [100, 100]
+    few = batches.labeled_only(torch.arange(7), 100, None, seeds.generator(0))
+    assert [sorted(b.tolist()) for b in few] == [list(range(7))]
+
+
+def test_cosine_reaches_zero_at_its_horizon():
+    assert cosine(0.05, 0, 210) == 0.05
+    assert cosine(0.05, 105, 210) == pytest.approx(0.025)
+    assert cosine(0.05, 210, 210) == pytest.approx(0)
+    assert cosine(0.05, 180, 210) == pytest.approx(0.05 * 0.5 * (1 + np.cos(np.pi * 180 / 210)))
+
+
+def test_steps_draw_by_their_place_alone():
+    seeds.seed_step(0, 1, 2, 3)
+    first = torch.rand(3)
+    seeds.seed_step(0, 1, 2, 4)
+    second = torch.rand(3)
+    seeds.seed_step(0, 1, 2, 3)
+    assert torch.rand(3).equal(first)
+    assert not second.equal(first)
+
+
+def _read(position: int) -> torch.Tensor:
+    return torch.full((1, 2, 2), position, dtype=torch.uint8)
+
+
+def test_lazy_images_give_the_batches_that_resident_ones_give():
+    lazy = LazyImages(_read, torch.zeros(20, dtype=torch.long), (1, 2, 2))
+    plan = [torch.tensor([3, 17, 4]), torch.tensor([19, 0])]
+    cpu = torch.device("cpu")
+    from_disk = list(batches.ImageStore(lazy, cpu, workers=2).batches(plan))
+    resident = TensorImages(lazy.load().images, lazy.labels)
+    from_memory = list(batches.ImageStore(resident, cpu, workers=0).batches(plan))
+    assert all(a.equal(b) for a, b in zip(from_disk, from_memory, strict=True))
+    assert from_disk[0][:, 0, 0, 0].tolist() == [3, 17, 4]
+
+
+def test_importing_the_library_does_not_import_the_command_line():
+    code = "import dlp_plugins.training.run, sys; assert 'dlp_cli' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
