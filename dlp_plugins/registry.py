@@ -320,6 +320,9 @@ def load_plugin_file(path: Path) -> None:
 
 
 datasets = Registry("datasets", "dlp_plugins.datasets.contract:Dataset")
+augmentations = Registry(
+    "augmentations", "dlp_plugins.augmentations.contract:Augmentation", context=("mean", "std")
+)
 backbones = Registry("backbones", "torch.nn:Module", context=("in_channels", "image_size"))
 graphs = Registry("graphs", "dlp_plugins.graphs.contract:GraphBuilder")
 affinities = Registry("affinities", "dlp_plugins.affinities.contract:Affinity")
@@ -329,9 +332,14 @@ balancers = Registry("balancers", "dlp_plugins.balancers.contract:Balancer")
 consistency = Registry(
     "consistency", "dlp_plugins.consistency.contract:Consistency", context=("num_classes",)
 )
+sources = Registry("sources", "dlp_plugins.sources.contract:Source")
+optimizers = Registry("optimizers", "torch.optim:Optimizer", context=("params",))
+schedules = Registry("schedules", "dlp_plugins.schedules.contract:Schedule")
+trackers = Registry("trackers", "dlp_plugins.trackers.contract:Tracker", context=("folder",))
 
 KINDS: tuple[Registry, ...] = (
-    datasets, backbones, graphs, affinities, solvers, weighters, balancers, consistency,
+    datasets, augmentations, backbones, graphs, affinities, solvers, weighters, balancers,
+    sources, consistency, optimizers, schedules, trackers,
 )  # fmt: skip
 
 

@@ -1,1 +1,1 @@
-"""Augmentations: weak, strong and plain views of a batch, one kind of augmentation per file."""
+"""Augmentations: plain, weak and strong views of a batch, one component per file."""

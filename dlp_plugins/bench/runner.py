@@ -18,7 +18,17 @@ from dlp_plugins.training.folder import RunFolder
 from dlp_plugins.training.run import run
 
 # Settings that stage one does not depend on.
-STAGE_TWO = ("graph", "affinity", "solver", "weighter", "balancer", "pseudo_labels", "description")
+STAGE_TWO = (
+    "graph",
+    "affinity",
+    "solver",
+    "weighter",
+    "balancer",
+    "source",
+    "pseudo_labels",
+    "tracker",
+    "description",
+)
 
 
 @dataclass(frozen=True)

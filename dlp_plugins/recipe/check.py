@@ -17,8 +17,11 @@ from pydantic import ValidationError
 from dlp_plugins import registry
 from dlp_plugins.errors import DlpError, MissingDependency
 from dlp_plugins.recipe.files import Layer, RecipeError, find_recipe, override_layer, read_layers
-from dlp_plugins.recipe.model import PARTS, Part, Recipe, Table
+from dlp_plugins.recipe.model import LISTS, PARTS, Part, Recipe, Table
 from dlp_plugins.recipe.problems import Problem, Sources, explain, report, short
+
+UNSET = "unset"
+"""As a value in a recipe: the key has its default again, whatever an extended recipe says."""
 
 
 def load_recipe(recipe: str | Path, overrides: Iterable[str] = ()) -> Recipe:
@@ -45,6 +48,11 @@ def check_layers(layers: Sequence[Layer]) -> Recipe:
     for key, value in merged.items():
         if key in PARTS and isinstance(value, dict):
             data[key] = _check_part(key, value, sources, problems)
+        elif key in LISTS and isinstance(value, list):
+            data[key] = [
+                _check_part(key, table, sources, problems) if isinstance(table, dict) else table
+                for table in value
+            ]
         else:
             data[key] = value
     try:
@@ -74,8 +82,10 @@ def _merge(layers: Sequence[Layer], problems: list[Problem]) -> tuple[dict[str, 
     sources: Sources = {}
     for layer in layers:
         for key, value in layer.data.items():
-            if key in PARTS and isinstance(value, str):
+            if key in PARTS and isinstance(value, str) and value != UNSET:
                 value = {"name": value}
+            if key in LISTS:
+                value = _as_tables(value)
             if not isinstance(value, dict):
                 merged[key] = value
                 sources[(key,)] = layer.source
@@ -91,7 +101,21 @@ def _merge(layers: Sequence[Layer], problems: list[Problem]) -> tuple[dict[str, 
             for k, v in value.items():
                 table[k] = v
                 sources[key, k] = layer.source
-    return merged, sources
+    return _without_unset(merged), sources
+
+
+def _as_tables(value: Any) -> Any:
+    """`tracker = "jsonl"`, or a list of names, as `[[tracker]]` would give it."""
+    if isinstance(value, list):
+        return [{"name": item} if isinstance(item, str) else item for item in value]
+    return [{"name": value}] if isinstance(value, str) else value
+
+
+def _without_unset(table: dict[str, Any]) -> dict[str, Any]:
+    """Without the keys whose value is the word "unset": they have their defaults again."""
+    return {
+        k: _without_unset(v) if isinstance(v, dict) else v for k, v in table.items() if v != UNSET
+    }
 
 
 def _forget_other_component(key: str, table: dict[str, Any], name: Any) -> None:
@@ -99,11 +123,16 @@ def _forget_other_component(key: str, table: dict[str, Any], name: Any) -> None:
 
     What neither knows stays, so that a misspelt key is still reported.
     """
-    former = table.get("name", Recipe.model_fields[key].default.name)
+    former = table.get("name", _default(key))
     if former == name:
         return
     for k in _parameter_names(key, former) - _parameter_names(key, name):
         table.pop(k, None)
+
+
+def _default(key: str) -> str | None:
+    """The component under a key that a recipe does not mention; None where it must name one."""
+    return None if key in LISTS else Recipe.model_fields[key].default.name
 
 
 def _parameter_names(key: str, name: Any) -> set[str]:
@@ -117,10 +146,10 @@ def _check_part(
     key: str, table: dict[str, Any], sources: Sources, problems: list[Problem]
 ) -> dict[str, Any]:
     """Move the component's own parameters to `params`, checked against its signature."""
-    kind = registry.of_kind(key)
-    common = {k: v for k, v in table.items() if k in PARTS[key].model_fields and k != "params"}
+    kind, model_of_part = registry.of_kind(key), {**PARTS, **LISTS}[key]
+    common = {k: v for k, v in table.items() if k in model_of_part.model_fields and k != "params"}
     own = {k: v for k, v in table.items() if k not in common}
-    name = table.setdefault("name", Recipe.model_fields[key].default.name)
+    name = table.setdefault("name", _default(key))
     common["name"] = name
     if not isinstance(name, str):
         return common  # the recipe's own model says so
@@ -128,28 +157,37 @@ def _check_part(
         component = kind.get(name)
         model = component.model
     except DlpError as error:
-        problems.append(Problem(sources.get((key, "name"), "recipe"), f"{key}.name", str(error)))
+        source = sources.get((key, "name")) or sources.get((key,), "recipe")
+        problems.append(Problem(source, f"{key}.name", str(error)))
         return common
-    if clash := {p.name for p in component.parameters} & set(PARTS[key].model_fields):
+    if clash := {p.name for p in component.parameters} & set(model_of_part.model_fields):
         message = f"'{name}' has a parameter of a name that the recipe itself uses: "
         problems.append(Problem(component.origin, key, message + ", ".join(sorted(clash))))
         return common
     try:
         checked = model.model_validate_json(json.dumps(own, default=str))
     except ValidationError as error:
-        allowed = [p.name for p in component.parameters] + list(PARTS[key].model_fields)
+        allowed = [p.name for p in component.parameters] + list(model_of_part.model_fields)
         problems += explain(error, model, (key,), sources, allowed)
     else:
         common["params"] = {k: getattr(checked, k) for k in type(checked).model_fields}
     return common
 
 
+def parts_of(recipe: Recipe) -> Iterable[tuple[str, Part]]:
+    """Every component that a recipe names, with its key."""
+    for key in PARTS:
+        yield key, getattr(recipe, key)
+    for key in LISTS:
+        yield from ((key, part) for part in getattr(recipe, key))
+
+
 def check_dependencies(recipe: Recipe) -> None:
     """Raise MissingDependency unless every package that the recipe's components need is there."""
     messages = []
-    for key in PARTS:
+    for key, part in parts_of(recipe):
         try:
-            registry.of_kind(key).get(getattr(recipe, key).name).check_dependencies()
+            registry.of_kind(key).get(part.name).check_dependencies()
         except MissingDependency as error:
             messages.append(str(error))
     if messages:
@@ -158,10 +196,13 @@ def check_dependencies(recipe: Recipe) -> None:
 
 def _fill_defaults(recipe: Recipe) -> Recipe:
     """Write the defaults of components that the recipe does not mention into it."""
-    filled = {}
-    for key in PARTS:
-        part: Part = getattr(recipe, key)
+
+    def filled(key: str, part: Part) -> Part:
         component = registry.of_kind(key).get(part.name)
         params = {p.name: p.default for p in component.parameters if not p.required}
-        filled[key] = part.model_copy(update={"params": {**params, **part.params}})
-    return recipe.model_copy(update=filled)
+        return part.model_copy(update={"params": {**params, **part.params}})
+
+    update: dict[str, Any] = {key: filled(key, getattr(recipe, key)) for key in PARTS}
+    for key in LISTS:
+        update[key] = [filled(key, part) for part in getattr(recipe, key)]
+    return recipe.model_copy(update=update)

@@ -45,6 +45,8 @@ def read_layers(path: Path) -> list[Layer]:
                 f'`extends = "digits.toml"`. There are: {", ".join(recipe_names())}.'
             )
         base = data.pop("extends", None)
+        if chain:  # a description is of the file it stands in, not of those that extend it
+            data.pop("description", None)
         chain.insert(0, Layer(str(path), data))
         if base is None:
             return chain

@@ -11,8 +11,6 @@ from typing import Annotated, Any, Literal, Self
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from dlp_plugins.augmentations._augmenter import AugmentationSettings
-
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 
@@ -31,8 +29,8 @@ class Part(Table):
 
 
 class DatasetPart(Part):
-    num_labeled: Positive | None = Field(
-        None, description="labelled examples, balanced over classes; by default all known labels"
+    num_labeled: Positive | Literal["all"] = Field(
+        "all", description="labelled examples, balanced over classes; all: every known label"
     )
     labeled_indices: str | None = Field(
         None, description="file of indices into the training split (JSON, .npy, .txt)"
@@ -53,10 +51,25 @@ class GraphPart(Part):
     mutual: bool = Field(False, description="an edge needs both ends to choose each other")
 
 
-class PseudoLabels(Table):
-    source: Literal["graph", "network"] = Field(
-        "graph", description="graph: label propagation; network: its own predictions"
+class OptimizerPart(Part):
+    decay_norms_and_biases: bool = Field(
+        True, description="whether weight decay acts on norms and biases too, as in the paper"
     )
+    backbone_rate: float = Field(
+        1.0, ge=0, description="factor of the backbone's learning rate; the heads keep theirs"
+    )
+    layer_decay: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="factor of the learning rate from each layer to the one before (timm models)",
+    )
+    clip_norm: float | None = Field(
+        None, gt=0, description="largest norm of the gradient; longer ones are shortened"
+    )
+
+
+class PseudoLabels(Table):
     refresh_epochs: Positive = Field(1, description="epochs between refreshes")
     warm_start: bool = Field(False, description="start the solver from the last refresh's scores")
 
@@ -67,14 +80,15 @@ class Training(Table):
     stage_one_steps: Positive | None = Field(
         None, description="steps of an epoch in stage one; by default one pass over its images"
     )
-    batch_size: Positive = 100
+    batch_size: Positive = Field(100, description="examples in each step")
     labeled_per_batch: Positive = Field(50, description="labelled examples in each batch")
-    learning_rate: float = Field(0.05, gt=0)
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(2e-4, ge=0)
-    cosine_epochs: Positive = Field(210, description="epoch at which the cosine would reach 0")
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    channels_last: bool = False
+    soft_labels: bool = Field(
+        False, description="train on the pseudo-labels' probabilities, not on the best class"
+    )
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="of the network's passes; float16 needs a GPU"
+    )
+    channels_last: bool = Field(False, description="memory format of images and convolutions")
     compile: bool = Field(False, description="torch.compile the network")
     image_memory_mb: Count = Field(
         4096, description="MiB of images of a split to hold; more are read in every epoch"
@@ -95,11 +109,12 @@ class Training(Table):
 class Recipe(Table):
     """A checked recipe. Defaults are the paper's, on the embedded data set."""
 
-    description: str = ""
-    seed: int = Field(0, ge=0, lt=2**31)
+    description: str = Field("", description="one sentence; a file that extends this has its own")
+    seed: int = Field(0, ge=0, lt=2**31, description="of the whole run")
     dataset: DatasetPart = DatasetPart(name="digits")
     backbone: BackbonePart = BackbonePart(name="small_cnn")
-    augmentation: AugmentationSettings = AugmentationSettings()
+    augmentation: Part = Part(name="image")
+    source: Part = Part(name="graph")
     pseudo_labels: PseudoLabels = PseudoLabels()
     graph: GraphPart = GraphPart(name="exact")
     affinity: Part = Part(name="inner_product")
@@ -107,13 +122,19 @@ class Recipe(Table):
     weighter: Part = Part(name="entropy")
     balancer: Part = Part(name="inverse_frequency")
     consistency: Part = Part(name="none")
+    optimizer: OptimizerPart = OptimizerPart(name="sgd")
+    schedule: Part = Part(name="cosine")
     training: Training = Training()
+    tracker: list[Part] = [Part(name="jsonl")]
 
     def as_dict(self) -> dict[str, Any]:
         """Every setting, defaults filled in, as a recipe file would hold it."""
         data = self.model_dump(exclude_none=True)
         for key in PARTS:
             data[key].update(_plain(getattr(self, key).params))
+        for key in LISTS:
+            for table, part in zip(data[key], getattr(self, key), strict=True):
+                table.update(_plain(part.params))
         return data
 
     def to_toml(self) -> str:
@@ -126,6 +147,9 @@ PARTS: dict[str, type[Part]] = {
     for key, field in Recipe.model_fields.items()
     if isinstance(field.annotation, type) and issubclass(field.annotation, Part)
 }
+"""Keys that hold one component."""
+LISTS: dict[str, type[Part]] = {"tracker": Part}
+"""Keys that may stand several times, `[[tracker]]`: a list of components."""
 
 
 def _plain(params: dict[str, Any]) -> dict[str, Any]:

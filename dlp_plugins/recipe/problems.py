@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from dlp_plugins.errors import did_you_mean, nearest
 from dlp_plugins.recipe.model import PARTS
 
+UNION_BRANCH = re.compile(r"constrained-|literal\[")  # how pydantic names a type of several
 Sources = dict[tuple[str, ...], str]
 """Where each key was set: ("solver", "alpha") to a file's path, or '--set'."""
 
@@ -35,8 +37,11 @@ def explain(
     sources: Sources,
     allowed: list[str] | None = None,
 ) -> Iterable[Problem]:
+    either: dict[str, Problem] = {}  # of a key with several types, what each of them allows
     for item in error.errors():
         loc = (*prefix, *(str(part) for part in item["loc"]))
+        union = len(loc) > 1 and bool(UNION_BRANCH.match(loc[-1]))
+        loc = loc[:-1] if union else loc
         source = next(
             (sources[loc[:i]] for i in range(len(loc), 0, -1) if loc[:i] in sources), "recipe"
         )
@@ -54,7 +59,13 @@ def explain(
             message = str(item["ctx"]["error"])
         else:
             message = f"found {short(item['input'])}; allowed: {_allowed(item, key)}"
-        yield Problem(source, key, message)
+        if union and key in either:
+            message = f"{either[key].message} or {_allowed(item, key)}"
+        if union:
+            either[key] = Problem(source, key, message)
+        else:
+            yield Problem(source, key, message)
+    yield from either.values()
 
 
 def _keys_at(model: type[BaseModel], path: tuple[str, ...]) -> list[str]:

@@ -68,7 +68,9 @@ def prepare_data(recipe: Recipe, device: torch.device) -> RunData:
     else:
         among = torch.full_like(labels, UNKNOWN)
         among[pool] = labels[pool]
-        labeled = splits.choose_labeled(among, part.num_labeled, c, seed)
+        labeled = splits.choose_labeled(
+            among, None if part.num_labeled == "all" else part.num_labeled, c, seed
+        )
     held_out = splits.hold_out_validation(
         labels, part.num_validation, c, seed, exclude=labeled, pool=pool
     )

@@ -1,11 +1,11 @@
-"""What a run tells those who watch it: the display, the metrics file, a test.
+"""What happens in a run, for those who watch it: the display, the trackers, a test.
 
-The trainer emits events and knows nobody who listens. A listener is any callable of one event.
+The trainer emits events and does not know who listens. A listener is any callable of one event.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,10 @@ from dlp_plugins.propagation import Health
 
 @dataclass(frozen=True)
 class RunStarted:
-    """folder: where the run writes. device: in words. resumed: continues from a checkpoint."""
+    """folder: where the run writes. device: in words. resumed: continues from a checkpoint.
+
+    history: metrics of the epochs done before, in order.
+    """
 
     folder: Path
     description: str
@@ -26,6 +29,7 @@ class RunStarted:
     num_classes: int
     stages: tuple[tuple[str, int], ...]  # (name, epochs) of each stage that will run
     resumed: bool
+    history: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class EpochStarted:
 
 @dataclass(frozen=True)
 class PhaseStarted:
-    """Work between epochs that takes a while: 'describe', 'propagate', 'evaluate'."""
+    """Work between epochs that takes a while: 'propagate' or 'evaluate'."""
 
     phase: str
 
@@ -77,7 +81,7 @@ class StepDone:
 
 @dataclass(frozen=True)
 class EpochDone:
-    """metrics: the line that goes to metrics.jsonl."""
+    """metrics: what the trackers take down."""
 
     stage: str
     epoch: int
@@ -109,3 +113,9 @@ Event = (
     | StepDone | EpochDone | CheckpointSaved | RunDone | RunInterrupted
 )  # fmt: skip
 Listener = Callable[[Event], None]
+
+
+def tell(listeners: Sequence[Listener], event: Event) -> None:
+    """Hand an event to every listener."""
+    for listener in listeners:
+        listener(event)

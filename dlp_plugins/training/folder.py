@@ -3,7 +3,7 @@
 recipe.toml            the resolved recipe
 environment.json       versions, device, threads
 labeled_indices.json   positions in the training split: labelled, validation
-metrics.jsonl          a line an epoch
+metrics.jsonl          one line per epoch (tracker jsonl)
 pseudo_labels.npz      labels, weights, certainty of the last refresh
 checkpoint/            training.safetensors (all that a resume needs), stage_one, student, ...
 summary.json           written last: its presence means that the run is complete
@@ -73,12 +73,15 @@ class RunFolder:
         self.recipe = path / "recipe.toml"
         self.environment = path / "environment.json"
         self.labeled_indices = path / "labeled_indices.json"
-        self.metrics = path / "metrics.jsonl"
         self.pseudo_labels = path / "pseudo_labels.npz"
         self.summary = path / "summary.json"
         self.checkpoint = path / "checkpoint"
         self.training = self.checkpoint / "training.safetensors"
         self.stage_one = self.checkpoint / "stage_one.safetensors"
+
+    def best_weights(self, network: str) -> Path:
+        """The weights of a network ('student' or 'teacher') at its best epoch by validation."""
+        return self.checkpoint / f"best_{network}_weights.safetensors"
 
     def create(self, overwrite: bool = False) -> None:
         """Make the folder.
@@ -111,8 +114,8 @@ class RunFolder:
                 f"{self.path} holds no run to resume. Leave --resume out to start one."
             )
         # Read as a recipe, so that a setting which came with a newer version has its default there.
-        theirs = _flatten(load_recipe(self.recipe).as_dict())
-        ours = _flatten(resolved)
+        theirs = flatten(load_recipe(self.recipe).as_dict())
+        ours = flatten(resolved)
         differ = sorted(
             k for k in theirs.keys() | ours.keys() if k not in FREE and theirs.get(k) != ours.get(k)
         )
@@ -137,19 +140,17 @@ class RunFolder:
                 "the checkpoint holds the result."
             ) from error
 
-    def write_metrics(self, history: list[dict[str, Any]]) -> None:
-        write_text(self.metrics, "".join(json.dumps(line) + "\n" for line in history))
-
 
 # Settings that may change between a run and its resumption without changing its results.
-FREE = {"description", "training.checkpoint_seconds", "training.image_memory_mb"}
+FREE = {"description", "tracker", "training.checkpoint_seconds", "training.image_memory_mb"}
 
 
-def _flatten(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested tables as one: {"solver": {"alpha": 0.9}} to {"solver.alpha": 0.9}."""
     flat: dict[str, Any] = {}
     for key, value in table.items():
         if isinstance(value, dict):
-            flat.update(_flatten(value, f"{prefix}{key}."))
+            flat.update(flatten(value, f"{prefix}{key}."))
         else:
             flat[prefix + key] = value
     return flat

@@ -1,38 +1,69 @@
-"""New pseudo-labels from the network as it is: its descriptors' graph, or its own predictions."""
+"""The labels that training uses at the moment: given ones in stage one, propagated ones after."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
+import torch
 from torch import Tensor
 
-from dlp_plugins.network import Network
-from dlp_plugins.propagation import Propagator, PseudoLabels
-from dlp_plugins.training import evaluate
+from dlp_plugins.propagation import PseudoLabels
 from dlp_plugins.training.data import RunData
 
 
-def refresh(
-    source: str,
-    network: Network,
-    propagator: Propagator,
-    data: RunData,
-    view: Callable[[Tensor], Tensor],
-    initial: Tensor | None = None,
-) -> PseudoLabels:
-    """Pseudo-labels of every training image.
+@dataclass(frozen=True)
+class PseudoLabelState:
+    """Label and weight of each of n training images, on the device.
 
-    Args:
-        source: 'graph' or 'network' (the paper's baseline 'Network prediction').
-        view: uint8 images to the network's input, not augmented.
-        initial: [n, c] scores to start the solver from.
+    labels: [n] int64, -1 where there is none.
+    weights: [n] float32, w_i z_(y_i); 0 where there is no label.
+    certainty: [n] float32, w_i.
+    class_weights: [c] float32, z_j.
+    probabilities: [n, c] float32, kept for soft labels alone.
+    scores: [n, c] float32, kept to start the next solve from.
     """
-    labels = data.known_labels
-    if source == "network":
-        return propagator.weigh(evaluate.predict(network, data.train, view), labels)
-    descriptors = evaluate.describe(network, data.train, view)
-    return propagator(descriptors, labels, data.dataset.num_classes, initial)
+
+    labels: Tensor
+    weights: Tensor
+    certainty: Tensor
+    class_weights: Tensor
+    probabilities: Tensor | None = None
+    scores: Tensor | None = None
+
+    @classmethod
+    def given(cls, data: RunData) -> Self:
+        """Stage one: the given labels, each with weight 1."""
+        labels = data.known_labels
+        weights = (labels >= 0).float()
+        classes = torch.ones(data.dataset.num_classes, device=labels.device)
+        return cls(labels, weights, weights.clone(), classes)
+
+    @classmethod
+    def propagated(cls, pseudo: PseudoLabels, *, soft: bool, keep_scores: bool) -> Self:
+        """Stage two: what a source made of the network as it is."""
+        return cls(
+            pseudo.labels,
+            pseudo.weights,
+            pseudo.certainty,
+            pseudo.class_weights,
+            pseudo.probabilities if soft else None,
+            pseudo.scores if keep_scores else None,
+        )
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint holds, so that a resume in mid-epoch needs no new solve."""
+        return {k: v for k, v in vars(self).items() if v is not None}
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor], device: torch.device) -> Self:
+        """The reverse of `tensors`."""
+        return cls(**{k: v.to(device) for k, v in tensors.items()})
+
+    def arrays(self) -> dict[str, Any]:
+        """What pseudo_labels.npz holds."""
+        names = ("labels", "weights", "certainty")
+        return {name: getattr(self, name).cpu().numpy() for name in names}
 
 
 def accuracy(pseudo: PseudoLabels, truth: Tensor, unlabeled: Tensor) -> float | None:
@@ -44,34 +75,9 @@ def accuracy(pseudo: PseudoLabels, truth: Tensor, unlabeled: Tensor) -> float | 
     known = unlabeled[truth[unlabeled] >= 0]
     if len(known) == 0:
         return None
-    right = pseudo.labels[known] == truth[known]
-    return 100.0 * float(right.double().mean())
+    return 100.0 * float((pseudo.labels[known] == truth[known]).double().mean())
 
 
 def mean_certainty(pseudo: PseudoLabels, unlabeled: Tensor) -> float:
     """Mean certainty of the unlabelled examples."""
     return float(pseudo.certainty[unlabeled.to(pseudo.certainty.device)].mean())
-
-
-def tensors(pseudo: PseudoLabels, keep_scores: bool) -> dict[str, Tensor]:
-    """What a checkpoint holds of pseudo-labels: a resume in mid-epoch needs no new solve."""
-    state = {"labels": pseudo.labels, "weights": pseudo.weights, "certainty": pseudo.certainty}
-    if keep_scores and pseudo.scores is not None:
-        state["scores"] = pseudo.scores
-    return state
-
-
-def initial_tensors(data: RunData) -> dict[str, Tensor]:
-    """Stage one: the given labels, weight 1; nothing else has any."""
-    labels = data.known_labels
-    weights = (labels >= 0).float()
-    return {"labels": labels, "weights": weights, "certainty": weights.clone()}
-
-
-def flatten_health(pseudo: PseudoLabels) -> dict[str, Any]:
-    """Health as metrics; what was not solved for is left out."""
-    return {k: v for k, v in pseudo.health.as_dict().items() if v is not None}
-
-
-def cpu_arrays(state: dict[str, Tensor]) -> dict[str, Any]:
-    return {k: v.cpu().numpy() for k, v in state.items() if k != "scores"}

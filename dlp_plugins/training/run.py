@@ -18,9 +18,11 @@ from dlp_plugins.environment import (
 from dlp_plugins.errors import UsageError
 from dlp_plugins.recipe.model import Recipe
 from dlp_plugins.training import checkpoint, events
-from dlp_plugins.training.data import RunData, prepare_data
+from dlp_plugins.training.data import prepare_data
 from dlp_plugins.training.folder import RunFolder, write_json, write_text
-from dlp_plugins.training.trainer import PROPAGATION, SUPERVISED, Trainer
+from dlp_plugins.training.progress import PROPAGATION, STUDENT, SUPERVISED, TEACHER, metric
+from dlp_plugins.training.tracking import tracking
+from dlp_plugins.training.trainer import Trainer
 
 PRECISION = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 
@@ -56,7 +58,7 @@ def run(
         target.check_same_recipe(recipe.as_dict())
         if target.summary.is_file():
             summary = target.read_summary()
-            _tell(listeners, events.RunDone(target.path, summary))
+            events.tell(listeners, events.RunDone(target.path, summary))
             return summary
     accelerator = build_accelerator(device, recipe.training.precision)
     data = prepare_data(
@@ -67,24 +69,33 @@ def run(
         write_text(target.recipe, recipe.to_toml())
         write_json(target.environment, describe_environment(accelerator.device))
         write_json(target.labeled_indices, data.record)
-    trainer = Trainer(recipe, data, accelerator, target, listeners)
+    with tracking(recipe, target) as trackers:
+        watchers = [*trackers, *listeners]
+        trainer = Trainer(recipe, data, accelerator, target, watchers)
+        return _train(trainer, resume, stage_one, watchers)
+
+
+def _train(
+    trainer: Trainer, resume: bool, stage_one: Path | None, listeners: Sequence[events.Listener]
+) -> dict[str, Any]:
+    target = trainer.folder
     # A run killed before its first checkpoint starts from the beginning: nothing was saved to lose.
     resumed = resume and target.training.is_file()
     if resumed:
         trainer.load(*checkpoint.load(target.training))
     elif stage_one is not None:
         trainer.load(*checkpoint.load(stage_one))
-        target.write_metrics(trainer.progress.history)
     else:
         trainer.begin()
-    _tell(listeners, _started(recipe, data, accelerator, trainer, resumed))
+    events.tell(listeners, _started(trainer, resumed))
     trainer.run()
-    checkpoint.save(target.checkpoint / "student.safetensors", trainer.network.state_dict())
-    if (teacher := trainer.consistency.teacher) is not None:
+    student, teacher = trainer.learner.network, trainer.learner.teacher
+    checkpoint.save(target.checkpoint / "student.safetensors", student.state_dict())
+    if teacher is not None:
         checkpoint.save(target.checkpoint / "teacher.safetensors", teacher.state_dict())
     summary = summarize(trainer)
     write_json(target.summary, summary)
-    _tell(listeners, events.RunDone(target.path, summary))
+    events.tell(listeners, events.RunDone(target.path, summary))
     return summary
 
 
@@ -109,13 +120,13 @@ def summarize(trainer: Trainer) -> dict[str, Any]:
     final = p.history[-1] if p.history else {}
     supervised = [line for line in p.history if line["stage"] == SUPERVISED]
     summary: dict[str, Any] = {}
-    for prefix in ("", "teacher_"):
-        errors = (f"{prefix}test_error", f"{prefix}test_error_top5")
+    for network in (STUDENT, TEACHER):
+        errors = [metric(network, name) for name in ("test_error", "test_error_top5")]
         summary.update({k: final[k] for k in errors if k in final})
         if supervised:
             summary.update({f"supervised_{k}": supervised[-1][k] for k in errors if k in final})
-        best = p.best.get(prefix, {})
-        summary.update({f"best_{prefix}{k}": v for k, v in best.items()})
+        best = p.best.get(network, {})
+        summary.update({f"best_{metric(network, k)}": v for k, v in best.items()})
     if "pseudo_label_accuracy" in final:
         summary["pseudo_label_accuracy"] = final["pseudo_label_accuracy"]
     summary.update(
@@ -132,22 +143,17 @@ def summarize(trainer: Trainer) -> dict[str, Any]:
     return summary
 
 
-def _started(
-    recipe: Recipe, data: RunData, accelerator: Accelerator, trainer: Trainer, resumed: bool
-) -> events.RunStarted:
+def _started(trainer: Trainer, resumed: bool) -> events.RunStarted:
+    data = trainer.data
     return events.RunStarted(
         folder=trainer.folder.path,
-        description=recipe.description,
-        device=device_name(accelerator.device),
+        description=trainer.recipe.description,
+        device=device_name(trainer.device),
         num_train=len(data.truth),
         num_labeled=len(data.labeled),
         num_test=len(data.test_labels),
         num_classes=data.dataset.num_classes,
         stages=tuple((name, epochs) for name, epochs in trainer.stages if epochs),
         resumed=resumed,
+        history=tuple(trainer.progress.history),
     )
-
-
-def _tell(listeners: Sequence[events.Listener], event: events.Event) -> None:
-    for listener in listeners:
-        listener(event)

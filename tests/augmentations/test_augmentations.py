@@ -8,7 +8,6 @@ import torch
 from torchvision.transforms.v2 import functional as tvf
 
 from dlp_plugins.augmentations import _image_ops as image_ops
-from dlp_plugins.augmentations._augmenter import AugmentationSettings, Augmenter
 from dlp_plugins.augmentations._image_ops import (
     OPERATIONS,
     affine,
@@ -23,6 +22,7 @@ from dlp_plugins.augmentations._image_ops import (
     smooth,
     solarize,
 )
+from dlp_plugins.augmentations.image import ImageAugmentation
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 
@@ -32,8 +32,8 @@ def images(n: int = 64, channels: int = 3, side: int = 16) -> torch.Tensor:
     return torch.from_numpy(rng.integers(0, 256, (n, channels, side, side), dtype=np.uint8))
 
 
-def augmenter(**settings) -> Augmenter:
-    return Augmenter(AugmentationSettings(**settings), MEAN, STD)
+def augmenter(**settings) -> ImageAugmentation:
+    return ImageAugmentation(MEAN, STD, **settings)
 
 
 def test_a_plain_view_is_the_normalised_image():
@@ -67,7 +67,7 @@ def test_every_shift_is_equally_likely_and_half_are_mirrored():
     x = torch.zeros(n, 1, side, side, dtype=torch.uint8)
     x[:, :, 4, 4] = 255
     torch.manual_seed(0)
-    view = Augmenter(AugmentationSettings(translate=2), (0.0,), (1.0,)).weak(x)
+    view = ImageAugmentation((0.0,), (1.0,), translate=2).weak(x)
     where = view.flatten(1).argmax(dim=1)
     counts = torch.bincount(where, minlength=side * side).reshape(side, side)
     inner = counts[2:7, 2:7]
@@ -75,7 +75,7 @@ def test_every_shift_is_equally_likely_and_half_are_mirrored():
     assert inner.min() > 0.75 * n / 25
     assert inner.max() < 1.25 * n / 25
     x[:, :, 4, 4], x[:, :, 4, 0] = 0, 255
-    view = Augmenter(AugmentationSettings(flip=True), (0.0,), (1.0,)).weak(x)
+    view = ImageAugmentation((0.0,), (1.0,), flip=True).weak(x)
     mirrored = (view[:, 0, 4, 8] > 0).float().mean()
     assert 0.46 < mirrored < 0.54
 
@@ -204,7 +204,7 @@ def test_no_rotation_changes_nothing():
 @pytest.mark.parametrize(("channels", "side"), [(1, 8), (3, 32), (3, 84)])
 def test_the_strong_view_is_finite_of_the_same_shape_and_stronger(channels, side):
     x = images(16, channels, side)
-    augment = Augmenter(AugmentationSettings(translate=1), (0.5,) * channels, (0.25,) * channels)
+    augment = ImageAugmentation((0.5,) * channels, (0.25,) * channels, translate=1)
     torch.manual_seed(0)
     plain, weak, strong = augment.plain(x), augment.weak(x), augment.strong(x)
     assert strong.shape == plain.shape

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dlp_plugins.augmentations._augmenter import AugmentationSettings, Augmenter
+from dlp_plugins.augmentations.image import ImageAugmentation
 from dlp_plugins.consistency import Batch, Consistency, Step, weighted_cross_entropy
 from dlp_plugins.network import Network
 from dlp_plugins.recipe.check import load_recipe
@@ -22,7 +22,7 @@ from dlp_plugins.training.run import run
 CLASSES, EXAMPLES = 3, 40
 # `usb` is a family of another toolkit's methods, tested in tests/usb.
 NAMES = [name for name in consistency.names() if name != "usb"]
-AUGMENT = Augmenter(AugmentationSettings(translate=1), mean=(0.5,), std=(0.25,))
+AUGMENT = ImageAugmentation(mean=(0.5,), std=(0.25,), translate=1)
 
 
 def test_the_registry_is_not_empty() -> None:

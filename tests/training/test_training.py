@@ -16,7 +16,7 @@ import torch
 from dlp_plugins import errors
 from dlp_plugins.datasets.contract import LazyImages, TensorImages
 from dlp_plugins.recipe.check import load_recipe
-from dlp_plugins.schedules.cosine import cosine
+from dlp_plugins.schedules.cosine import Cosine
 from dlp_plugins.training import batches, checkpoint, events, seeds
 from dlp_plugins.training.folder import write_json
 from dlp_plugins.training.run import run
@@ -292,14 +292,16 @@ def test_bad_requests_are_refused_and_leave_nothing(overrides, error, text, tmp_
 
 def test_nothing_unlabelled_is_refused_with_the_way_out(tmp_path):
     recipe = load_recipe("digits").model_copy()
-    everything = recipe.dataset.model_copy(update={"num_labeled": None})
+    everything = recipe.dataset.model_copy(update={"num_labeled": "all"})
     recipe = recipe.model_copy(update={"dataset": everything})
     with pytest.raises(errors.DataError, match="stage_two_epochs = 0"):
         run(recipe, tmp_path / "run")
 
 
 def test_validation_chooses_the_best_and_both_are_reported(tmp_path):
-    summary = run(tiny("dataset.num_validation=60", "training.learning_rate=0.5"), tmp_path / "run")
+    summary = run(
+        tiny("dataset.num_validation=60", "optimizer.learning_rate=0.5"), tmp_path / "run"
+    )
     lines = metrics(tmp_path / "run")
     best = min(lines, key=lambda line: line["validation_error"])  # the first of equals
     assert summary["best_validation_error"] == best["validation_error"]
@@ -342,7 +344,7 @@ def test_a_compiled_network_gives_what_the_plain_one_gives(tmp_path):
 
 
 def test_labels_of_the_network_itself_are_the_baseline(tmp_path):
-    run(tiny("pseudo_labels.source=network"), tmp_path / "run")
+    run(tiny("source=network"), tmp_path / "run")
     last = metrics(tmp_path / "run")[-1]
     assert last["iterations"] == 0
     assert "residual" not in last
@@ -384,10 +386,11 @@ def test_an_epoch_of_stage_one_is_one_pass_over_the_labelled():
 
 
 def test_cosine_reaches_zero_at_its_horizon():
-    assert cosine(0.05, 0, 210) == 0.05
-    assert cosine(0.05, 105, 210) == pytest.approx(0.025)
-    assert cosine(0.05, 210, 210) == pytest.approx(0)
-    assert cosine(0.05, 180, 210) == pytest.approx(0.05 * 0.5 * (1 + np.cos(np.pi * 180 / 210)))
+    for cosine in (Cosine(), Cosine(zero_epoch=210)):
+        assert cosine(0, 180) == 1
+        assert cosine(105, 180) == pytest.approx(0.5)
+        assert cosine(210, 180) == pytest.approx(0)
+        assert cosine(180, 180) == pytest.approx(0.5 * (1 + np.cos(np.pi * 180 / 210)))
 
 
 def test_steps_draw_by_their_place_alone():

@@ -9,7 +9,7 @@ import usb_digits  # noqa: F401 - one thread
 from semilearn.core.utils import ALGORITHMS
 
 from dlp_plugins import registry
-from dlp_plugins.augmentations._augmenter import AugmentationSettings, Augmenter
+from dlp_plugins.augmentations.image import ImageAugmentation
 from dlp_plugins.consistency.contract import Batch, Step, weighted_cross_entropy
 from dlp_plugins.consistency.usb import MEMBERS
 from dlp_plugins.errors import RegistryError, UsageError
@@ -53,7 +53,7 @@ def make_step(data, network, graph_labels: bool = False, number: int = 500) -> S
     images, truth = data.train.images[:BATCH], data.train.labels[:BATCH]
     labeled = torch.arange(BATCH) < LABELED
     known = labeled | graph_labels
-    augment = Augmenter(AugmentationSettings(translate=1), data.mean, data.std)
+    augment = ImageAugmentation(data.mean, data.std, translate=1)
     return Step(
         student=network,
         batch=Batch(

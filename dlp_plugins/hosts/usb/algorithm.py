@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -17,10 +16,8 @@ from dlp_plugins.hosts.usb.device import AnyDevice
 from dlp_plugins.hosts.usb.hook import LabelPropagationHook
 from dlp_plugins.hosts.usb.network import DescriptorNet
 from dlp_plugins.schedules._ramp_up import ramp_up
-from dlp_plugins.schedules.cosine import cosine
+from dlp_plugins.schedules.cosine import Cosine
 
-# The paper's cosine would reach 0 at epoch 210 of a stage's 180.
-HORIZON = 210 / 180
 HEAD_TIE = 0.01  # times the mean squared difference of the two heads' logits
 
 
@@ -73,7 +70,7 @@ class DeepLabelPropagation(AnyDevice):
         def factor(step: int) -> float:
             start = second if step >= second else 0
             rising = min(1.0, (step + 1) / (warm_up + 1))
-            return rising * cosine(1.0, step - start, math.ceil(HORIZON * stages[start]))
+            return rising * Cosine().factor(step - start, stages[start])
 
         return optimizer, LambdaLR(optimizer, factor)
 

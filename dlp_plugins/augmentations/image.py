@@ -8,9 +8,10 @@ images' device, so that whoever seeds that generator decides the views.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from dlp_plugins.augmentations._image_ops import (
@@ -21,46 +22,61 @@ from dlp_plugins.augmentations._image_ops import (
     rotate,
     shift_and_flip,
 )
+from dlp_plugins.augmentations.contract import Augmentation
 from dlp_plugins.errors import DataError
+from dlp_plugins.registry import augmentations
 
 
-class AugmentationSettings(BaseModel):
-    """The recipe's table [augmentation]. By default images are not changed at all."""
+@augmentations.register("image")
+class ImageAugmentation(Augmentation):
+    """Turn, shift, mirror; the strong view adds RandAugment and Cutout. By default: no change.
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-    translate: int = Field(0, ge=0, description="shift by up to so many pixels, each way")
-    flip: bool = Field(False, description="mirror left to right, half of the time")
-    rotate: float = Field(0.0, ge=0, le=180, description="turn by up to so many degrees, each way")
-    padding: Padding = Field(
-        "reflect", description="what a shift or turn brings in: the image reflected, or black"
-    )
-    strong_operations: int = Field(
-        2,
-        ge=0,
-        le=len(OPERATIONS),
-        description="strong view: how many of RandAugment's operations an image gets",
-    )
-    strong_magnitude: float = Field(
-        1.0, ge=0, le=1, description="strong view: share of each operation's full range"
-    )
-    cutout: float = Field(
-        0.5, ge=0, le=1, description="strong view: side of the blanked square, of the image's side"
-    )
-
-
-class Augmenter:
-    """Plain, weakly and strongly augmented views of a batch.
+    The weak view turns, shifts and mirrors, in this order (Iscen et al., section 5.1). The strong
+    view is FixMatch's (Sohn et al., NeurIPS 2020): the weak one, then RandAugment and Cutout.
 
     Args:
-        settings: how much of each.
         mean, std: of each channel, for pixels scaled to 0..1; a view is (x/255 - mean) / std.
     """
 
     def __init__(
-        self, settings: AugmentationSettings, mean: Sequence[float], std: Sequence[float]
+        self,
+        mean: Sequence[float],
+        std: Sequence[float],
+        translate: Annotated[
+            int, Field(ge=0, description="shift by up to so many pixels, each way")
+        ] = 0,
+        flip: Annotated[bool, Field(description="mirror left to right, half of the time")] = False,
+        rotate: Annotated[
+            float, Field(ge=0, le=180, description="turn by up to so many degrees, each way")
+        ] = 0.0,
+        padding: Annotated[
+            Padding,
+            Field(description="what a shift or turn brings in: the image reflected, or black"),
+        ] = "reflect",
+        strong_operations: Annotated[
+            int,
+            Field(
+                ge=0,
+                le=len(OPERATIONS),
+                description="strong view: how many of RandAugment's operations an image gets",
+            ),
+        ] = 2,
+        strong_magnitude: Annotated[
+            float,
+            Field(ge=0, le=1, description="strong view: share of each operation's full range"),
+        ] = 1.0,
+        cutout: Annotated[
+            float,
+            Field(
+                ge=0,
+                le=1,
+                description="strong view: side of the blanked square, of the image's side",
+            ),
+        ] = 0.5,
     ) -> None:
-        self.settings = settings
+        self.translate, self.flip, self.rotate, self.padding = translate, flip, rotate, padding
+        self.strong_operations, self.strong_magnitude = strong_operations, strong_magnitude
+        self.cutout = cutout
         self.channels = len(mean)
         scale = torch.tensor([1 / (255 * s) for s in std]).view(1, -1, 1, 1)
         shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)]).view(1, -1, 1, 1)
@@ -91,24 +107,25 @@ class Augmenter:
             DataError: as `weak`.
         """
         self._check(images)
-        s = self.settings
         moved = self._move(images).float()
-        pixels = rand_augment(moved, s.strong_operations, s.strong_magnitude, s.padding)
-        return cutout(self._normalize(pixels, images), s.cutout)
+        pixels = rand_augment(moved, self.strong_operations, self.strong_magnitude, self.padding)
+        return cutout(self._normalize(pixels, images), self.cutout)
 
     def _move(self, images: Tensor) -> Tensor:
         """Pixels 0..255, uint8 unless the images were turned."""
-        s, column = self.settings, (len(images), 1)
-        if s.rotate:
-            angle = torch.empty(len(images), device=images.device).uniform_(-s.rotate, s.rotate)
-            images = rotate(images.float(), angle, s.padding)
-        if s.translate or s.flip:
+        column = (len(images), 1)
+        if self.rotate:
+            angle = torch.empty(len(images), device=images.device).uniform_(
+                -self.rotate, self.rotate
+            )
+            images = rotate(images.float(), angle, self.padding)
+        if self.translate or self.flip:
             dy, dx = (
-                torch.randint(-s.translate, s.translate + 1, column, device=images.device)
+                torch.randint(-self.translate, self.translate + 1, column, device=images.device)
                 for _ in range(2)
             )
-            mirrored = torch.rand(column, device=images.device) < (0.5 if s.flip else 0.0)
-            images = shift_and_flip(images, dy, dx, mirrored, s.padding)
+            mirrored = torch.rand(column, device=images.device) < (0.5 if self.flip else 0.0)
+            images = shift_and_flip(images, dy, dx, mirrored, self.padding)
         return images
 
     def _normalize(self, pixels: Tensor, like: Tensor) -> Tensor:
@@ -131,8 +148,8 @@ class Augmenter:
                 f"{self.channels} channels); got {images.dtype} {list(images.shape)}."
             )
         height, width = images.shape[2:]
-        if self.settings.translate >= min(height, width):
+        if self.translate >= min(height, width):
             raise DataError(
-                f"augmentation.translate = {self.settings.translate} is too much for images of "
+                f"augmentation.translate = {self.translate} is too much for images of "
                 f"{height}x{width}: choose less than their side."
             )

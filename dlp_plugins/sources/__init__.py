@@ -1,0 +1,1 @@
+"""Sources of pseudo-labels, one component per file."""

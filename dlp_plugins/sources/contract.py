@@ -1,0 +1,47 @@
+"""What a source of pseudo-labels is: the network as it is in, labels with certainties out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from dlp_plugins.propagation import Propagator, PseudoLabels
+
+
+@dataclass(frozen=True)
+class Refresh:
+    """What a source may use. n training images, c classes, d numbers in a descriptor.
+
+    student: the network in training. teacher: its average, None where the method keeps none.
+    describe: a network's descriptors [n, d] float32 of all training images, plain views.
+    predict: a network's class probabilities [n, c] float32 of the same.
+    propagator: graph, solver and the other components of the recipe.
+    labels: [n] int64, the given ones, -1 elsewhere.
+    scores: [n, c] the last propagation's, to start the solver from; None without one.
+    """
+
+    student: nn.Module
+    teacher: nn.Module | None
+    describe: Callable[[nn.Module], Tensor]
+    predict: Callable[[nn.Module], Tensor]
+    propagator: Propagator
+    labels: Tensor
+    num_classes: int
+    scores: Tensor | None = None
+
+
+class Source(ABC):
+    """Makes pseudo-labels before an epoch of stage two.
+
+    Attributes:
+        needs_teacher: it cannot do without one; a recipe without such a method is refused.
+    """
+
+    needs_teacher: bool = False
+
+    @abstractmethod
+    def pseudo_labels(self, refresh: Refresh) -> PseudoLabels:
+        """Pseudo-labels of every training image."""

@@ -1,0 +1,35 @@
+"""The metrics file: one line of JSON per epoch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dlp_plugins.registry import trackers
+from dlp_plugins.trackers.contract import Metrics, Tracker
+
+FILE = "metrics.jsonl"
+
+
+@trackers.register("jsonl")
+class JsonLines(Tracker):
+    """Writes `metrics.jsonl` into the run folder, one line per epoch.
+
+    A resumed run writes the file again from the checkpoint's record, so that a line is there once.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / FILE
+
+    def begin(self, name: str, settings: dict[str, Any], history: Sequence[Metrics]) -> None:
+        self.path.write_text("".join(map(_line, history)), encoding="utf-8")
+
+    def log(self, metrics: Metrics, step: int) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(_line(metrics))
+
+
+def _line(metrics: Metrics) -> str:
+    return json.dumps(metrics, allow_nan=False) + "\n"

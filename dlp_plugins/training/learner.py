@@ -1,0 +1,159 @@
+"""What learns: network, consistency method, optimizer and schedule; one step and its state."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from dlp_plugins.augmentations.contract import Augmentation
+from dlp_plugins.consistency.contract import Batch, Consistency, Step
+from dlp_plugins.network import Network
+from dlp_plugins.recipe.build import build_part
+from dlp_plugins.recipe.model import Recipe
+from dlp_plugins.training import checkpoint, seeds
+from dlp_plugins.training.data import RunData
+from dlp_plugins.training.parameters import parameter_groups
+
+
+class Learner:
+    """Builds the recipe's network, method and optimizer, and takes steps.
+
+    Attributes:
+        network: the student. forward: the same, compiled where the recipe says so.
+        teacher: the method's average of it, or None.
+    """
+
+    def __init__(self, recipe: Recipe, data: RunData, accelerator: Accelerator) -> None:
+        self.recipe, self.accelerator = recipe, accelerator
+        self.device = accelerator.device
+        self.num_examples = len(data.truth)
+        self.consistency: Consistency = build_part(
+            recipe, "consistency", num_classes=data.dataset.num_classes
+        )
+        self.network = self._build_network(data)
+        self.forward = torch.compile(self.network) if recipe.training.compile else self.network
+        self.augmentation = self._build_augmentation(data)
+        self.schedule = build_part(recipe, "schedule")
+        self.optimizer: Any = accelerator.prepare(
+            build_part(recipe, "optimizer", params=parameter_groups(self.network, recipe.optimizer))
+        )
+        self._base_rates = [g["lr"] * g["rate"] for g in self.optimizer.param_groups]
+
+    def _build_network(self, data: RunData) -> Network:
+        part = self.recipe.backbone
+        channels, height, _ = data.train.source.shape
+        seeds.seed_step(self.recipe.seed)
+        backbone = build_part(self.recipe, "backbone", in_channels=channels, image_size=height)
+        network = Network(
+            backbone,
+            data.dataset.num_classes,
+            heads=self.consistency.heads,
+            normalize_descriptor=part.normalize_descriptor,
+        )
+        self.consistency.extend(network)
+        network = network.to(self.device)
+        if self.recipe.training.channels_last:
+            network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return network
+
+    def _build_augmentation(self, data: RunData) -> Augmentation:
+        return build_part(self.recipe, "augmentation", mean=data.dataset.mean, std=data.dataset.std)
+
+    @property
+    def teacher(self) -> nn.Module | None:
+        return self.consistency.teacher
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the first parameter group, in the step taken last."""
+        return self.optimizer.param_groups[0]["lr"]
+
+    def begin_stage(self) -> None:
+        """Start a stage; a teacher restarts as a copy of the student."""
+        self.consistency.begin_stage(self.network, self.num_examples)
+
+    def step(self, batch: Batch, number: int, epoch: float, epochs: int) -> dict[str, Tensor]:
+        """One optimizer step.
+
+        Args:
+            number: of the step within its stage, from 0. epoch: the same in epochs.
+            epochs: of the stage.
+
+        Returns:
+            The loss terms, detached, 'total' among them.
+        """
+        factor = self.schedule(epoch, epochs)
+        for group, base in zip(self.optimizer.param_groups, self._base_rates, strict=True):
+            group["lr"] = base * factor
+        step = Step(
+            student=self.forward,  # type: ignore[arg-type]
+            batch=batch,
+            weak=self.weak,
+            strong=self.strong,
+            number=number,
+            epoch=epoch,
+        )
+        self.network.train()
+        with self.accelerator.autocast():
+            losses = self.consistency.losses(step)
+            total = torch.stack([loss.float() for loss in losses.values()]).sum()
+        self.optimizer.zero_grad()
+        self.accelerator.backward(total)
+        if self.recipe.optimizer.clip_norm is not None:
+            self.accelerator.clip_grad_norm_(
+                self.network.parameters(), self.recipe.optimizer.clip_norm
+            )
+        self.optimizer.step()
+        self.consistency.after_step(self.network, number)
+        return {name: loss.detach() for name, loss in {**losses, "total": total}.items()}
+
+    # -- views -----------------------------------------------------------------------------------
+
+    def weak(self, images: Tensor) -> Tensor:
+        return self._layout(self.augmentation.weak(images))
+
+    def strong(self, images: Tensor) -> Tensor:
+        return self._layout(self.augmentation.strong(images))
+
+    def plain(self, images: Tensor) -> Tensor:
+        return self._layout(self.augmentation.plain(images))
+
+    def _layout(self, view: Tensor) -> Tensor:
+        if self.recipe.training.channels_last and view.ndim == 4:
+            return view.contiguous(memory_format=torch.channels_last)
+        return view
+
+    # -- state -----------------------------------------------------------------------------------
+
+    def state(self) -> tuple[checkpoint.State, dict[str, Any]]:
+        """Every tensor and number that `load` needs to go on bit for bit."""
+        slots = self.optimizer.state_dict()["state"]
+        slot_tensors = {
+            f"{i}.{k}": v
+            for i, slot in slots.items()
+            for k, v in slot.items()
+            if torch.is_tensor(v)
+        }
+        tensors = {
+            **checkpoint.add_prefix("student", self.network.state_dict()),
+            **checkpoint.add_prefix("consistency", self.consistency.state()),
+            **checkpoint.add_prefix("optimizer", slot_tensors),
+        }
+        scaler = self.accelerator.scaler
+        return tensors, {"scaler": scaler.state_dict()} if scaler is not None else {}
+
+    def load(self, tensors: checkpoint.State, numbers: dict[str, Any]) -> None:
+        """The reverse of `state`."""
+        if "scaler" in numbers and self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(numbers["scaler"])
+        self.network.load_state_dict(checkpoint.with_prefix("student", tensors))
+        self.begin_stage()
+        self.consistency.load_state(checkpoint.with_prefix("consistency", tensors))
+        optimizer = self.optimizer.state_dict()
+        for key, value in checkpoint.with_prefix("optimizer", tensors).items():
+            index, _, name = key.partition(".")
+            optimizer["state"].setdefault(int(index), {})[name] = value
+        self.optimizer.load_state_dict(optimizer)
