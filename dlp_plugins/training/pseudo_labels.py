@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from dlp_plugins.network import Network
@@ -55,7 +56,12 @@ def mean_certainty(pseudo: PseudoLabels, unlabeled: Tensor) -> float:
 
 def tensors(pseudo: PseudoLabels, keep_scores: bool) -> dict[str, Tensor]:
     """What a checkpoint holds of pseudo-labels: a resume in mid-epoch needs no new solve."""
-    state = {"labels": pseudo.labels, "weights": pseudo.weights, "certainty": pseudo.certainty}
+    state = {
+        "labels": pseudo.labels,
+        "weights": pseudo.weights,
+        "certainty": pseudo.certainty,
+        "class_weights": pseudo.class_weights,
+    }
     if keep_scores and pseudo.scores is not None:
         state["scores"] = pseudo.scores
     return state
@@ -65,7 +71,10 @@ def initial_tensors(data: RunData) -> dict[str, Tensor]:
     """Stage one: the given labels, weight 1; nothing else has any."""
     labels = data.known_labels
     weights = (labels >= 0).float()
-    return {"labels": labels, "weights": weights, "certainty": weights.clone()}
+    ones = torch.ones(data.dataset.num_classes, device=labels.device)
+    return {
+        "labels": labels, "weights": weights, "certainty": weights.clone(), "class_weights": ones,
+    }  # fmt: skip
 
 
 def flatten_health(pseudo: PseudoLabels) -> dict[str, Any]:

@@ -94,8 +94,6 @@ class Trainer:
         self.progress = Progress()
         self._sums: dict[str, Any] = {}
         self._interrupts = Interrupts()
-        self.is_labeled = torch.zeros(len(data.truth), dtype=torch.bool, device=self.device)
-        self.is_labeled[data.labeled.to(self.device)] = True
         self._started = time.monotonic()
         self._saved = time.monotonic()
 
@@ -128,7 +126,21 @@ class Trainer:
 
     def begin(self) -> None:
         """Set up the first stage of a fresh run."""
-        self.consistency.begin_stage(self.network, len(self.data.truth))
+        self._begin_stage()
+
+    def _begin_stage(self) -> None:
+        name, epochs = self.stages[self.progress.stage]
+        steps = epochs * len(self._plan(name)) if epochs else 0
+        self.consistency.begin_stage(self.network, len(self.data.truth), steps)
+
+    def _num_labeled(self, size: int) -> int:
+        """Labelled examples of a batch of that size: all, unless it shows unlabelled ones too."""
+        stage = self.stages[self.progress.stage][0]
+        return size if self._labels_alone(stage) else self.recipe.training.labeled_per_batch
+
+    def _labels_alone(self, stage: str) -> bool:
+        unlabeled = self.consistency.needs_unlabeled and len(self.data.unlabeled)
+        return stage == SUPERVISED and not unlabeled
 
     def _run_stage(self, index: int) -> None:
         name, epochs = self.stages[index]
@@ -150,6 +162,8 @@ class Trainer:
             self._refresh()
         plan = self._plan(stage)
         self._tell(events.EpochStarted(stage, p.epoch, len(plan), p.step))
+        if p.step == 0:
+            self.consistency.begin_epoch(self.network, p.epoch)
         first, started, reported = p.step, time.monotonic(), 0.0
         images = self.data.train.batches(plan[first:])
         for positions, batch in zip(plan[first:], images, strict=True):
@@ -191,7 +205,7 @@ class Trainer:
         t, d, p = self.recipe.training, self.data, self.progress
         g = seeds.generator(self.recipe.seed, p.stage, p.epoch)
         steps = t.stage_one_steps if stage == SUPERVISED else None
-        if stage == SUPERVISED and not (self.consistency.needs_unlabeled and len(d.unlabeled)):
+        if self._labels_alone(stage):
             return batches.labeled_only(d.labeled, t.batch_size, steps, g)
         return batches.two_streams(
             d.labeled, d.unlabeled, t.batch_size, t.labeled_per_batch, steps, g
@@ -211,13 +225,16 @@ class Trainer:
                 images=images,
                 index=positions,
                 labels=self.pseudo["labels"][positions],
-                weights=self.pseudo["weights"][positions],
-                labeled=self.is_labeled[positions],
+                certainty=self.pseudo["certainty"][positions],
+                class_weights=self.pseudo["class_weights"],
+                num_labeled=self._num_labeled(len(positions)),
+                propagated=p.stage == 1,
             ),
             weak=self._weak,
             strong=self._strong,
             number=p.epoch * steps + p.step,
             epoch=epoch,
+            total_steps=steps * self.stages[p.stage][1],
         )
         self.network.train()
         with self.accelerator.autocast():
@@ -258,6 +275,7 @@ class Trainer:
                 self.pseudo.get("scores"),
             )
         self.pseudo = pseudo_labels.tensors(pseudo, settings.warm_start)
+        self.consistency.after_refresh(self.network, pseudo)
         right = pseudo_labels.accuracy(pseudo, self.data.truth, self.data.unlabeled)
         certainty = pseudo_labels.mean_certainty(pseudo, self.data.unlabeled)
         seconds = time.monotonic() - started
@@ -358,7 +376,7 @@ class Trainer:
             k: torch.tensor(v, dtype=torch.float64) for k, v in self.progress.sums.items()
         }
         self.network.load_state_dict(checkpoint.with_prefix("student", tensors))
-        self.consistency.begin_stage(self.network, len(self.data.truth))
+        self._begin_stage()
         self.consistency.load_state(checkpoint.with_prefix("consistency", tensors))
         optimizer = self.optimizer.state_dict()
         for key, value in checkpoint.with_prefix("optimizer", tensors).items():
