@@ -286,7 +286,7 @@ def test_check_backbone_finds_features_that_depend_on_the_batch() -> None:
 class SelfTeacher(Consistency):
     """The known slip of a Mean Teacher: the teacher is compared with itself."""
 
-    def begin_stage(self, student: nn.Module, num_examples: int) -> None:
+    def begin_stage(self, student: nn.Module, num_examples: int, total_steps: int) -> None:
         import copy
 
         self.teacher = copy.deepcopy(student)
@@ -303,7 +303,7 @@ def test_check_consistency_finds_a_teacher_compared_with_itself() -> None:
 
 
 class Forgetful(Consistency):
-    def begin_stage(self, student: nn.Module, num_examples: int) -> None:
+    def begin_stage(self, student: nn.Module, num_examples: int, total_steps: int) -> None:
         self.memory = torch.zeros(num_examples)
 
     def after_step(self, student: nn.Module, number: int) -> None:
@@ -316,6 +316,20 @@ class Forgetful(Consistency):
 def test_check_consistency_finds_a_state_that_is_not_brought_back() -> None:
     with pytest.raises(AssertionError, match="does not bring back memory"):
         testing.check_consistency(Forgetful())
+
+
+class HardOnly(Consistency):
+    def losses(self, step: Any) -> dict[str, Tensor]:
+        batch = step.batch
+        losses = nn.functional.cross_entropy(
+            step.output.logits, batch.labels, ignore_index=-1, reduction="none"
+        )
+        return {"supervised": (losses * batch.certainty).mean()}
+
+
+def test_check_consistency_finds_soft_labels_that_are_not_used() -> None:
+    with pytest.raises(AssertionError, match=r"does not use batch\.probabilities"):
+        testing.check_consistency(HardOnly())
 
 
 def test_check_dataset_finds() -> None:

@@ -5,15 +5,10 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dlp_plugins.consistency.contract import Consistency
 from dlp_plugins.network import Network
-
-
-def floating(tensors: list[Tensor]) -> list[Tensor]:
-    """Batch norm counts its batches in an integer, which has no average."""
-    return [t for t in tensors if t.is_floating_point()]
 
 
 class WithTeacher(Consistency):
@@ -23,23 +18,22 @@ class WithTeacher(Consistency):
 
     t = 1 after the first step (Tarvainen and Valpola, 2017, section 2). Until a_t reaches ema_decay
     this is the plain mean of theta_0..theta_t. Each stage starts it as a copy of the student.
+    theta are the trained parameters: of a weight-normalised layer its length and direction, as in
+    the authors' code, not the weight that follows from them.
     """
 
     ema_decay: float
     # A teacher that sees batches in training mode gathers its own batch-norm statistics; one that
-    # is only measured takes the average of the student's.
-    averages_statistics: bool = False
+    # is only measured takes the student's.
+    copies_statistics: bool = False
     teacher: nn.Module
 
-    def begin_stage(self, student: Network, num_examples: int) -> None:
+    def begin_stage(self, student: Network, num_examples: int, total_steps: int) -> None:
         self.teacher = copy.deepcopy(student).requires_grad_(False).train()
-        self._averaged = self._tensors(self.teacher)
 
+    @torch.no_grad()
     def after_step(self, student: Network, number: int) -> None:
         decay = min(1 - 1 / (number + 2), self.ema_decay)
-        with torch.no_grad():
-            torch._foreach_lerp_(self._averaged, self._tensors(student), 1 - decay)
-
-    def _tensors(self, network: nn.Module) -> list[Tensor]:
-        buffers = list(network.buffers()) if self.averages_statistics else []
-        return [*network.parameters(), *floating(buffers)]
+        torch._foreach_lerp_(list(self.teacher.parameters()), list(student.parameters()), 1 - decay)
+        if self.copies_statistics and (statistics := list(student.buffers())):
+            torch._foreach_copy_(list(self.teacher.buffers()), statistics)

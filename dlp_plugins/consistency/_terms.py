@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
+
+from dlp_plugins.network import Output
 
 
 def squared_error(p: Tensor, q: Tensor) -> Tensor:
@@ -30,18 +34,40 @@ def log_probabilities(logits: Tensor) -> Tensor:
     return logits.log_softmax(dim=1, dtype=torch.promote_types(logits.dtype, torch.float32))
 
 
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """-sum_j t_ij log f_j(x_i) of logits [b, c] and targets [b, c] (`Batch.targets`); gives [b]."""
+    return -(targets * log_probabilities(logits)).sum(dim=1)
+
+
 def mean_or_zero(values: Tensor) -> Tensor:
     """Mean of [m]; 0 when there are none, where torch's mean is NaN."""
     return values.sum() / max(len(values), 1)
 
 
 def draw_mix(count: int, alpha: float, device: torch.device) -> tuple[Tensor, Tensor]:
-    """One lambda ~ Beta(alpha, alpha) for the batch, and a partner for each of `count` examples."""
-    concentration = torch.tensor(alpha, device=device)
-    share = torch.distributions.Beta(concentration, concentration).sample()
-    return share, torch.randperm(count, device=device)
+    """One lambda ~ Beta(alpha, alpha) for the batch, and a partner for each of `count` examples.
+
+    lambda is drawn on the device, as a / (a + b) of two Gamma(alpha) variables: torch's own Beta
+    copies its parameters from the host and checks them there. In float64, since with a small alpha
+    both variables may be too small for float32.
+    """
+    concentration = torch.full((2,), alpha, dtype=torch.float64, device=device)
+    gamma = torch.distributions.Gamma(
+        concentration, torch.ones_like(concentration), validate_args=False
+    )
+    first, second = gamma.sample().unbind()
+    return first / (first + second), torch.randperm(count, device=device)
 
 
 def mix(x: Tensor, share: Tensor, partner: Tensor) -> Tensor:
     """lambda x_i + (1 - lambda) x_partner(i), along the first dimension."""
     return share * x + (1 - share) * x[partner]
+
+
+def mixed_label_losses(
+    student: Callable[[Tensor], Output], view: Tensor, targets: Tensor, alpha: float
+) -> Tensor:
+    """The cross entropy of mixed views [m, ...] with the mix of their targets [m, c]; gives [m]."""
+    share, partner = draw_mix(len(view), alpha, view.device)
+    logits = student(mix(view, share, partner)).logits
+    return cross_entropy(logits, mix(targets, share, partner))

@@ -2,6 +2,20 @@
 
 A method sees one batch at a time (`Step`) and returns named loss terms; their sum is what the
 network descends. It may keep a teacher and update it after each step.
+
+What a weight means. In stage one the sum of a method's terms is the loss of its paper on a batch
+with `num_labeled` labelled images and others without a label, so that a weight has the meaning and
+the default of the paper. The papers average the labels' cross entropy in two ways: over the whole
+batch (Mean Teacher, the Pi-model, temporal ensembling), or over its labelled images (FixMatch, ICT,
+VAT); `Consistency.labels_mean` names the way, and `supervised_loss` follows it. In stage two nearly
+every image carries a label or a pseudo-label. There a labelled image of the paper is one of those,
+with the factor w_i z_(y_i) of Iscen et al., and both ways are their equation 12, the mean over the
+batch. "The unlabelled images" are in both stages those without a label of their own.
+
+No waiting. On a GPU a step must not wait for the device: `losses` reads no value of a tensor on the
+host (`.item()`, `float(t)`, `if t:`), has no shape that depends on one (boolean masks, `nonzero`),
+and copies nothing from the host (`torch.tensor(...)`). `Batch.num_labeled` and slices serve instead
+of masks. tests/fake_cuda checks it.
 """
 
 from __future__ import annotations
@@ -9,10 +23,12 @@ from __future__ import annotations
 from abc import ABC
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Literal
 
-import torch.nn.functional as F  # noqa: N812
+import torch
 from torch import Tensor, nn
 
+from dlp_plugins.consistency._terms import cross_entropy
 from dlp_plugins.network import Network, Output
 
 
@@ -20,21 +36,52 @@ from dlp_plugins.network import Network, Output
 class Batch:
     """b images and what is known of them. Labelled images come first.
 
-    images: [b, channels, height, width] uint8, not augmented.
+    images: [b, ...], not augmented.
     index: [b] int64, position in the training set.
     labels: [b] int64, own or pseudo-label; -1 where there is none.
-    weights: [b] float32, w_i z_(y_i); 0 where there is no label, 1 for labels in stage one.
-    labeled: [b] bool, true where the label is the example's own.
+    certainty: [b] float32 w_i; 1 for an own label, 0 where no label reaches (and in stage one
+        wherever there is no label).
+    class_weights: [c] float32 z_j of the balancer; ones in stage one.
+    num_labeled: the first so many have a label of their own.
+    propagated: the others carry pseudo-labels (stage two), or nothing (stage one).
+    probabilities: [b, c] float32 p_ij, the soft pseudo-labels to train on; None: train on `labels`.
+        The rows of labelled images are not read: they keep their own label.
     """
 
     images: Tensor
     index: Tensor
     labels: Tensor
-    weights: Tensor
-    labeled: Tensor
+    certainty: Tensor
+    class_weights: Tensor
+    num_labeled: int
+    propagated: bool = False
+    probabilities: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def num_known(self) -> int:
+        """So many images, the first ones, may carry a label: own in stage one, any in stage two."""
+        return len(self) if self.propagated else self.num_labeled
+
+    @property
+    def share_known(self) -> float:
+        """`num_known` as a share of the batch."""
+        return self.num_known / max(len(self), 1)
+
+    @property
+    def targets(self) -> Tensor:
+        """[b, c] float32 t_ij = w_i z_j p_ij, p_i one-hot for a hard label and 0 without any.
+
+        With hard labels -sum_j t_ij log f_j(x_i) is w_i z_(y_i) CE(f(x_i), y_i).
+        """
+        classes = torch.arange(len(self.class_weights), device=self.labels.device)
+        p = (self.labels[:, None] == classes).to(self.class_weights.dtype)
+        if self.probabilities is not None:
+            own = self.num_labeled
+            p = torch.cat([p[:own], self.probabilities[own:]])
+        return p * self.class_weights * self.certainty[:, None]
 
 
 @dataclass
@@ -43,10 +90,13 @@ class Step:
 
     student: the network in training; calling it on a view gives an `Output` with gradient.
     batch: the images and labels.
-    weak, strong: uint8 images to normalised float views, randomly augmented anew at every call.
-    view: the student's view of the batch, and `output` what the student says of it.
+    weak, strong: images as in the batch to float views, randomly augmented again at every call.
+    view: the student's weak view of the batch, and `output` the student's output for it.
     number: optimiser steps taken so far in this stage, from 0.
     epoch: the same in epochs, a float.
+    total_steps: optimiser steps of the whole stage.
+
+    The trainer seeds torch's global generators before each step.
     """
 
     student: Network
@@ -55,6 +105,7 @@ class Step:
     strong: Callable[[Tensor], Tensor]
     number: int
     epoch: float
+    total_steps: int
     _view: Tensor | None = None
     _output: Output | None = None
 
@@ -72,13 +123,18 @@ class Step:
         return self._output
 
 
-def weighted_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
-    """Mean over the batch of w_i z_(y_i) CE(f(x_i), y_i); a label of -1 adds 0.
+LabelsMean = Literal["batch", "labeled"]
 
-    The mean is over all b examples, not over those with weight (Iscen et al., eq. 12).
+
+def supervised_loss(logits: Tensor, batch: Batch, mean: LabelsMean = "batch") -> Tensor:
+    """The labels' weighted loss (1/m) sum_i w_i sum_j z_j p_ij (-log f_j(x_i)) of logits [b, c].
+
+    With hard labels: (1/m) sum_i w_i z_(y_i) CE(f(x_i), y_i) (Iscen et al., eq. 12). m = b for the
+    mean "batch"; for "labeled" m is the number of images that may carry a label: `num_labeled` in
+    stage one, b in stage two (see the module's text).
     """
-    losses = F.cross_entropy(logits.float(), labels, ignore_index=-1, reduction="none")
-    return (losses * weights).mean()
+    count = len(batch) if mean == "batch" else batch.num_known
+    return cross_entropy(logits, batch.targets).sum() / max(count, 1)
 
 
 class Consistency(ABC):  # noqa: B024 - every method has a default
@@ -87,28 +143,44 @@ class Consistency(ABC):  # noqa: B024 - every method has a default
     Attributes:
         heads: heads the student must have (2 for Mean Teacher's second head).
         needs_unlabeled: whether stage one must show the unlabelled images as well.
+        labels_mean: over which images the method's paper averages the labels' loss.
         teacher: the averaged network, measured beside the student; None without one.
     """
 
     heads: int = 1
     needs_unlabeled: bool = False
+    labels_mean: LabelsMean = "batch"
     teacher: nn.Module | None = None
 
     def extend(self, network: Network) -> None:  # noqa: B027
         """Give the network modules that this method needs besides, before its optimiser is made."""
 
-    def begin_stage(self, student: Network, num_examples: int) -> None:  # noqa: B027
+    def begin_stage(  # noqa: B027
+        self, student: Network, num_examples: int, total_steps: int
+    ) -> None:
         """Start a stage. A teacher restarts here as a copy of the student.
 
         num_examples: size of the training set, for methods that remember every example.
+        total_steps: optimiser steps of the stage, for ramps that are shares of it.
+
+        A resumed run calls it as well, then `load_state`.
+        """
+
+    def after_refresh(self, student: Network, pseudo_labels: Any) -> None:  # noqa: B027
+        """Called after the pseudo-labels were computed again, before the epoch that uses them.
+
+        pseudo_labels: a `dlp_plugins.propagation.PseudoLabels` of all training images.
+        """
+
+    def begin_epoch(self, student: Network, epoch: int) -> None:  # noqa: B027
+        """Called once before the first step of each epoch; `epoch` counts from 0 within the stage.
+
+        A run that resumes in the middle of an epoch does not call it again for that epoch.
         """
 
     def losses(self, step: Step) -> dict[str, Tensor]:
         """Named scalar terms of the loss, 'supervised' (the labels' weighted loss) among them."""
-        batch = step.batch
-        return {
-            "supervised": weighted_cross_entropy(step.output.logits, batch.labels, batch.weights)
-        }
+        return {"supervised": supervised_loss(step.output.logits, step.batch, self.labels_mean)}
 
     def after_step(self, student: Network, number: int) -> None:  # noqa: B027
         """Called after the optimiser's step; `number` counts from 0 within the stage."""

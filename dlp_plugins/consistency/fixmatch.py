@@ -23,9 +23,10 @@ class FixMatch(WithTeacher):
         L = supervised + weight (1/u) sum_i [max_j q_ij >= threshold] CE(f(A(x_i)), argmax_j q_ij)
 
     over the u unlabelled images of the batch; q_i = softmax f(a(x_i)) of the weak view, without
-    gradient; A the strong augmentation. The authors measure an average of the student, batch-norm
-    statistics included: here it is the teacher, which takes no part in the loss. Departures: weak
-    and strong views pass through the network one after the other, so each has its own batch
+    gradient; A the strong augmentation; the supervised term is a mean over the labelled images. The
+    authors measure an average of the student's parameters, beside which batch norm keeps the
+    student's own statistics: here it is the teacher, which takes no part in the loss. Departures:
+    weak and strong views pass through the network one after the other, so each has its own batch
     statistics; the average has Mean Teacher's warm-up.
 
     Set backbone.normalize_descriptor = false: a descriptor of length 1 bounds the logits, and on
@@ -41,12 +42,13 @@ class FixMatch(WithTeacher):
     ] = 0.999
 
     needs_unlabeled = True
-    averages_statistics = True
+    labels_mean = "labeled"
+    copies_statistics = True
 
     def losses(self, step: Step) -> dict[str, Tensor]:
-        unlabeled = ~step.batch.labeled
-        images = step.batch.images[unlabeled]
-        confidence, label = probabilities(step.output.logits.detach()[unlabeled]).max(dim=1)
+        first = step.batch.num_labeled
+        images = step.batch.images[first:]
+        confidence, label = probabilities(step.output.logits.detach()[first:]).max(dim=1)
         # Not every backbone takes an empty batch.
         strong = step.student(step.strong(images)).logits if len(images) else step.output.logits[:0]
         error = F.cross_entropy(strong.float(), label, reduction="none")

@@ -27,18 +27,19 @@ from dlp_plugins.schedules._ramp_up import ramp_up
 class MeanTeacher(WithTeacher):
     """The student agrees with the average of its own past (Tarvainen and Valpola, NeurIPS 2017).
 
-    Over all b images, labelled or not, each augmented anew for each of the two networks:
+    Over all b images, labelled or not, each augmented once for each of the two networks:
 
         L = supervised + weight r(epoch) (1/b) sum_i d(softmax h(x_i), softmax f'(x'_i))
             + logit_distance (1/(b c)) sum_ij (f_j(x_i) - h_j(x_i))^2
 
     f: the student's class head, h: its consistency head (the class head when heads = 1), f': the
     teacher's class head. d is (1/c) sum_j (p_j - q_j)^2, or KL(teacher || student). r is the
-    sigmoid ramp-up.
+    sigmoid ramp-up. The supervised term is a mean over all b images too.
 
-    As in the authors' PyTorch code the teacher stays in training mode (its dropout is on, its batch
-    norm gathers its own statistics), and its second head is averaged but not used. Departures: the
-    ramp-up moves with each step, not each epoch, and the teacher starts as a copy of the student.
+    As in the authors' PyTorch code, whose weights these are, the teacher stays in training mode
+    (its dropout is on, its batch norm gathers its own statistics), and its second head is averaged
+    but not used. Departures: the ramp-up moves with each step, not each epoch, and the teacher
+    starts as a copy of the student.
     """
 
     weight: Annotated[float, Field(ge=0, description="of the consistency after the ramp-up")] = (

@@ -8,8 +8,8 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor
 
-from dlp_plugins.consistency._terms import draw_mix, mix
-from dlp_plugins.consistency.contract import Consistency, Step, weighted_cross_entropy
+from dlp_plugins.consistency._terms import mixed_label_losses
+from dlp_plugins.consistency.contract import Consistency, Step
 from dlp_plugins.registry import consistency
 
 
@@ -22,7 +22,8 @@ class Mixup(Consistency):
         supervised = (1/b) sum_i [lambda w_i CE(f(x~_i), y_i) + (1 - lambda) w_j CE(f(x~_i), y_j)]
 
     w: the weight of a label or pseudo-label, as without mixup (Iscen et al., eq. 12); a partner
-    without a label adds 0. As in the authors' code, one lambda serves the whole batch.
+    without a label adds 0. Soft pseudo-labels are mixed in the same way. As in the authors' code,
+    one lambda serves the whole batch.
     """
 
     alpha: Annotated[
@@ -30,9 +31,5 @@ class Mixup(Consistency):
     ] = 1.0
 
     def losses(self, step: Step) -> dict[str, Tensor]:
-        batch = step.batch
-        share, partner = draw_mix(len(batch), self.alpha, step.view.device)
-        logits = step.student(mix(step.view, share, partner)).logits
-        own = weighted_cross_entropy(logits, batch.labels, batch.weights)
-        other = weighted_cross_entropy(logits, batch.labels[partner], batch.weights[partner])
-        return {"supervised": share * own + (1 - share) * other}
+        losses = mixed_label_losses(step.student, step.view, step.batch.targets, self.alpha)
+        return {"supervised": losses.mean()}

@@ -19,14 +19,18 @@ from dlp_plugins.schedules._ramp_up import ramp_up
 class PiModel(Consistency):
     """Two augmentations and two dropout masks must agree (Laine and Aila, ICLR 2017, algorithm 1).
 
-        L = supervised + weight r(epoch) (1/(b c)) sum_ij (z_ij - z'_ij)^2
+        L = supervised + weight (l/b) r(epoch) (1/(b c)) sum_ij (z_ij - z'_ij)^2
 
     z, z' [b, c]: the student's softmax on two views of all b images; both carry gradient, as in the
-    authors' code. r is the sigmoid ramp-up. The authors multiply their 100 by the share of labelled
-    examples; the default here is that at half a batch labelled.
+    authors' code. r is the sigmoid ramp-up. The supervised term is a mean over the batch, l of it
+    labelled (in stage two all b); the authors' factor is the labelled share M/N of the training
+    set, which is also that of their batches.
     """
 
-    weight: Annotated[float, Field(ge=0, description="of the consistency after the ramp-up")] = 50.0
+    weight: Annotated[
+        float,
+        Field(ge=0, description="of the consistency after the ramp-up, times the labelled share"),
+    ] = 100.0
     ramp_up_epochs: Annotated[float, Field(ge=0, description="epochs of sigmoid ramp-up")] = 80.0
 
     needs_unlabeled = True
@@ -34,5 +38,5 @@ class PiModel(Consistency):
     def losses(self, step: Step) -> dict[str, Tensor]:
         first = probabilities(step.output.logits)
         second = probabilities(step.student(step.weak(step.batch.images)).logits)
-        weight = self.weight * ramp_up(step.epoch, self.ramp_up_epochs)
+        weight = self.weight * step.batch.share_known * ramp_up(step.epoch, self.ramp_up_epochs)
         return {**super().losses(step), "consistency": weight * squared_error(first, second).mean()}

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 from pydantic import Field
 from torch import Tensor
 
-from dlp_plugins.consistency.contract import Consistency, Step, weighted_cross_entropy
+from dlp_plugins.consistency._terms import cross_entropy
+from dlp_plugins.consistency.contract import Consistency, Step
 from dlp_plugins.network import Network
 from dlp_plugins.registry import consistency
 
@@ -47,9 +48,6 @@ class Usb(Consistency):
         ema_m: Annotated[
             float, Field(ge=0, lt=1, description="momentum of the averaged weights")
         ] = 0.999,
-        num_train_iter: Annotated[
-            int, Field(ge=1, description="steps that the algorithm's ramps are shares of")
-        ] = 2**20,
         arguments: Annotated[
             dict[str, bool | int | float | str],
             Field(description="the algorithm's own arguments, by USB's names"),
@@ -58,7 +56,7 @@ class Usb(Consistency):
         self.member = member
         self.num_classes = num_classes
         self.ema_m = ema_m
-        self.settings = {"ulb_loss_ratio": ulb_loss_ratio, "num_train_iter": num_train_iter}
+        self.ulb_loss_ratio = ulb_loss_ratio
         self.arguments = dict(arguments)
         self.algorithm: Any = None
 
@@ -74,7 +72,7 @@ class Usb(Consistency):
             size = int(self.arguments.get("proj_size", _usb_projection.SIZE))
             network.projection = _usb_projection.projection(network.head.in_features, size)
 
-    def begin_stage(self, student: Network, num_examples: int) -> None:
+    def begin_stage(self, student: Network, num_examples: int, total_steps: int) -> None:
         from dlp_plugins.consistency import _usb_loss, _usb_projection
 
         mixed_in = {
@@ -89,14 +87,15 @@ class Usb(Consistency):
             view,
             self.num_classes,
             num_examples,
-            self.settings,
+            # ramps of USB's are shares of num_train_iter; a stage of 0 epochs has 0 steps
+            {"ulb_loss_ratio": self.ulb_loss_ratio, "num_train_iter": max(total_steps, 1)},
             self.arguments,
             mixed_in.get(self.member, _usb_loss.Driver),
         )
         self.algorithm.ema = _usb_loss.Average(view, self.teacher, self.ema_m)
 
     def losses(self, step: Step) -> dict[str, Tensor]:
-        batch, labeled = step.batch, int(step.batch.labeled.sum())
+        batch, labeled = step.batch, step.batch.num_labeled
         if labeled == len(batch):  # every training image is labelled
             return super().losses(step)
         algorithm = self.algorithm
@@ -105,12 +104,11 @@ class Usb(Consistency):
         out, _ = algorithm.train_step(**self._views(step, labeled))
         terms = {"usb": out["loss"]}
         terms["supervised"] = out["loss"].new_zeros(())
-        propagated = batch.weights[labeled:]
-        if propagated.any():
+        if batch.propagated:
             output = step.student(step.view[labeled:])
-            loss = weighted_cross_entropy(output.logits, batch.labels[labeled:], propagated)
+            loss = cross_entropy(output.logits, batch.targets[labeled:])
             # the batch's mean, as everywhere: over labelled and pseudo-labelled alike
-            terms["supervised"] = loss * len(propagated) / len(batch)
+            terms["supervised"] = loss.sum() / len(batch)
         return terms
 
     def _views(self, step: Step, labeled: int) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from dlp_plugins.network import Network
 from dlp_plugins.registry import backbones, consistency, datasets
 from dlp_plugins.testing._common import built, require, require_tensor
 
-CLASSES, EXAMPLES = 3, 40
+CLASSES, EXAMPLES, TOTAL_STEPS = 3, 40, 200
 
 
 def check_backbone(
@@ -61,10 +61,11 @@ def check_consistency(method: str | Consistency, **parameters: Any) -> None:
     where = type(m).__name__
     require(m.heads in (1, 2), f"{where}: heads must be 1 or 2; it is {m.heads}")
     student = _network(m)
-    m.begin_stage(student, EXAMPLES)
+    m.begin_stage(student, EXAMPLES, TOTAL_STEPS)
     _differ(student)  # a teacher that is an exact copy would have nothing to say
+    m.begin_epoch(student, 0)
     batch = _batch()
-    before = [t.clone() for t in vars(batch).values()]
+    before = {k: t.clone() for k, t in vars(batch).items() if isinstance(t, Tensor)}
     losses = m.losses(_step(student, batch))
     require("supervised" in losses, f"{where}: losses lack 'supervised'")
     for name, loss in losses.items():
@@ -86,12 +87,27 @@ def check_consistency(method: str | Consistency, **parameters: Any) -> None:
             f"{where}: loss '{name}' has no gradient for the student",
         )
     require(
-        all(map(torch.equal, vars(batch).values(), before)),
+        all(torch.equal(getattr(batch, k), t) for k, t in before.items()),
         f"{where}: it changes the batch it is given",
     )
     m.after_step(student, 0)
+    _check_soft_labels(m, student, where)
     _check_unlabeled(m, student, where)
     _check_state(m, fresh, student, where)
+
+
+def _check_soft_labels(m: Consistency, student: Network, where: str) -> None:
+    """In stage two 'supervised' must follow the probabilities, not only the likeliest class."""
+    found = []
+    for largest in (0.5, 0.9):
+        torch.manual_seed(0)
+        batch = _batch(largest=largest)
+        found.append(m.losses(_step(student, batch))["supervised"].detach())
+    require(
+        not torch.equal(*found),
+        f"{where}: 'supervised' does not use batch.probabilities; "
+        "`dlp_plugins.consistency.supervised_loss` does",
+    )
 
 
 def _check_unlabeled(m: Consistency, student: Network, where: str) -> None:
@@ -109,7 +125,7 @@ def _check_state(m: Consistency, fresh: Consistency, student: Network, where: st
     )
     state = {k: v.clone() for k, v in state.items()}
     _differ(student)
-    fresh.begin_stage(student, EXAMPLES)
+    fresh.begin_stage(student, EXAMPLES, TOTAL_STEPS)
     fresh.load_state(state)
     loaded = fresh.state()
     require(loaded.keys() == state.keys(), f"{where}: state has other names after load_state")
@@ -132,16 +148,25 @@ def _differ(student: nn.Module) -> None:
             p.add_(0.1 * torch.randn_like(p))
 
 
-def _batch(labeled: int = 4) -> Batch:
+def _batch(labeled: int = 4, largest: float | None = None) -> Batch:
+    """10 images; with `largest`, soft pseudo-labels that give the likeliest class so much."""
     random = torch.Generator().manual_seed(0)
     labels = torch.randint(0, CLASSES, (10,), generator=random)
-    labels[labeled:] = -1
+    probabilities = None
+    if largest is not None:
+        probabilities = torch.full((10, CLASSES), (1 - largest) / (CLASSES - 1))
+        probabilities.scatter_(1, labels[:, None], largest)
+    else:
+        labels[labeled:] = -1
     return Batch(
         images=torch.randint(0, 256, (10, 1, 8, 8), dtype=torch.uint8, generator=random),
         index=torch.randperm(EXAMPLES, generator=random)[:10],
         labels=labels,
-        weights=(labels >= 0).float(),
-        labeled=labels >= 0,
+        certainty=(labels >= 0).float(),
+        class_weights=torch.ones(CLASSES),
+        num_labeled=labeled,
+        propagated=largest is not None,
+        probabilities=probabilities,
     )
 
 
@@ -149,7 +174,9 @@ def _step(student: Network, batch: Batch) -> Step:
     def view(images: Tensor) -> Tensor:
         return images.float() / 255 + 0.1 * torch.randn(images.shape)
 
-    return Step(student, batch, weak=view, strong=view, number=100, epoch=10.0)
+    return Step(
+        student, batch, weak=view, strong=view, number=100, epoch=10.0, total_steps=TOTAL_STEPS
+    )
 
 
 def check_dataset(dataset: str | Dataset, *, sample: int = 20, **parameters: Any) -> None:

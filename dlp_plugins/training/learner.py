@@ -29,7 +29,7 @@ class Learner:
     def __init__(self, recipe: Recipe, data: RunData, accelerator: Accelerator) -> None:
         self.recipe, self.accelerator = recipe, accelerator
         self.device = accelerator.device
-        self.num_examples = len(data.truth)
+        self.num_examples, self.total_steps = len(data.truth), 0
         self.consistency: Consistency = build_part(
             recipe, "consistency", num_classes=data.dataset.num_classes
         )
@@ -71,9 +71,10 @@ class Learner:
         """Of the first parameter group, in the step taken last."""
         return self.optimizer.param_groups[0]["lr"]
 
-    def begin_stage(self) -> None:
-        """Start a stage; a teacher restarts as a copy of the student."""
-        self.consistency.begin_stage(self.network, self.num_examples)
+    def begin_stage(self, total_steps: int) -> None:
+        """Start a stage of so many steps; a teacher restarts as a copy of the student."""
+        self.total_steps = total_steps
+        self.consistency.begin_stage(self.network, self.num_examples, total_steps)
 
     def step(self, batch: Batch, number: int, epoch: float, epochs: int) -> dict[str, Tensor]:
         """One optimizer step.
@@ -95,6 +96,7 @@ class Learner:
             strong=self.strong,
             number=number,
             epoch=epoch,
+            total_steps=self.total_steps,
         )
         self.network.train()
         with self.accelerator.autocast():
@@ -145,12 +147,12 @@ class Learner:
         scaler = self.accelerator.scaler
         return tensors, {"scaler": scaler.state_dict()} if scaler is not None else {}
 
-    def load(self, tensors: checkpoint.State, numbers: dict[str, Any]) -> None:
-        """The reverse of `state`."""
+    def load(self, tensors: checkpoint.State, numbers: dict[str, Any], total_steps: int) -> None:
+        """The reverse of `state`, within a stage of so many steps."""
         if "scaler" in numbers and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(numbers["scaler"])
         self.network.load_state_dict(checkpoint.with_prefix("student", tensors))
-        self.begin_stage()
+        self.begin_stage(total_steps)
         self.consistency.load_state(checkpoint.with_prefix("consistency", tensors))
         optimizer = self.optimizer.state_dict()
         for key, value in checkpoint.with_prefix("optimizer", tensors).items():

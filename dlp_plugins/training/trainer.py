@@ -70,8 +70,6 @@ class Trainer:
         self.progress = Progress()
         self._sums: dict[str, Tensor] = {}
         self._interrupts = Interrupts()
-        self.is_labeled = torch.zeros(len(data.truth), dtype=torch.bool, device=self.device)
-        self.is_labeled[data.labeled.to(self.device)] = True
         self._started = self._saved = time.monotonic()
 
     # -- the run ---------------------------------------------------------------------------------
@@ -82,7 +80,7 @@ class Trainer:
         Raises:
             UsageError: as the class.
         """
-        self.learner.begin_stage()
+        self.learner.begin_stage(self._total_steps())
         self._check_teacher()
 
     def run(self) -> None:
@@ -104,7 +102,7 @@ class Trainer:
         p = self.progress
         if p.stage != index:
             p.stage, p.epoch, p.step, p.health = index, 0, 0, {}
-            self.learner.begin_stage()
+            self.learner.begin_stage(self._total_steps())
         if p.epoch >= epochs:
             return
         self._tell(events.StageStarted(name, epochs, p.epoch))
@@ -120,6 +118,8 @@ class Trainer:
         plan = self._plan(stage)
         steps = len(plan)
         self._tell(events.EpochStarted(stage, p.epoch, steps, p.step))
+        if p.step == 0:
+            self.learner.consistency.begin_epoch(self.learner.network, p.epoch)
         first, started, reported = p.step, time.monotonic(), 0.0
         left = plan[first:]
         # To the device once for the whole epoch: a copy in every step would wait for the device.
@@ -146,27 +146,42 @@ class Trainer:
         t, d, p = self.recipe.training, self.data, self.progress
         g = seeds.generator(self.recipe.seed, p.stage, p.epoch)
         steps = t.stage_one_steps if stage == SUPERVISED else None
-        needs_unlabeled = self.learner.consistency.needs_unlabeled and len(d.unlabeled)
-        if stage == SUPERVISED and not needs_unlabeled:
+        if self._labels_alone(stage):
             return batches.labeled_only(d.labeled, t.batch_size, steps, g)
         return batches.two_streams(
             d.labeled, d.unlabeled, t.batch_size, t.labeled_per_batch, steps, g
         )
 
+    def _labels_alone(self, stage: str) -> bool:
+        """Whether an epoch of that stage shows labelled examples only."""
+        unlabeled = self.learner.consistency.needs_unlabeled and len(self.data.unlabeled) > 0
+        return stage == SUPERVISED and not unlabeled
+
+    def _total_steps(self) -> int:
+        """Steps of the whole present stage."""
+        name, epochs = self.stages[self.progress.stage]
+        return epochs * len(self._plan(name)) if epochs else 0
+
     def _step(self, positions: Tensor, images: Tensor, steps: int) -> None:
         """One optimizer step on the images at these positions; adds its losses to the epoch's."""
         p = self.progress
+        stage, epochs = self.stages[p.stage]
+        size, pseudo = len(positions), self.pseudo
+        own = size if self._labels_alone(stage) else self.recipe.training.labeled_per_batch
         # stage + 1: the bare seed is the network's initialisation
         seeds.seed_step(self.recipe.seed, p.stage + 1, p.epoch, p.step)
         batch = Batch(
             images=images,
             index=positions,
-            labels=self.pseudo.labels[positions],
-            weights=self.pseudo.weights[positions],
-            labeled=self.is_labeled[positions],
+            labels=pseudo.labels[positions],
+            certainty=pseudo.certainty[positions],
+            class_weights=pseudo.class_weights,
+            num_labeled=own,
+            propagated=stage == PROPAGATION,
+            probabilities=None if pseudo.probabilities is None else pseudo.probabilities[positions],
         )
         losses = self.learner.step(
-            batch, p.epoch * steps + p.step, p.epoch + p.step / steps, self.stages[p.stage][1]
+            batch, p.epoch * steps + p.step, p.epoch + p.step / steps, epochs
         )
         for name, loss in losses.items():
             self._sums[name] = self._sums.get(name, 0.0) + loss.double()
@@ -206,6 +221,7 @@ class Trainer:
         self.pseudo = PseudoLabelState.propagated(
             pseudo, soft=self.recipe.training.soft_labels, keep_scores=settings.warm_start
         )
+        self.learner.consistency.after_refresh(self.learner.network, pseudo)
         right = accuracy(pseudo, d.truth, d.unlabeled)
         certainty = mean_certainty(pseudo, d.unlabeled)
         seconds = time.monotonic() - started
@@ -299,7 +315,7 @@ class Trainer:
         self._sums = {
             k: torch.tensor(v, dtype=torch.float64) for k, v in self.progress.sums.items()
         }
-        self.learner.load(tensors, numbers)
+        self.learner.load(tensors, numbers, self._total_steps())
         self._check_teacher()
         self.pseudo = PseudoLabelState.from_tensors(
             checkpoint.with_prefix("pseudo", tensors), self.device
