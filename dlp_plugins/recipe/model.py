@@ -12,6 +12,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dlp_plugins.augmentations._augmenter import AugmentationSettings
+from dlp_plugins.registry import PROPAGATION
 
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
@@ -58,6 +59,10 @@ class PseudoLabels(Table):
         "graph", description="graph: label propagation; network: its own predictions"
     )
     refresh_epochs: Positive = Field(1, description="epochs between refreshes")
+    certainty_scale: Literal["unlabeled", "all"] = Field(
+        "unlabeled",
+        description="certainty is divided by the largest over these points; all: as the authors do",
+    )
     warm_start: bool = Field(False, description="start the solver from the last refresh's scores")
 
 
@@ -101,11 +106,12 @@ class Recipe(Table):
     backbone: BackbonePart = BackbonePart(name="small_cnn")
     augmentation: AugmentationSettings = AugmentationSettings()
     pseudo_labels: PseudoLabels = PseudoLabels()
-    graph: GraphPart = GraphPart(name="exact")
-    affinity: Part = Part(name="inner_product")
-    solver: Part = Part(name="cg")
-    weighter: Part = Part(name="entropy")
-    balancer: Part = Part(name="inverse_frequency")
+    graph: GraphPart = GraphPart(name=PROPAGATION["graph"])
+    affinity: Part = Part(name=PROPAGATION["affinity"])
+    solver: Part = Part(name=PROPAGATION["solver"])
+    normalizer: Part = Part(name=PROPAGATION["normalizer"])
+    weighter: Part = Part(name=PROPAGATION["weighter"])
+    balancer: Part = Part(name=PROPAGATION["balancer"])
     consistency: Part = Part(name="none")
     training: Training = Training()
 

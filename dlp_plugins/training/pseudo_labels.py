@@ -30,7 +30,7 @@ def refresh(
     """
     labels = data.known_labels
     if source == "network":
-        return propagator.weigh(evaluate.predict(network, data.train, view), labels)
+        return propagator.to_pseudo_labels(evaluate.predict(network, data.train, view), labels)
     descriptors = evaluate.describe(network, data.train, view)
     return propagator(descriptors, labels, data.dataset.num_classes, initial)
 
