@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 
 class DlpError(Exception):
-    """Base of every error that a user can mend. `exit_code` is what `dlp` leaves with."""
+    """Base of every error that a user can fix. `exit_code` is what `dlp` leaves with."""
 
     exit_code = 1
 
@@ -31,6 +31,14 @@ class PluginError(UsageError):
 
 class MissingDependency(PluginError):  # noqa: N818 - reads as what it is
     """A component needs a package that is not installed; the message holds the install command."""
+
+
+class ParameterError(UsageError, ValueError):
+    """A component's parameter is out of its range."""
+
+
+class ComponentError(DlpError):
+    """A component returned what its contract excludes: a wrong shape, NaN, a value out of range."""
 
 
 class DataError(DlpError):

@@ -327,6 +327,7 @@ backbones = Registry("backbones", "torch.nn:Module", context=("in_channels", "im
 graphs = Registry("graphs", "dlp_plugins.graphs.contract:GraphBuilder")
 affinities = Registry("affinities", "dlp_plugins.affinities.contract:Affinity")
 solvers = Registry("solvers", "dlp_plugins.solvers.contract:Solver")
+normalizers = Registry("normalizers", "dlp_plugins.normalizers.contract:Normalizer")
 weighters = Registry("weighters", "dlp_plugins.weighters.contract:Weighter")
 balancers = Registry("balancers", "dlp_plugins.balancers.contract:Balancer")
 consistency = Registry(
@@ -338,9 +339,19 @@ schedules = Registry("schedules", "dlp_plugins.schedules.contract:Schedule")
 trackers = Registry("trackers", "dlp_plugins.trackers.contract:Tracker", context=("folder",))
 
 KINDS: tuple[Registry, ...] = (
-    datasets, augmentations, backbones, graphs, affinities, solvers, weighters, balancers,
-    sources, consistency, optimizers, schedules, trackers,
+    datasets, augmentations, backbones, graphs, affinities, solvers, normalizers, weighters,
+    balancers, sources, consistency, optimizers, schedules, trackers,
 )  # fmt: skip
+
+# The parts of a propagation in the order in which they act, each with the paper's component.
+PROPAGATION = {
+    "graph": "exact",
+    "affinity": "inner_product",
+    "solver": "cg",
+    "normalizer": "clamp",
+    "weighter": "entropy",
+    "balancer": "inverse_frequency",
+}
 
 
 def of_kind(kind: str) -> Registry:

@@ -22,14 +22,15 @@ import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import accuracy_score
-from sklearn.preprocessing import normalize
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
-from dlp_plugins import registry
 from dlp_plugins._threads import row_chunks
 from dlp_plugins.graph import Neighbors
-from dlp_plugins.propagation import UNLABELED, Propagator
+from dlp_plugins.inputs import UNLABELED, to_descriptors, unit_rows
+from dlp_plugins.propagation import Propagator
+from dlp_plugins.propagation.propagator import build_parts
+from dlp_plugins.registry import PROPAGATION
 
 # Gathered neighbours of a block of new points, held at once: 2^24 float64 = 128 MiB.
 BLOCK_ENTRIES = 2**24
@@ -55,6 +56,8 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         How a similarity becomes the weight of an edge.
     solver : str or Solver, default='cg'
         Who solves (I - alpha Wn) Z = Y.
+    normalizer : str or Normalizer, default='clamp'
+        How scores become class probabilities.
     weighter : str or Weighter, default='entropy'
         How `certainty_` follows from the label distributions.
     n_neighbors : int, default=50
@@ -107,10 +110,11 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
 
     def __init__(
         self,
-        graph: Any = "exact",
-        affinity: Any = "inner_product",
-        solver: Any = "cg",
-        weighter: Any = "entropy",
+        graph: Any = PROPAGATION["graph"],
+        affinity: Any = PROPAGATION["affinity"],
+        solver: Any = PROPAGATION["solver"],
+        normalizer: Any = PROPAGATION["normalizer"],
+        weighter: Any = PROPAGATION["weighter"],
         *,
         n_neighbors: int = 50,
         gamma: float = 3.0,
@@ -122,6 +126,7 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         self.graph = graph
         self.affinity = affinity
         self.solver = solver
+        self.normalizer = normalizer
         self.weighter = weighter
         self.n_neighbors = n_neighbors
         self.gamma = gamma
@@ -170,15 +175,12 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
 
         propagator = self._components()
         points = _unit(X)
-        neighbors = propagator.graph.neighbors(torch.from_numpy(points))
-        pseudo = propagator.spread(propagator.connect(neighbors), labels, len(self.classes_))
-        if not pseudo.health.converged:
-            warnings.warn(
-                f"The solver stopped after {pseudo.health.iterations} iterations at a relative "
-                f"residual of {pseudo.health.residual:.1e}; raise max_iter or tol.",
-                ConvergenceWarning,
-                stacklevel=2,
-            )
+        neighbors = propagator.find_neighbors(torch.from_numpy(points))
+        graph = propagator.assemble_graph(neighbors)
+        pseudo = propagator.spread(graph, labels, len(self.classes_))
+        if (convergence := pseudo.health.convergence).labels_may_change:
+            text = f"Propagation: {convergence.describe('max_iter')}."
+            warnings.warn(text, ConvergenceWarning, stacklevel=2)
         self._affinity, self._points, self._neighbors = propagator.affinity, points, neighbors
         self.label_distributions_ = pseudo.probabilities.double().numpy()
         self.transduction_ = self._name(pseudo.labels.numpy())
@@ -249,18 +251,15 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         )  # fmt: skip
 
     def _components(self) -> Propagator:
-        knobs = {
+        parameters = {
             "k": operator.index(self.n_neighbors),
             "gamma": self.gamma,
             "alpha": self.alpha,
             "max_iterations": self.max_iter,
             "tolerance": self.tol,
         }
-        chosen = {
-            part: _component(part, getattr(self, part), knobs)
-            for part in ("graph", "affinity", "solver", "weighter")
-        }
-        return Propagator(**chosen, balancer=_component("balancer", "none", {}))
+        chosen = {part: getattr(self, part, "none") for part in PROPAGATION}  # no balancer
+        return Propagator(**build_parts(chosen, parameters)[0])
 
     def _nearest(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Indices and similarities (float64) [m, k] of the nearest training points."""
@@ -322,18 +321,5 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
 
 
 def _unit(X: np.ndarray) -> np.ndarray:
-    """L2-normalised float32 rows; a zero row stays zero. The norm is taken in float64."""
-    return np.ascontiguousarray(normalize(X.astype(np.float64)), dtype=np.float32)
-
-
-def _component(part: str, choice: Any, knobs: dict[str, Any]) -> Any:
-    """The component itself, or the one of that name with the knobs it declares."""
-    kind = registry.of_kind(part)
-    if isinstance(choice, kind.base):
-        return choice
-    if not isinstance(choice, str):
-        raise TypeError(f"{part} must be a name or a {kind.base.__name__}; got {choice!r}.")
-    component = kind.get(choice)
-    own = {p.name: knobs[p.name] for p in component.parameters if p.name in knobs}
-    component.model.model_validate(own)  # a pydantic.ValidationError is a ValueError
-    return kind.build(choice, **own)
+    """Rows of unit length, float32; a zero row stays zero."""
+    return unit_rows(to_descriptors(X)).numpy()

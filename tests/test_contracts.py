@@ -26,6 +26,7 @@ CHECKS: dict[str, Callable[..., None]] = {
     "solvers": testing.check_solver,
     "graphs": testing.check_graph,
     "affinities": testing.check_affinity,
+    "normalizers": testing.check_normalizer,
     "weighters": testing.check_weighter,
     "balancers": testing.check_balancer,
     "backbones": testing.check_backbone,

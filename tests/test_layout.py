@@ -17,7 +17,7 @@ MOST_LOOSE_FILES = 14
 # From the foundation up; a room may import rooms of its own level or below.
 LEVELS = [
     {"errors", "units"},
-    {"_threads", "_semilearn", "component", "environment"},
+    {"_threads", "_semilearn", "_writing", "component", "environment", "inputs"},
     {"registry", "graph", "network", "doctor"},
     {kind.kind for kind in KINDS} - {"sources"},
     {"propagation"},

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +14,17 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from dlp_plugins.errors import ConvergenceError, ConvergenceWarning, FeatureError, LabelError
-from dlp_plugins.graph import Graph
+from dlp_plugins.errors import (
+    ComponentError,
+    ConvergenceError,
+    ConvergenceWarning,
+    DlpError,
+    FeatureError,
+    LabelError,
+)
+from dlp_plugins.graph import Graph, Neighbors
+from dlp_plugins.graphs import GraphBuilder
+from dlp_plugins.graphs._blockwise import search_blockwise
 from dlp_plugins.propagation import Propagator, PseudoLabels, label_matrix, propagate
 from dlp_plugins.registry import solvers
 
@@ -88,7 +100,9 @@ def test_a_class_without_a_labelled_example_divides_by_nothing() -> None:
 
 def test_stopping_short_warns() -> None:
     descriptors, truth = clusters()
-    with pytest.warns(ConvergenceWarning, match=r"after 2 iterations at a relative residual of"):
+    with pytest.warns(
+        ConvergenceWarning, match=r"2 iterations, relative residual .* raise max_iterations"
+    ):
         pseudo = propagate(descriptors, some(truth), k=5, max_iterations=2)
     assert not pseudo.health.converged
     assert pseudo.health.iterations == 2
@@ -217,3 +231,261 @@ def test_bad_input(change: object, error: type[Exception], sentence: str) -> Non
     v, y = change(descriptors, some(truth))  # type: ignore[operator]
     with pytest.raises(error, match=sentence):
         propagate(v, y, num_classes=3)
+
+
+# -- what a caller may give -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda y: y.numpy(),
+        lambda y: y.tolist(),
+        lambda y: y.numpy().astype(np.int8),
+        lambda y: y.numpy().astype(">i4")[::-1][::-1],
+        *(lambda y, t=t: y.to(t) for t in (torch.int8, torch.int16, torch.int32)),
+    ],
+)
+def test_labels_of_every_integer_type(convert: Callable[[Tensor], Any]) -> None:
+    descriptors, truth = clusters()
+    labels = some(truth)
+    expected = propagate(descriptors, labels, k=5).labels
+    assert torch.equal(propagate(descriptors, convert(labels), k=5).labels, expected)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32, np.uint64, bool])
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+def test_labels_of_types_without_a_sign(dtype: type, library: str) -> None:
+    descriptors, truth = clusters(classes=2)
+    given = truth.numpy().astype(dtype)
+    pseudo = propagate(descriptors, torch.from_numpy(given) if library == "torch" else given, k=5)
+    assert torch.equal(pseudo.labels, truth)
+
+
+def test_descriptors_of_every_kind() -> None:
+    descriptors, truth = clusters()
+    labels = some(truth)
+    expected = propagate(descriptors, labels, k=5).labels
+    frozen = descriptors.numpy().copy()
+    frozen.flags.writeable = False
+    for x in (
+        descriptors.numpy(), descriptors.tolist(), frozen, descriptors.numpy()[::-1][::-1],
+        descriptors.clone().requires_grad_(), descriptors.double(),
+        descriptors.numpy().astype(">f8"),
+    ):  # fmt: skip
+        pseudo = propagate(x, labels, k=5)
+        assert torch.equal(pseudo.labels, expected)
+        assert not pseudo.probabilities.requires_grad
+    whole = (100 * descriptors).round()
+    for dtype in (torch.int16, torch.int64):
+        assert torch.equal(
+            propagate(whole.to(dtype), labels, k=5).labels, propagate(whole, labels, k=5).labels
+        )
+
+
+@pytest.mark.parametrize(
+    ("parameter", "sentence"),
+    [
+        ({"gamma": math.nan}, "gamma: found nan; allowed: a finite number"),
+        ({"tolerance": 2}, "tolerance: found 2; allowed: less than 1"),
+        ({"alpha": 1.5}, "alpha: found 1.5; allowed: less than 1"),
+        ({"k": -1}, "k: found -1; allowed: greater than or equal to 1"),
+        ({"k": 2.5}, "k: found 2.5; allowed: a valid integer"),
+        ({"num_classes": 2.0}, "num_classes must be a whole number"),
+    ],
+)
+def test_parameters_out_of_range(parameter: dict[str, Any], sentence: str) -> None:
+    descriptors, truth = clusters()
+    with pytest.raises(DlpError, match=sentence):
+        propagate(descriptors, some(truth), **parameter)
+
+
+def test_numpy_numbers_are_parameters() -> None:
+    descriptors, truth = clusters()
+    pseudo = propagate(descriptors, some(truth), np.int64(3), k=np.int64(5), alpha=np.float32(0.5))
+    assert pseudo.probabilities.shape == (60, 3)
+
+
+@pytest.mark.parametrize(
+    ("labels", "sentence"),
+    [
+        (
+            [10**9, 0, -1, -1],
+            r"Label 1000000000 of point 0 makes 1,000,000,001 classes, of which 2",
+        ),
+        (np.array([2**63 + 1, 0, 1, 1], np.uint64), "of point 0 is too large"),
+        ([[0, 1, -1, -1]], r"must be \[n\]"),
+        ([[0, 1], [1]], "must be an array of numbers"),
+        (["a", "b", "a", "b"], "must be numbers"),
+        ([0.0, 1.0, -1.0, -1.0], "must be integers"),
+        ([], "4 points but labels"),
+    ],
+)
+def test_labels_that_are_refused(labels: Any, sentence: str) -> None:
+    with pytest.raises(LabelError, match=sentence):
+        propagate(torch.eye(4), labels)
+
+
+def test_a_large_label_is_a_class_where_the_number_of_classes_says_so() -> None:
+    pseudo = propagate(torch.eye(4) + 0.1, [5000, -1, 2, 2], num_classes=5001, k=2)
+    assert pseudo.labels.tolist()[0] == 5000
+    with pytest.raises(LabelError, match="give num_classes"):
+        propagate(torch.eye(4) + 0.1, [5000, -1, 2, 2], k=2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("scale", [1e30, 1e-30, 3e-43])
+def test_the_length_of_a_row_does_not_matter(scale: float, dtype: torch.dtype) -> None:
+    """Squares of such rows leave float32: they were taken for zero vectors."""
+    descriptors, truth = clusters()
+    if scale == 3e-43:  # subnormal: few digits are left
+        descriptors = (10 * descriptors).round()
+    scaled = descriptors.to(dtype).clone()
+    scaled[::2] *= scale
+    expected = propagate(descriptors, some(truth), k=5)
+    pseudo = propagate(scaled, some(truth), k=5)
+    assert torch.equal(pseudo.labels, expected.labels)
+    assert pseudo.health.unreached == 0
+    if scale > 1e-40:
+        torch.testing.assert_close(pseudo.certainty, expected.certainty, atol=1e-3, rtol=0)
+
+
+def test_parameters_beside_a_propagator_are_refused() -> None:
+    with pytest.raises(TypeError, match="or a propagator"):
+        propagate(torch.eye(3), [0, 1, -1], propagator=Propagator.default(), k=2)
+
+
+# -- whatever mode the caller is in ---------------------------------------------------------------
+
+
+def test_autocast_and_gradients_stay_outside() -> None:
+    """In bfloat16 the search finds other neighbours, and the residual stalls at 1e-2."""
+    random = torch.Generator().manual_seed(0)
+    descriptors = torch.rand(400, 64, generator=random)
+    labels = torch.where(torch.arange(400) < 40, torch.arange(400) % 4, -1)
+    plain = propagate(descriptors, labels, k=10, max_iterations=100)
+    weight = torch.ones(64, requires_grad=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert (descriptors @ descriptors.T).dtype == torch.bfloat16  # autocast is on
+        pseudo = propagate(descriptors * weight, labels, k=10, max_iterations=100)
+        again = Propagator.default(max_iterations=100, graph=Blocks(k=10))(
+            descriptors * weight, labels, 4
+        )
+    for found in (pseudo, again):
+        torch.testing.assert_close(found.scores, plain.scores, rtol=1e-4, atol=1e-6)
+        assert not found.probabilities.requires_grad
+        assert found.health.converged
+
+
+class Blocks(GraphBuilder):
+    """Exact search by torch's product, which autocast would compute in bfloat16."""
+
+    def __init__(self, k: int) -> None:
+        self.k = k
+
+    def neighbors(self, descriptors: Tensor) -> Neighbors:
+        return search_blockwise(descriptors, self.k)
+
+
+# -- what iterations did not reach yet ------------------------------------------------------------
+
+
+def test_points_not_reached_yet_are_counted_apart() -> None:
+    """A chain of 100 with a label at one end, 4 iterations; and 5 points without any label."""
+    chain = graph_of([(i, i + 1) for i in range(99)] + [(i, i + 1) for i in range(100, 104)], 105)
+    labels = torch.full((105,), -1)
+    labels[0] = 0
+    health = Propagator.default(max_iterations=4).spread(chain, labels, 1).health
+    assert health.unreached == 5
+    assert health.unlabeled_components == 1
+    assert health.not_yet_reached == 99 - 3  # the first iteration only scales the labels
+    full = Propagator.default(solver="closed_form").spread(chain, labels, 1).health
+    assert (full.unreached, full.not_yet_reached) == (5, 0)
+
+
+# -- certainty is divided by the largest ----------------------------------------------------------
+
+
+def test_certainty_over_all_points_as_the_authors_divide_it() -> None:
+    """Labelled points are the most certain: over the unlabelled alone certainties are larger."""
+    descriptors = torch.randn(60, 8, generator=torch.Generator().manual_seed(0))
+    labels = some(clusters()[1])
+    options = {"k": 5, "max_iterations": 200}
+    own = Propagator.default(**options)
+    theirs = replace(own, certainty_scale="all")
+    p = own(descriptors, labels, 3).probabilities
+    raw = own.weighter.certainty(p)
+    unlabeled = labels < 0
+    certainty = theirs(descriptors, labels, 3).certainty
+    torch.testing.assert_close(certainty[unlabeled], (raw / raw.max())[unlabeled])
+    assert (certainty[~unlabeled] == 1).all()
+    assert own(descriptors, labels, 3).certainty[unlabeled].max() == 1
+    assert certainty[unlabeled].max() < 1
+
+
+# -- what components return -----------------------------------------------------------------------
+
+
+class Changed:
+    """A component whose one method returns something else than it should."""
+
+    def __init__(self, component: Any, method: str, change: Callable[[Any], Any]) -> None:
+        original = getattr(component, method)
+        self.__class__ = type("Faulty", (Changed, type(component)), {})
+        self.__dict__.update(vars(component))
+        self.__dict__[method] = lambda *arguments: change(original(*arguments))
+
+
+FAULTS: dict[str, tuple[str, str, Callable[[Any], Any], str]] = {
+    "neighbours out of range": (
+        "graph", "neighbors", lambda r: replace(r, indices=r.indices + 60), "indices must be -1..59"
+    ),
+    "neighbours of another type": ("graph", "neighbors", lambda r: r.indices, "must return Neigh"),
+    "affinity of another shape": (
+        "affinity", "weights", lambda r: r[:, 1:], r"affinities must be \[60, 5\]; found \[60, 4\]"
+    ),
+    "negative affinity": ("affinity", "weights", lambda r: -r, "affinities must be at least 0"),
+    "scores of another shape": (
+        "solver", "solve", lambda r: replace(r, scores=r.scores[1:]), r"scores must be \[60, 3\]"
+    ),
+    "scores with NaN": (
+        "solver", "solve", lambda r: replace(r, scores=r.scores * math.nan), "must be finite"
+    ),
+    "probabilities": ("normalizer", "apply", lambda r: r[:, :1], "probabilities must be"),
+    "certainty of another shape": ("weighter", "certainty", lambda r: r[:, None], "certainties"),
+    "certainty above 1": ("weighter", "certainty", lambda r: 2 + r, "must be within 0..1"),
+    "an array": ("weighter", "certainty", lambda r: r.numpy(), "must be a tensor; found ndarray"),
+    "class weights": ("balancer", "class_weights", lambda r: r[:2], "class weights must be"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_faulty_output_names_its_component(fault: str) -> None:
+    key, method, change, sentence = FAULTS[fault]
+    descriptors, truth = clusters()
+    default = Propagator.default(k=5)
+    faulty = Changed(getattr(default, key), method, change)
+    with pytest.raises(ComponentError, match=f"Faulty: .*{sentence}"):
+        replace(default, **{key: faulty})(descriptors, some(truth), 3)
+
+
+@pytest.mark.parametrize(
+    ("key", "method", "change"),
+    [
+        ("affinity", "weights", lambda r: r.double()),
+        ("solver", "solve", lambda r: replace(r, scores=r.scores.double())),
+        ("normalizer", "apply", lambda r: r.double()),
+        ("weighter", "certainty", lambda r: r.double()),
+        ("balancer", "class_weights", lambda r: r.double()),
+    ],
+)
+def test_other_precisions_become_float32_at_the_boundary(
+    key: str, method: str, change: Any
+) -> None:
+    descriptors, truth = clusters()
+    default = Propagator.default(k=5)
+    other = replace(default, **{key: Changed(getattr(default, key), method, change)})
+    pseudo, expected = (p(descriptors, some(truth), 3) for p in (other, default))
+    assert torch.equal(pseudo.labels, expected.labels)
+    for name in ("certainty", "class_weights", "probabilities", "scores", "weights"):
+        assert getattr(pseudo, name).dtype == torch.float32

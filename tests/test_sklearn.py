@@ -251,7 +251,7 @@ def test_no_label_at_all_is_refused():
 
 def test_warns_when_not_converged(digits):
     X, _, few = digits
-    with pytest.warns(ConvergenceWarning, match="raise max_iter or tol"):
+    with pytest.warns(ConvergenceWarning, match="raise max_iter"):
         GraphLabelPropagation(n_neighbors=10, max_iter=2).fit(X, few)
 
 

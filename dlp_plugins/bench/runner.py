@@ -13,22 +13,13 @@ from typing import Any
 from dlp_plugins.bench.suite import Cell, Suite
 from dlp_plugins.errors import DlpError, RunFolderError
 from dlp_plugins.recipe.model import Recipe
+from dlp_plugins.registry import PROPAGATION
 from dlp_plugins.training import events
 from dlp_plugins.training.folder import RunFolder
 from dlp_plugins.training.run import run
 
 # Settings that stage one does not depend on.
-STAGE_TWO = (
-    "graph",
-    "affinity",
-    "solver",
-    "weighter",
-    "balancer",
-    "source",
-    "pseudo_labels",
-    "tracker",
-    "description",
-)
+STAGE_TWO = (*PROPAGATION, "source", "pseudo_labels", "tracker", "description")
 
 
 @dataclass(frozen=True)

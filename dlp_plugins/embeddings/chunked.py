@@ -16,39 +16,35 @@ import torch
 from torch import Tensor
 
 from dlp_plugins.embeddings.memory import Chunks
-from dlp_plugins.embeddings.scores import Scores, row_blocks
+from dlp_plugins.embeddings.scores import Probabilities, Scores
+from dlp_plugins.inputs import check_labels
 from dlp_plugins.propagation import (
     UNLABELED,
-    Health,
+    Assignment,
+    Convergence,
     Propagator,
-    check_labels,
+    equal_shares,
     label_matrix,
-    settle,
-    unlabeled_components,
 )
+from dlp_plugins.propagation.propagator import full_precision
 
 
-@dataclass
-class Outcome:
-    """Pseudo-labels of n points.
+@dataclass(frozen=True)
+class Outcome(Assignment):
+    """What a propagation gives without holding all class probabilities.
 
-    labels: [n] int64; a labelled point keeps its own, an unreached one has -1.
-    certainty: [n] float32 in 0..1; 1 for a labelled point, 0 for an unreached one.
     margin: [n] float32, probability of the point's label less that of the best other class; may be
         negative for a labelled point whose neighbours speak for another class.
     counts: [c] points of each class, labelled and pseudo-labelled.
-    scores: gives the class probabilities of any rows.
+    probabilities: of any rows, all classes.
     edges, components: of the graph.
     zero_vectors: points without a direction, and so without an edge.
     clock: the seconds of each phase.
     """
 
-    labels: Tensor
-    certainty: Tensor
     margin: Tensor
     counts: Tensor
-    health: Health
-    scores: Scores
+    probabilities: Probabilities
     edges: int
     components: int
     zero_vectors: int
@@ -68,6 +64,7 @@ def silent(phase: str, done: float, total: float | None) -> None:
     """Progress for those who want none."""
 
 
+@full_precision()
 def propagate_chunked(
     propagator: Propagator,
     load: Callable[[Callable[[int], None]], Tensor],
@@ -99,40 +96,41 @@ def propagate_chunked(
         descriptors = load(tick).to(device)
         zero_vectors = len(descriptors) - int(descriptors.any(dim=1).sum())
     with clock.phase("neighbours"):
-        neighbors = propagator.graph.neighbors(descriptors)
+        neighbors = propagator.find_neighbors(descriptors)
         del descriptors
     with clock.phase("graph"):
-        graph = propagator.connect(neighbors)
+        graph = propagator.assemble_graph(neighbors)
         del neighbors
         components = int(graph.components.max()) + 1
     propagator.solver.check_size(graph)
 
     scores = Scores(scratch if chunks.on_disk else None)
-    residual, iterations, converged = 0.0, 0, True
+    records: list[Convergence] = []
     with clock.phase("solve", num_classes) as tick:
         state = propagator.solver.prepare(graph)
         for columns in _label_chunks(labels.to(device), num_classes, chunks.width):
-            solution = propagator.solver.solve(state, columns)
+            solution = propagator.solve(state, columns)
             scores.append(solution.scores)
-            residual = max(residual, float(solution.residual.max()))
-            iterations = max(iterations, solution.iterations)
-            converged &= solution.converged
+            records.append(Convergence.of(solution))
             tick(scores.num_classes)
     with clock.phase("weigh", points) as tick:
-        assigned, certainty, margin = _weigh(propagator, scores, labels, tick)
-    counts = torch.bincount(assigned[assigned >= 0], minlength=num_classes)
-    health = Health(
-        residual=residual,
-        iterations=iterations,
-        converged=converged,
-        unreached=int((assigned < 0).sum()),
-        unlabeled_components=unlabeled_components(graph, labels),
-        empty_classes=int((counts == 0).sum()),
-    )
+        shares = equal_shares(num_classes)
+        p = Probabilities.of(scores, propagator.normalizer, labels == UNLABELED, shares)
+        best, certainty, margin = _best_classes(propagator, p, labels, tick)
+        assignment = propagator.assign(
+            best, certainty, labels, num_classes, Convergence.worst(records), graph
+        )
+    assigned = assignment.labels
     return Outcome(
-        assigned, certainty, margin, counts, health, scores,
-        graph.num_entries // 2, components, zero_vectors, clock,
-    )  # fmt: skip
+        **vars(assignment),
+        margin=margin,
+        counts=torch.bincount(assigned[assigned >= 0], minlength=num_classes),
+        probabilities=p,
+        edges=graph.num_entries // 2,
+        components=components,
+        zero_vectors=zero_vectors,
+        clock=clock,
+    )
 
 
 def _label_chunks(labels: Tensor, num_classes: int, width: int) -> Iterator[Tensor]:
@@ -143,18 +141,21 @@ def _label_chunks(labels: Tensor, num_classes: int, width: int) -> Iterator[Tens
         yield label_matrix(torch.where(inside, labels - start, UNLABELED), stop - start)
 
 
-def _weigh(
-    propagator: Propagator, scores: Scores, labels: Tensor, tick: Callable[[int], None]
+def _best_classes(
+    propagator: Propagator,
+    probabilities: Probabilities,
+    labels: Tensor,
+    tick: Callable[[int], None],
 ) -> tuple[Tensor, Tensor, Tensor]:
     n = len(labels)
-    assigned, certainty, margin = torch.empty(n, dtype=torch.long), torch.empty(n), torch.empty(n)
-    for start, stop in row_blocks(n, scores.num_classes):
-        p = scores.probabilities(start, stop)
-        assigned[start:stop], certainty[start:stop] = propagator.judge(p)
-        own = labels[start:stop]
-        margin[start:stop] = _margin(p, torch.where(own >= 0, own, assigned[start:stop]))
-        tick(stop)
-    return *settle(assigned, certainty, labels), margin
+    best, certainty, margin = torch.empty(n, dtype=torch.long), torch.empty(n), torch.empty(n)
+    for rows in probabilities.blocks():
+        p = probabilities.rows(rows)
+        best[rows], certainty[rows] = propagator.best_class(p)
+        own = labels[rows]
+        margin[rows] = _margin(p, torch.where(own >= 0, own, best[rows]))
+        tick(rows.stop)
+    return best, certainty, margin
 
 
 def _margin(p: Tensor, labels: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dlp_plugins.embeddings._files import check_file, load_array, only_one, pyarrow, readable
 from dlp_plugins.errors import FeatureError
+from dlp_plugins.inputs import unit_rows
 
 BLOCK_ROWS = 16_384
 FORMATS = (".npy", ".npz", ".parquet", ".safetensors")
@@ -31,7 +32,7 @@ class Features:
     blocks: Callable[[], Iterator[np.ndarray]]
 
     def load(self, progress: Callable[[int], None] = lambda done: None) -> Tensor:
-        """Read and L2-normalise every row; norms are taken in float64.
+        """Read and L2-normalise every row.
 
         Args:
             progress: told how many rows have been read.
@@ -53,10 +54,7 @@ class Features:
                     first_bad = first_bad if bad else done + int(np.argmin(finite))
                     bad += int((~finite).sum())
                 else:
-                    norm = np.linalg.norm(rows, axis=1, keepdims=True)
-                    unit[done : done + len(rows)] = torch.from_numpy(
-                        rows / np.where(norm, norm, 1.0)
-                    )
+                    unit[done : done + len(rows)] = unit_rows(torch.from_numpy(rows))
                 done += len(rows)
                 progress(done)
         if bad:

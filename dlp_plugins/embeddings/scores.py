@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Self
 
@@ -11,8 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dlp_plugins._threads import row_chunks
 from dlp_plugins.errors import SaveError
-from dlp_plugins.propagation import to_probabilities
+from dlp_plugins.normalizers.contract import Normalizer, total_statistics
+from dlp_plugins.propagation._outputs import checked
 
 BLOCK_ENTRIES = 2**22  # probabilities of a block of rows held at once: 16 MiB
 
@@ -44,18 +47,22 @@ class Scores:
                 f"The scratch file for class scores cannot be written: {error}."
             ) from None
 
-    def probabilities(self, start: int, stop: int) -> Tensor:
-        """[stop - start, c] float32, rows that sum to 1 or are 0."""
+    def rows(self, rows: slice) -> Tensor:
+        """Z [b, c] float32 of those rows, all classes."""
         if self._file is None:
-            return to_probabilities(torch.cat([c[start:stop] for c in self._chunks], dim=1))
-        parts = [self._read(*place, start, stop) for place in self._offsets]
-        return to_probabilities(torch.from_numpy(np.concatenate(parts, axis=1)))
+            return torch.cat([chunk[rows] for chunk in self._chunks], dim=1)
+        parts = [self._read(*place, rows) for place in self._offsets]
+        return torch.from_numpy(np.concatenate(parts, axis=1))
 
-    def _read(self, offset: int, width: int, start: int, stop: int) -> np.ndarray:
+    def blocks(self, points: int) -> Iterator[slice]:
+        """0..points in slices of rows small enough to hold all classes of."""
+        return row_chunks(points, self.num_classes, BLOCK_ENTRIES)
+
+    def _read(self, offset: int, width: int, rows: slice) -> np.ndarray:
         assert self._file is not None
-        self._file.seek(offset + 4 * width * start)
-        rows = np.fromfile(self._file, dtype=np.float32, count=(stop - start) * width)
-        return rows.reshape(-1, width)
+        self._file.seek(offset + 4 * width * rows.start)
+        count = (rows.stop - rows.start) * width
+        return np.fromfile(self._file, dtype=np.float32, count=count).reshape(-1, width)
 
     def __enter__(self) -> Self:
         return self
@@ -66,8 +73,42 @@ class Scores:
             self._file.close()
 
 
-def row_blocks(points: int, num_classes: int) -> Iterator[tuple[int, int]]:
-    """(start, stop) of blocks of rows small enough to hold all classes of."""
-    rows = max(1, BLOCK_ENTRIES // num_classes)
-    for start in range(0, points, rows):
-        yield start, min(start + rows, points)
+@dataclass(frozen=True)
+class Probabilities:
+    """Class probabilities [n, c] of scores, a block of rows at a time.
+
+    total: what the normalizer's first pass found.
+    shares: pi [c] float32, as the normalizer takes them.
+    """
+
+    scores: Scores
+    points: int
+    normalizer: Normalizer
+    total: Tensor | None
+    shares: Tensor
+
+    @classmethod
+    def of(
+        cls, scores: Scores, normalizer: Normalizer, unlabeled: Tensor, shares: Tensor
+    ) -> Probabilities:
+        """After the normalizer's first pass over all rows; `unlabeled` [n] bool."""
+        points = len(unlabeled)
+        blocks = ((scores.rows(rows), unlabeled[rows]) for rows in scores.blocks(points))
+        return cls(scores, points, normalizer, total_statistics(normalizer, blocks), shares)
+
+    def blocks(self) -> Iterator[slice]:
+        """All rows, in slices small enough to hold all classes of."""
+        return self.scores.blocks(self.points)
+
+    def rows(self, rows: slice) -> Tensor:
+        """P [b, c] float32 of those rows; each sums to 1 or is 0."""
+        scores = self.scores.rows(rows)
+        found = self.normalizer.apply(scores, self.total, self.shares)
+        return checked(found, self.normalizer, "probabilities", tuple(scores.shape), low=0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Give the scratch file back."""
+        self.scores.__exit__(*error)

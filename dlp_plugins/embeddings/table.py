@@ -12,7 +12,6 @@ import numpy as np
 
 from dlp_plugins.embeddings._files import pyarrow
 from dlp_plugins.embeddings.chunked import Outcome
-from dlp_plugins.embeddings.scores import row_blocks
 from dlp_plugins.errors import SaveError, UsageError
 
 FORMATS = (".csv", ".parquet")
@@ -79,15 +78,14 @@ def _rows(
     scores: bool,
     progress: Callable[[int], None],
 ) -> Iterator[Rows]:
-    for start, stop in row_blocks(len(outcome.labels), outcome.scores.num_classes):
-        part = slice(start, stop)
+    for rows in outcome.probabilities.blocks():
         yield (
-            [classes[i] if i >= 0 else None for i in outcome.labels[part].tolist()],
-            outcome.certainty[part].numpy(),
-            outcome.margin[part].numpy(),
-            outcome.scores.probabilities(start, stop).numpy() if scores else None,
+            [classes[i] if i >= 0 else None for i in outcome.labels[rows].tolist()],
+            outcome.certainty[rows].numpy(),
+            outcome.margin[rows].numpy(),
+            outcome.probabilities.rows(rows).numpy() if scores else None,
         )
-        progress(stop)
+        progress(rows.stop)
 
 
 def _write_csv(path: Path, blocks: Iterator[Rows], names: list[str]) -> None:

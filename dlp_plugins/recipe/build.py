@@ -8,8 +8,6 @@ from dlp_plugins import registry
 from dlp_plugins.propagation import Propagator
 from dlp_plugins.recipe.model import Part, Recipe
 
-PROPAGATION = ("graph", "affinity", "solver", "weighter", "balancer")
-
 
 def build_part(recipe: Recipe, key: str, **context: Any) -> Any:
     """The component under a recipe's key; `context` are the arguments that the program gives."""
@@ -18,6 +16,10 @@ def build_part(recipe: Recipe, key: str, **context: Any) -> Any:
 
 
 def build_propagator(recipe: Recipe) -> Propagator:
-    """The recipe's graph, affinity, solver, weighter and balancer."""
-    parts = {key: build_part(recipe, key) for key in PROPAGATION}
-    return Propagator(**parts, mutual=recipe.graph.mutual)
+    """All parts of a propagation, as the recipe names them."""
+    parts = {key: build_part(recipe, key) for key in registry.PROPAGATION}
+    return Propagator(
+        **parts,
+        mutual=recipe.graph.mutual,
+        certainty_scale=recipe.pseudo_labels.certainty_scale,
+    )

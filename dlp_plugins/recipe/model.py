@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal, Self
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from dlp_plugins.registry import PROPAGATION
+
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 
@@ -71,6 +73,10 @@ class OptimizerPart(Part):
 
 class PseudoLabels(Table):
     refresh_epochs: Positive = Field(1, description="epochs between refreshes")
+    certainty_scale: Literal["unlabeled", "all"] = Field(
+        "unlabeled",
+        description="certainty is divided by the largest over these points; all: as the authors do",
+    )
     warm_start: bool = Field(False, description="start the solver from the last refresh's scores")
 
 
@@ -116,11 +122,12 @@ class Recipe(Table):
     augmentation: Part = Part(name="image")
     source: Part = Part(name="graph")
     pseudo_labels: PseudoLabels = PseudoLabels()
-    graph: GraphPart = GraphPart(name="exact")
-    affinity: Part = Part(name="inner_product")
-    solver: Part = Part(name="cg")
-    weighter: Part = Part(name="entropy")
-    balancer: Part = Part(name="inverse_frequency")
+    graph: GraphPart = GraphPart(name=PROPAGATION["graph"])
+    affinity: Part = Part(name=PROPAGATION["affinity"])
+    solver: Part = Part(name=PROPAGATION["solver"])
+    normalizer: Part = Part(name=PROPAGATION["normalizer"])
+    weighter: Part = Part(name=PROPAGATION["weighter"])
+    balancer: Part = Part(name=PROPAGATION["balancer"])
     consistency: Part = Part(name="none")
     optimizer: OptimizerPart = OptimizerPart(name="sgd")
     schedule: Part = Part(name="cosine")

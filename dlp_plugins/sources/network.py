@@ -12,4 +12,4 @@ class NetworkSource(Source):
     """The student's own predictions, weighted and balanced alike: 'Network prediction'."""
 
     def pseudo_labels(self, refresh: Refresh) -> PseudoLabels:
-        return refresh.propagator.weigh(refresh.predict(refresh.student), refresh.labels)
+        return refresh.propagator.to_pseudo_labels(refresh.predict(refresh.student), refresh.labels)

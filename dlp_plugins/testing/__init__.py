@@ -7,6 +7,7 @@ Each takes a component that is built, or a registered name with parameters to bu
 """
 
 from dlp_plugins.testing._graph import check_affinity, check_graph
+from dlp_plugins.testing._normalizer import check_normalizer
 from dlp_plugins.testing._pseudo_labels import check_balancer, check_weighter
 from dlp_plugins.testing._solver import check_solver
 from dlp_plugins.testing._training import check_backbone, check_consistency, check_dataset
@@ -18,6 +19,7 @@ __all__ = [
     "check_consistency",
     "check_dataset",
     "check_graph",
+    "check_normalizer",
     "check_solver",
     "check_weighter",
 ]

@@ -197,6 +197,8 @@ def test_a_solver_that_needs_all_classes_gets_one_chunk():
 @pytest.mark.parametrize("name", ["closed_form", "spectral", "torch_sparse"])
 def test_what_a_solver_prepares_counts(name):
     """A dense factorisation, an eigenbasis, int64 indices: all before the first class."""
+    if missing := solvers.get(name).missing():
+        pytest.skip(f"needs {', '.join(missing)}")
     cg, other = (Memory.of(20_000, 64, 10, solvers.build(s)) for s in ("cg", name))
     assert other.graph > cg.graph
     budget = (cg.graph + other.graph) / 2 + cg.column

@@ -25,7 +25,7 @@ PHASES = {
     "weigh": "Weighing",
     "write": "Writing the table",
 }
-PARTS = ("graph", "affinity", "solver", "weighter")
+PARTS = ("graph", "affinity", "solver", "normalizer", "weighter")
 MOST_CLASSES = 10  # listed one by one
 
 
@@ -100,7 +100,7 @@ def propagate(
             propagator, source.load, known.index, len(known.classes), chunks,
             scratch=out.parent, device=where, progress=report,
         )  # fmt: skip
-        with outcome.scores, outcome.clock.phase("write", source.points) as tick:
+        with outcome.probabilities, outcome.clock.phase("write", source.points) as tick:
             table.write_table(out, outcome, known.classes, scores, tick)
     _print_summary(outcome, known, recipe)
     output.say(f"wrote {out}")
@@ -124,9 +124,6 @@ def settings(overrides: list[str] | None) -> Recipe:
 def _print_summary(outcome: Outcome, known: Labels, recipe: Recipe) -> None:
     health, labeled = outcome.health, known.index >= 0
     total = len(labeled)
-    solved = f"{health.iterations:,} iterations, residual {health.residual:.1e}"
-    if not health.converged:
-        solved += ", tolerance not reached (labels are usually stable long before)"
     quartiles = outcome.certainty_quartiles(known.index)
     rows = [
         ("points", f"{total:,}"),
@@ -139,8 +136,9 @@ def _print_summary(outcome: Outcome, known: Labels, recipe: Recipe) -> None:
         ("zero vectors", f"{outcome.zero_vectors:,}"),
         ("components without a label", f"{health.unlabeled_components:,}"),
         ("points no label reaches", f"{health.unreached:,}"),
+        ("points not reached yet", f"{health.not_yet_reached:,}"),
         ("classes without a point", f"{health.empty_classes:,}"),
-        ("solver", f"{recipe.solver.name}: {solved}"),
+        ("solver", f"{recipe.solver.name}: {health.convergence.describe()}"),
         ("certainty, quartiles", ", ".join(f"{q:.3f}" for q in quartiles) or "-"),
         ("points a class", _counts(outcome, known)),
         ("seconds", ", ".join(f"{k} {v:.1f}" for k, v in outcome.clock.seconds.items())),

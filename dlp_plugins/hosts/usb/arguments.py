@@ -17,14 +17,6 @@ from dlp_plugins.recipe import build
 from dlp_plugins.recipe.check import check_layers
 from dlp_plugins.recipe.files import Layer
 
-PARTS = ("graph", "affinity", "solver", "weighter", "balancer")
-DEFAULTS = {
-    "graph": "exact",
-    "affinity": "inner_product",
-    "solver": "cg",
-    "weighter": "entropy",
-    "balancer": "inverse_frequency",
-}
 WARM_UP = 0.5
 
 
@@ -39,10 +31,10 @@ def ssl_arguments(normalize: bool = True) -> list[SSL_Argument]:
         SSL_Argument(
             f"--dlp_{part}",
             component,
-            DEFAULTS[part],
+            default,
             f"{part} component of dlp-plugins: its name, or {{name: ..., parameter: ...}}",
         )
-        for part in PARTS
+        for part, default in registry.PROPAGATION.items()
     ]
     return [
         *parts,
@@ -61,7 +53,10 @@ def build_propagator(args: Namespace) -> Propagator:
     """
     if plugin := getattr(args, "dlp_plugin", None):
         registry.load_plugin_file(Path(plugin))
-    named = {part: getattr(args, f"dlp_{part}", DEFAULTS[part]) for part in PARTS}
+    named = {
+        part: getattr(args, f"dlp_{part}", default)
+        for part, default in registry.PROPAGATION.items()
+    }
     recipe = check_layers([Layer("USB config (keys start with dlp_)", named)])
     return build.build_propagator(recipe)
 

@@ -73,12 +73,9 @@ class LabelPropagationHook(Hook):
         """Spread the labels over the network as it is now; sets and returns `pseudo`."""
         descriptors, labels = self.points(algorithm)
         self.pseudo = self.propagator(descriptors, labels, algorithm.num_classes)
-        health = self.pseudo.health
-        if not health.converged:
-            algorithm.print_fn(
-                f"label propagation stopped after {health.iterations} iterations at a relative "
-                f"residual of {health.residual:.1e} (raise max_iterations of dlp_solver)"
-            )
+        convergence = self.pseudo.health.convergence
+        if convergence.labels_may_change:
+            algorithm.print_fn(f"label propagation (dlp_solver): {convergence.describe()}")
         return self.pseudo
 
     def points(self, algorithm: Any) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,308 @@
+"""The components of one propagation, put together.
+
+Shapes: n points, d numbers each, c classes.
+"""
+
+from __future__ import annotations
+
+import operator
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from dlp_plugins import registry
+from dlp_plugins.affinities.contract import Affinity
+from dlp_plugins.balancers.contract import Balancer
+from dlp_plugins.errors import ConvergenceError, ConvergenceWarning, LabelError, ParameterError
+from dlp_plugins.graph import Graph, Neighbors, assemble
+from dlp_plugins.graphs.contract import GraphBuilder
+from dlp_plugins.inputs import (
+    UNLABELED,
+    check_descriptors,
+    check_labels,
+    count_classes,
+    to_descriptors,
+    to_labels,
+    unit_rows,
+)
+from dlp_plugins.normalizers.contract import Normalizer
+from dlp_plugins.propagation._outputs import checked, checked_neighbors, checked_solution
+from dlp_plugins.propagation.health import Convergence, Health
+from dlp_plugins.propagation.pseudo_labels import (
+    Assignment,
+    CertaintyScale,
+    PseudoLabels,
+    apply_given_labels,
+    equal_shares,
+    label_matrix,
+)
+from dlp_plugins.solvers.contract import Solution, Solver
+from dlp_plugins.weighters.contract import Weighter
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Neither autocast nor gradients: a search or a solve in bfloat16 finds other neighbours."""
+    with (
+        torch.no_grad(),
+        torch.autocast("cpu", enabled=False),
+        torch.autocast("cuda", enabled=False),
+    ):
+        yield
+
+
+@dataclass(frozen=True)
+class Propagator:
+    """The components of one propagation; each step runs in float32, whatever the caller's mode.
+
+    mutual: an edge needs both ends to choose each other; by default one is enough (W = A + A^T).
+    certainty_scale: points over whose largest certainty all are divided, 'unlabeled' or 'all'.
+    """
+
+    graph: GraphBuilder
+    affinity: Affinity
+    solver: Solver
+    normalizer: Normalizer
+    weighter: Weighter
+    balancer: Balancer
+    mutual: bool = False
+    certainty_scale: CertaintyScale = "unlabeled"
+
+    @classmethod
+    def default(cls, **parameters: Any) -> Propagator:
+        """The paper's components, or others by key (solver='power', or a component).
+
+        Other `parameters` go to whichever components declare that name.
+
+        Raises:
+            ParameterError: a value out of its range.
+            RegistryError: no such component.
+            TypeError: no component declares a parameter of that name.
+        """
+        given = registry.PROPAGATION.keys() & parameters.keys()
+        chosen = registry.PROPAGATION | {part: parameters.pop(part) for part in given}
+        parts, used = build_parts(chosen, parameters)
+        if left := parameters.keys() - used:
+            raise TypeError(f"no component takes {', '.join(sorted(left))}")
+        return cls(**parts)
+
+    # -- the steps, in order ----------------------------------------------------------------------
+
+    @full_precision()
+    def find_neighbors(self, unit: Tensor) -> Neighbors:
+        """The nearest others of each of n points, from unit rows [n, d] float32."""
+        return checked_neighbors(self.graph.neighbors(unit), self.graph, len(unit))
+
+    @full_precision()
+    def assemble_graph(self, neighbors: Neighbors) -> Graph:
+        """The normalised graph of neighbour lists."""
+        shape = tuple(neighbors.indices.shape)
+        found = self.affinity.weights(neighbors)
+        weights = checked(found, self.affinity, "affinities", shape, low=0)
+        return assemble(neighbors.indices, weights, self.mutual, neighbors.order)
+
+    @full_precision()
+    def solve(self, state: Any, y: Tensor, initial: Tensor | None = None) -> Solution:
+        """Scores Z of a label matrix Y [n, c]; `state` is what the solver's `prepare` returned."""
+        return checked_solution(self.solver.solve(state, y, initial), self.solver, tuple(y.shape))
+
+    @full_precision()
+    def normalize(self, scores: Tensor, labels: Tensor) -> Tensor:
+        """Class probabilities [n, c] of the scores [n, c] of all points."""
+        shares = equal_shares(scores.shape[1], scores.device)
+        total = self.normalizer.statistics(scores, labels == UNLABELED)
+        found = self.normalizer.apply(scores, total, shares)
+        return checked(found, self.normalizer, "probabilities", tuple(scores.shape), low=0)
+
+    @full_precision()
+    def best_class(self, probabilities: Tensor) -> tuple[Tensor, Tensor]:
+        """Best class [n] (-1 for a row of zeros) and certainty [n] of rows [n, c], row by row."""
+        reached = probabilities.sum(dim=1) > 0
+        rows = probabilities[reached]
+        certainty = torch.zeros(len(reached), device=probabilities.device)
+        found = self.weighter.certainty(rows)
+        certainty[reached] = checked(found, self.weighter, "certainties", (len(rows),), 0, 1)
+        return torch.where(reached, probabilities.argmax(dim=1), UNLABELED), certainty
+
+    @full_precision()
+    def assign(
+        self,
+        best: Tensor,
+        certainty: Tensor,
+        labels: Tensor,
+        num_classes: int,
+        convergence: Convergence | None = None,
+        graph: Graph | None = None,
+    ) -> Assignment:
+        """Given labels, class weights and health, after `best_class` of all points.
+
+        Args:
+            convergence: None where nothing was solved.
+            graph: None where labels came from a network.
+        """
+        assigned, certainty = apply_given_labels(best, certainty, labels, self.certainty_scale)
+        counts = torch.bincount(assigned[assigned >= 0], minlength=num_classes)
+        weights = self.balancer.class_weights(counts)
+        return Assignment(
+            assigned,
+            certainty,
+            checked(weights, self.balancer, "class weights", (num_classes,), low=0),
+            Health.of(
+                assigned, counts, labels, convergence or Convergence(), graph,
+                self.solver.approximate,
+            ),
+        )  # fmt: skip
+
+    # -- all of them, with all scores in memory --------------------------------------------------
+
+    @full_precision()
+    def build_graph(self, descriptors: Tensor) -> Graph:
+        """Neighbours, affinity, symmetric normalisation of descriptors [n, d] (normalised here).
+
+        A zero vector stays zero, and so becomes a node without edges.
+        """
+        check_descriptors(descriptors)
+        return self.assemble_graph(self.find_neighbors(unit_rows(descriptors)))
+
+    def __call__(
+        self, descriptors: Tensor, labels: Tensor, num_classes: int, initial: Tensor | None = None
+    ) -> PseudoLabels:
+        """Pseudo-labels for descriptors [n, d] and labels [n] (-1 where there is none).
+
+        `initial` [n, c]: an earlier propagation's scores, to start the solver from.
+        """
+        check_labels(labels, num_classes, len(descriptors))
+        graph = self.build_graph(descriptors)
+        return self.spread(graph, labels.to(graph.device), num_classes, initial)
+
+    @full_precision()
+    def spread(
+        self, graph: Graph, labels: Tensor, num_classes: int, initial: Tensor | None = None
+    ) -> PseudoLabels:
+        """Pseudo-labels on a graph that is already built."""
+        check_labels(labels, num_classes, graph.num_nodes)
+        y = label_matrix(labels, num_classes)
+        solution = self.solve(self.solver.prepare(graph), y, initial)
+        return self.to_pseudo_labels(
+            self.normalize(solution.scores, labels), labels, solution, graph
+        )
+
+    @full_precision()
+    def to_pseudo_labels(
+        self,
+        probabilities: Tensor,
+        labels: Tensor,
+        solution: Solution | None = None,
+        graph: Graph | None = None,
+    ) -> PseudoLabels:
+        """Labels, certainty and balance for class probabilities [n, c], whoever made them.
+
+        With a network's own predictions this is the paper's 'Network prediction' baseline.
+        """
+        best, certainty = self.best_class(probabilities)
+        convergence = None if solution is None else Convergence.of(solution)
+        assignment = self.assign(
+            best, certainty, labels, probabilities.shape[1], convergence, graph
+        )
+        scores = None if solution is None else solution.scores
+        return PseudoLabels(**vars(assignment), probabilities=probabilities, scores=scores)
+
+
+def propagate(
+    descriptors: Any,
+    labels: Any,
+    num_classes: int | None = None,
+    *,
+    propagator: Propagator | None = None,
+    on_unconverged: Literal["warn", "raise", "ignore"] = "warn",
+    **parameters: Any,
+) -> PseudoLabels:
+    """Spread a few labels over a nearest-neighbour graph (Iscen et al., CVPR 2019).
+
+    Args:
+        descriptors: [n, d] real numbers (tensor, NumPy array, list), L2-normalised here; a zero
+            vector becomes a node without edges.
+        labels: [n] integers or booleans, -1 where unlabelled.
+        num_classes: c; by default the largest label plus one.
+        propagator: the components; by default the paper's.
+        on_unconverged: 'raise' raises where the solver stops short of its tolerance; 'warn' warns
+            where it does so at a residual at which labels may still change.
+        parameters: as `Propagator.default` takes them (solver, k, gamma, alpha, tolerance, ...).
+
+    Raises:
+        FeatureError: NaN, infinity, wrong shape or no points.
+        LabelError: a label outside -1..c-1, a wrong number of them, or none given.
+        ParameterError: a parameter out of its range.
+        ConvergenceError: as asked by `on_unconverged`.
+    """
+    if propagator is not None and parameters:
+        raise TypeError("parameters belong to the default components; give them or a propagator")
+    descriptors, labels = to_descriptors(descriptors), to_labels(labels)
+    num_classes = count_classes(labels) if num_classes is None else _whole(num_classes)
+    propagator = propagator or Propagator.default(**parameters)
+    pseudo = propagator(descriptors, labels, num_classes)
+    convergence = pseudo.health.convergence
+    if on_unconverged == "raise" and not convergence.converged:
+        raise ConvergenceError(f"Short of the solver's tolerance: {convergence.describe()}.")
+    if on_unconverged == "warn" and convergence.labels_may_change:
+        warnings.warn(f"Propagation: {convergence.describe()}.", ConvergenceWarning, stacklevel=2)
+    return pseudo
+
+
+def build_parts(
+    chosen: Mapping[str, Any], parameters: Mapping[str, Any]
+) -> tuple[dict[str, Any], set[str]]:
+    """Components by key, and which of the parameters some component took.
+
+    Args:
+        chosen: for each key a name, or a component, which keeps its own parameters.
+        parameters: each goes to every component given by name that declares it.
+
+    Raises:
+        ParameterError: a value out of its range.
+        RegistryError: no such component.
+        TypeError: neither a name nor a component.
+    """
+    parts: dict[str, Any] = {}
+    used: set[str] = set()
+    for key, choice in chosen.items():
+        kind = registry.of_kind(key)
+        if isinstance(choice, kind.base):
+            parts[key] = choice
+            continue
+        if not isinstance(choice, str):
+            raise TypeError(f"{key} must be a name or a {kind.base.__name__}; got {choice!r}.")
+        component = kind.get(choice)
+        # NumPy's numbers become Python's
+        own = {
+            p.name: getattr(parameters[p.name], "item", lambda value=parameters[p.name]: value)()
+            for p in component.parameters
+            if p.name in parameters
+        }
+        try:
+            component.model.model_validate(own)
+        except ValidationError as error:
+            raise ParameterError(f"{key} '{choice}': {_first_problem(error)}.") from None
+        used |= own.keys()
+        parts[key] = kind.build(choice, **own)
+    return parts, used
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    key = ".".join(map(str, problem["loc"]))
+    allowed = problem["msg"].removeprefix("Input should be ")
+    return f"{key}: found {problem['input']!r}; allowed: {allowed}"
+
+
+def _whole(num_classes: Any) -> int:
+    try:
+        return operator.index(num_classes)
+    except TypeError:
+        raise LabelError(f"num_classes must be a whole number; found {num_classes!r}.") from None

@@ -1,0 +1,82 @@
+"""Labels and certainties that a propagation gives to every point.
+
+Shapes: n points, c classes. Labels are int64, -1 where there is none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from dlp_plugins.inputs import UNLABELED
+from dlp_plugins.propagation.health import Health
+
+CertaintyScale = Literal["unlabeled", "all"]
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Labels of n points and how far to trust them.
+
+    labels: [n] int64; a labelled point keeps its own, an unreached one has -1.
+    certainty: [n] float32 in 0..1; 1 for a labelled point, 0 for an unreached one.
+    class_weights: [c] float32 from the balancer.
+    """
+
+    labels: Tensor
+    certainty: Tensor
+    class_weights: Tensor
+    health: Health
+
+    @property
+    def weights(self) -> Tensor:
+        """[n] float32: w_i z_(y_i), the factor of each example's loss; 0 for an unreached point."""
+        return self.certainty * self.class_weights[self.labels.clamp(min=0)]
+
+
+@dataclass(frozen=True)
+class PseudoLabels(Assignment):
+    """What a network trains on.
+
+    probabilities: [n, c] float32, rows sum to 1, or are 0 where no label reaches.
+    scores: [n, c] float32, the solver's Z; None where the labels came from a network.
+    """
+
+    probabilities: Tensor
+    scores: Tensor | None = None
+
+
+def label_matrix(labels: Tensor, num_classes: int) -> Tensor:
+    """Y [n, c] float32: each column the indicator of its labelled points over their number.
+
+    A class without a labelled point gets a column of zeros.
+    """
+    y = torch.zeros(len(labels), num_classes, device=labels.device)
+    points = (labels != UNLABELED).nonzero().squeeze(1)
+    counts = torch.bincount(labels[points], minlength=num_classes)
+    y[points, labels[points]] = 1.0 / counts[labels[points]]
+    return y
+
+
+def equal_shares(num_classes: int, device: torch.device | str = "cpu") -> Tensor:
+    """pi [c]: the same share of the unlabelled points for every class."""
+    return torch.full((num_classes,), 1 / num_classes, device=device)
+
+
+def apply_given_labels(
+    assigned: Tensor, certainty: Tensor, labels: Tensor, scale: CertaintyScale = "unlabeled"
+) -> tuple[Tensor, Tensor]:
+    """Labels and certainties [n] of all points: a labelled point keeps its own label, certainty 1.
+
+    Before that certainties are divided by the largest: over the unlabelled points, or over all
+    points, labelled ones included, as the authors' code does. Where no point is certain at all,
+    they stay 0.
+    """
+    labeled = labels != UNLABELED
+    compared = certainty if scale == "all" else certainty[~labeled]
+    largest = compared.max() if len(compared) else certainty.new_zeros(())
+    scaled = certainty / largest if largest > 0 else certainty
+    return torch.where(labeled, labels, assigned), torch.where(labeled, 1.0, scaled)
