@@ -7,6 +7,8 @@ import io
 import json
 import os
 import pickle
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +20,12 @@ from PIL import Image
 from places import SHARED
 
 from dlp_plugins.datasets import Dataset, LazyImages, TensorImages
-from dlp_plugins.datasets._files import FileReader, decode
+from dlp_plugins.datasets._files import FORMATS, FileReader, decode
 from dlp_plugins.datasets._statistics import measure
 from dlp_plugins.errors import DataError, LabelError
 from dlp_plugins.recipe.check import load_recipe
 from dlp_plugins.registry import datasets
+from dlp_plugins.training.batches import ImageStore
 from dlp_plugins.training.run import run
 from dlp_plugins.training.splits import select
 
@@ -185,6 +188,65 @@ def test_a_truncated_image_is_named(folder):
         datasets.build("imagefolder", root=str(folder)).train.load()
 
 
+def test_all_unreadable_photos_of_both_splits_are_listed_at_once(folder):
+    for place in ("train/cat/a.png", "train/dog/b.jpg", "test/cat/c.png"):
+        (folder / place).write_bytes(b"not a picture")
+    with pytest.raises(DataError, match=r"(?s)3 of 19 images.*a\.png .*b\.jpg .*c\.png ") as error:
+        datasets.build("imagefolder", root=str(folder))
+    assert len(str(error.value).splitlines()) == 4
+
+
+def test_a_run_from_disk_names_every_unreadable_photo(folder):
+    """Workers read them in every epoch; the first error in one of them is of another process."""
+    lazy = datasets.build("imagefolder", root=str(folder)).train
+    for place in ("train/cat/1.png", "train/dog/2.png"):
+        (folder / place).write_bytes(b"not a picture")
+    store = ImageStore(lazy, torch.device("cpu"), workers=1, memory_mb=0)
+    with pytest.raises(DataError, match=r"(?s)^2 of 12 images cannot be read:.*1\.png.*2\.png"):
+        list(store.in_order(4))
+
+
+def test_files_with_other_endings_are_counted_in_a_warning(folder):
+    for name in ("a.heic", "b.HEIC", "notes", ".DS_Store", "Thumbs.db"):
+        (folder / "train" / "cat" / name).write_bytes(b"")
+    with pytest.warns(UserWarning, match=r"3 files below .* left out.*\.heic 2, no ending 1"):
+        assert len(datasets.build("imagefolder", root=str(folder)).train) == 12
+
+
+# -- files of strangers ----------------------------------------------------------------------------
+
+
+def test_only_the_listed_formats_are_opened(tmp_path):
+    """Pillow starts Ghostscript for PostScript, whatever the file's ending."""
+    picture = Image.new("RGB", (9, 9))
+    for kind in ("EPS", "DDS", "GIF"):
+        (tmp_path / "x.png").write_bytes(encode(picture, kind))
+        with pytest.raises(DataError, match=r"x\.png cannot be read.*none of BMP, JPEG, PNG"):
+            FileReader((tmp_path / "x.png",), (9, 9))(0)
+    for kind in FORMATS:
+        (tmp_path / "x.png").write_bytes(encode(picture, kind))
+        assert FileReader((tmp_path / "x.png",), (9, 9))(0).shape == (3, 9, 9)
+
+
+def test_pipes_devices_and_folders_are_not_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "zero.png").symlink_to("/dev/zero")
+    (tmp_path / "folder.png").mkdir()
+    for path in tmp_path.iterdir():
+        with pytest.raises(DataError, match="it is not a regular file"):
+            FileReader((path,), (9, 9))(0)
+    with pytest.raises(DataError, match="No such file"):
+        FileReader((tmp_path / "none.png",), (9, 9))(0)
+
+
+def test_a_huge_image_is_refused_by_its_header():
+    header = encode(Image.new("L", (1, 1)), "PNG")
+    size = struct.pack(">II", 9000, 9000)
+    crc = struct.pack(">I", zlib.crc32(header[12:16] + size + header[24:29]))
+    with pytest.raises(ValueError, match="9000 x 9000 pixels, more than 67,108,864"):
+        decode(header[:16] + size + header[24:29] + crc + header[33:], (9, 9))
+
+
 @pytest.mark.parametrize(
     ("spoil", "text"),
     [
@@ -237,6 +299,16 @@ def test_an_image_is_read_as_its_middle_square_upright():
     for kind in ("PNG", "JPEG"):
         small = decode(encode(image, kind, exif=turned), (20, 20))
         assert small[:, 10, 17].argmax() == 1  # the bar is on the right
+
+
+def test_an_image_is_brought_to_other_proportions_by_its_middle():
+    pixels = np.zeros((40, 60, 3), dtype=np.uint8)
+    pixels[:, 20:40, 0] = 255
+    upright = decode(encode(Image.fromarray(pixels), "PNG"), (20, 10))
+    assert upright.shape == (3, 20, 10)
+    assert upright[0].min() == 255  # the middle 20 of 60 columns
+    flat = decode(encode(Image.fromarray(pixels), "PNG"), (10, 30))
+    assert (flat[0] > 127).sum(dim=1).tolist() == [10] * 10  # all 60 columns
 
 
 def test_sixteen_bits_are_scaled_and_floats_refused():
