@@ -18,21 +18,27 @@ CLASSES, EXAMPLES, TOTAL_STEPS = 3, 40, 200
 
 
 def check_backbone(
-    backbone: str | nn.Module, *, in_channels: int = 3, image_size: int = 32, **parameters: Any
+    backbone: str | nn.Module,
+    *,
+    input_shape: tuple[int, ...] = (3, 32, 32),
+    **parameters: Any,
 ) -> None:
-    """Check a backbone: images to [b, num_features], each image by itself, gradients throughout.
+    """Check a backbone: inputs to [b, num_features], each input by itself, gradients throughout.
+
+    Args:
+        input_shape: (channels, height, width) of images, or (d,) of vectors.
 
     Raises:
         AssertionError: the sentence says what is wrong.
     """
     if isinstance(backbone, str):
-        parameters = {"in_channels": in_channels, "image_size": image_size, **parameters}
+        parameters = {"input_shape": input_shape, **parameters}
     net: nn.Module = built(backbones, backbone, parameters)
     where = type(net).__name__
     width = getattr(net, "num_features", None)
     require(isinstance(width, int) and width > 0, f"{where}: num_features must be a number from 1")
     random = torch.Generator().manual_seed(0)
-    images = torch.randn(4, in_channels, image_size, image_size, generator=random)
+    images = torch.randn(4, *input_shape, generator=random)
     net.train()
     features = require_tensor(net(images), (4, int(width or 0)), f"{where}: features in training")
     features.square().sum().backward()
