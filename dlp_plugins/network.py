@@ -29,7 +29,8 @@ class Network(nn.Module):
     """Backbone, then descriptor, then heads.
 
     Args:
-        backbone: images [b, channels, height, width] to features [b, d]; has `num_features` = d.
+        backbone: inputs, [b, channels, height, width] or [b, n], to features [b, d]; has
+            `num_features` = d.
         num_classes: c.
         heads: 2 gives Mean Teacher a head of its own for the consistency loss.
         normalize_descriptor: L2-normalise before the linear layer (the paper does so without Mean

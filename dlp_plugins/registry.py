@@ -323,7 +323,7 @@ datasets = Registry("datasets", "dlp_plugins.datasets.contract:Dataset")
 augmentations = Registry(
     "augmentations", "dlp_plugins.augmentations.contract:Augmentation", context=("mean", "std")
 )
-backbones = Registry("backbones", "torch.nn:Module", context=("in_channels", "image_size"))
+backbones = Registry("backbones", "torch.nn:Module", context=("input_shape",))
 graphs = Registry("graphs", "dlp_plugins.graphs.contract:GraphBuilder")
 affinities = Registry("affinities", "dlp_plugins.affinities.contract:Affinity")
 solvers = Registry("solvers", "dlp_plugins.solvers.contract:Solver")

@@ -31,7 +31,9 @@ def refuse_empty(module: nn.Module, inputs: tuple[Tensor]) -> None:
 
 def build_network(method: Consistency, seed: int = 0, dropout: float = 0.0) -> Network:
     torch.manual_seed(seed)
-    backbone = backbones.build("small_cnn", in_channels=1, width=4, blocks=2, dropout=dropout)
+    backbone = backbones.build(
+        "small_cnn", input_shape=(1, 8, 8), width=4, blocks=2, dropout=dropout
+    )
     backbone.register_forward_pre_hook(refuse_empty)
     return Network(backbone, CLASSES, method.heads, normalize_descriptor=False).train()
 

@@ -335,9 +335,8 @@ def test_check_consistency_finds_soft_labels_that_are_not_used() -> None:
 
 def test_check_dataset_finds() -> None:
     good = registry.datasets.build("digits")
-    floats = replace(good.test, images=good.test.images.float())
-    with pytest.raises(AssertionError, match=r"test image 0 must be torch\.uint8"):
-        testing.check_dataset(replace(good, test=floats))
+    with pytest.raises(AssertionError, match=r"test labels must be torch\.int64"):
+        testing.check_dataset(replace(good, test=replace(good.test, labels=good.test.labels.int())))
     names = ("zero", *good.classes[1:-1], "zero")
     with pytest.raises(AssertionError, match="a class name occurs twice"):
         testing.check_dataset(replace(good, classes=names))

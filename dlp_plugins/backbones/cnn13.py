@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from dlp_plugins.errors import DataError
+from dlp_plugins.backbones.contract import image_shape
 from dlp_plugins.registry import backbones
 
 # Two poolings halve the side, then a 3x3 convolution without padding takes two more pixels.
@@ -26,24 +26,19 @@ class CNN13(nn.Module):
     Shapes: [b, 3, 32, 32] -> [b, 128, 16, 16] -> [b, 256, 8, 8] -> [b, 128, 6, 6] -> [b, 128].
 
     Raises:
-        DataError: images smaller than 12 pixels.
+        DataError: vectors, or images of which a side is shorter than 12 pixels.
     """
 
     num_features = 128
 
     def __init__(
         self,
-        in_channels: int = 3,
-        image_size: int = 32,
+        input_shape: tuple[int, ...] = (3, 32, 32),
         dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5,
         negative_slope: Annotated[float, Field(ge=0, description="of the leaky ReLU")] = 0.1,
     ) -> None:
         super().__init__()
-        if image_size < SMALLEST:
-            raise DataError(
-                f"backbone cnn13 needs images of at least {SMALLEST} pixels; these have "
-                f"{image_size}. Use backbone small_cnn."
-            )
+        in_channels, _, _ = image_shape("cnn13", input_shape, SMALLEST)
 
         def block(channels: int, out: int, kernel: int, padding: int) -> list[nn.Module]:
             return [

@@ -7,19 +7,24 @@ from typing import Annotated
 from pydantic import Field
 from torch import nn
 
+from dlp_plugins.backbones.contract import image_shape
 from dlp_plugins.registry import backbones
 
 
 @backbones.register("small_cnn")
 def small_cnn(
-    in_channels: int = 3,
+    input_shape: tuple[int, ...] = (3, 32, 32),
     width: Annotated[int, Field(ge=1, description="channels of the first block")] = 32,
     blocks: Annotated[int, Field(ge=1, le=5, description="each halves the image")] = 2,
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
 ) -> nn.Module:
-    """Blocks of two 3x3 convolutions with batch norm, ReLU and pooling; then a global average."""
+    """Blocks of two 3x3 convolutions with batch norm, ReLU and pooling; then a global average.
+
+    Raises:
+        DataError: vectors, or images of which a side is shorter than 2^blocks pixels.
+    """
     layers: list[nn.Module] = []
-    channels = in_channels
+    channels, _, _ = image_shape("small_cnn", input_shape, 2**blocks)
     for block in range(blocks):
         out = width * 2**block
         for _ in range(2):

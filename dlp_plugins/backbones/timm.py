@@ -7,18 +7,18 @@ from functools import cache
 from typing import Annotated, Any
 
 import timm
-import torch
+import timm.data
 from pydantic import Field
 from torch import nn
 
+from dlp_plugins.backbones.contract import count_features, image_shape
 from dlp_plugins.errors import DataError
 from dlp_plugins.registry import backbones
 
 
 def build(
     member: str,
-    in_channels: int = 3,
-    image_size: int = 32,
+    input_shape: tuple[int, ...] = (3, 32, 32),
     pretrained: Annotated[
         bool, Field(description="start from timm's weights (downloaded)")
     ] = False,
@@ -29,26 +29,30 @@ def build(
     """A timm model without its classifier; its pooled features are the descriptor.
 
     The number of input channels is the data set's; a model of a fixed image size, such as a vision
-    transformer, is built for that of the data set.
+    transformer, is built for that of the data set. With weights, images are normalised by the mean
+    and standard deviation that these were trained with, not by the data set's.
 
     Raises:
         DataError: weights cannot be fetched or do not fit, or the model does not take such images.
     """
-    options: dict[str, Any] = {"in_chans": in_channels, "num_classes": 0}
+    channels, *size = image_shape(f"timm:{member}", input_shape)
+    options: dict[str, Any] = {"in_chans": channels, "num_classes": 0}
     known = timm.models.get_pretrained_cfg(member)
     if known is not None and known.fixed_input_size:
-        options["img_size"] = image_size
+        options["img_size"] = tuple(size)
     try:
         network = timm.create_model(member, pretrained=pretrained and not weights_file, **options)
         if weights_file is not None:
             _load(network, weights_file)
     except Exception as error:  # timm and its hub client raise many kinds
-        raise DataError(_explain(member, pretrained, weights_file, image_size, error)) from error
+        raise DataError(_explain(member, pretrained, weights_file, size, error)) from error
     try:
-        features = _count_features(network, in_channels, image_size)
+        features = count_features(network, input_shape)
     except Exception as error:
-        raise DataError(_explain(member, False, None, image_size, error)) from error
+        raise DataError(_explain(member, False, None, size, error)) from error
     network.num_features = features  # type: ignore[assignment]
+    if pretrained or weights_file is not None:
+        _set_normalization(network, channels)
     return network
 
 
@@ -64,19 +68,22 @@ def _load(network: nn.Module, weights_file: str) -> None:
         raise ValueError(f"{len(missing)} of its {total} tensors are not there, {missing[0]} first")
 
 
-def _count_features(network: nn.Module, in_channels: int, image_size: int) -> int:
-    """d, by one image; a model may refuse the image's size only now."""
-    network.eval()
-    with torch.no_grad():
-        features = network(torch.zeros(1, in_channels, image_size, image_size))
-    network.train()
-    if features.ndim != 2:
-        raise ValueError(f"its features are {list(features.shape[1:])}, not a vector")
-    return features.shape[1]
+def _set_normalization(network: nn.Module, channels: int) -> None:
+    """Set the mean and deviation that the weights were trained with, in the contract's attributes.
+
+    One channel gets the averages over the colors, as timm gives it the sum of their weights. For
+    other numbers of channels nothing is published.
+    """
+    config = timm.data.resolve_model_data_config(network)
+    mean, std = tuple(config["mean"]), tuple(config["std"])
+    if channels == 1:
+        mean, std = (sum(mean) / len(mean),), (sum(std) / len(std),)
+    if len(mean) == channels:
+        network.mean, network.std = mean, std  # type: ignore[assignment]
 
 
 def _explain(
-    member: str, pretrained: bool, weights_file: str | None, image_size: int, error: Exception
+    member: str, pretrained: bool, weights_file: str | None, size: list[int], error: Exception
 ) -> str:
     reason = f"({type(error).__name__}: {str(error).partition(chr(10))[0]})"
     if weights_file is not None:
@@ -94,8 +101,8 @@ def _explain(
             "backbone.pretrained=false."
         )
     return (
-        f"backbone timm:{member} does not take images of {image_size} pixels {reason}. Choose "
-        "another model, or larger images."
+        f"backbone timm:{member} does not take images of {size[0]} x {size[1]} pixels {reason}. "
+        "Choose another model, or larger images."
     )
 
 

@@ -8,6 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from dlp_plugins._semilearn import require
+from dlp_plugins.backbones.contract import image_shape
 from dlp_plugins.errors import PluginError
 from dlp_plugins.registry import backbones
 
@@ -41,8 +42,7 @@ class UsbBackbone(nn.Module):
 @backbones.register("usb", requires=("semilearn",), extra="usb", family=True)
 def usb(
     member: str,
-    in_channels: int = 3,
-    image_size: int | None = None,
+    input_shape: tuple[int, ...] = (3, 32, 32),
     batch_norm_momentum: Annotated[
         float | None,
         Field(gt=0, le=1, description="of every batch norm; by default the network's own"),
@@ -55,16 +55,17 @@ def usb(
 
     Raises:
         PluginError: the images have other than 1 or 3 channels, or not the network's size.
+        DataError: vectors.
     """
+    in_channels, height, width = image_shape(f"usb:{member}", input_shape)
     if in_channels not in (1, 3):
         raise PluginError(
             f"backbone usb:{member} takes images of 1 or 3 channels; these have {in_channels}."
         )
     size = MEMBERS[member]
-    if size and image_size and image_size != size:
+    if size and (height, width) != (size, size):
         raise PluginError(
-            f"backbone usb:{member} takes images of {size}x{size}; "
-            f"these are {image_size}x{image_size}."
+            f"backbone usb:{member} takes images of {size}x{size}; these are {height}x{width}."
         )
     net = image_network(member)
     for module in net.modules():

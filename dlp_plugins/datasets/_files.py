@@ -1,58 +1,95 @@
-"""Images in files: decoded to uint8 of one size when they are needed."""
+"""Images in files: decoded to uint8 of one size when they are needed.
+
+Files may be a stranger's. So only the formats listed here are opened (Pillow knows others, one of
+which starts Ghostscript), only regular files, and no image of more pixels than a large camera's.
+"""
 
 from __future__ import annotations
 
 import io
+import stat
+import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, BinaryIO
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
+from pydantic import Field
 from torch import Tensor
-from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms.v2 import functional as tvf
 
 from dlp_plugins.datasets.contract import LazyImages
 from dlp_plugins.errors import DataError
 
-# What Pillow raises on damaged or monstrous files.
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+ENDINGS = (
+    ".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
+)  # fmt: skip
+MOST_PIXELS = 2**26  # 67 million, 200 MB in memory
+# What Pillow raises on damaged files.
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+NOT_IMAGES = {"thumbs.db", "desktop.ini"}  # an operating system's own, left out without a word
+
+Side = Annotated[int, Field(ge=4, le=1024)]
+Size = Annotated[
+    Side | Annotated[list[Side], Field(min_length=2, max_length=2)],
+    Field(description="pixels that images are brought to: a side, or [height, width]"),
+]
+
+
+def height_and_width(size: int | Sequence[int]) -> tuple[int, int]:
+    """What the parameter `image_size` of a data set selects."""
+    height, width = (size, size) if isinstance(size, int) else size
+    return height, width
 
 
 @dataclass(frozen=True)
 class FileReader:
-    """Reads the i-th file as [3, size, size] uint8; picklable for a DataLoader's workers."""
+    """Reads the i-th file as [3, height, width] uint8; picklable for a DataLoader's workers."""
 
     paths: Sequence[Path]
-    size: int
+    size: tuple[int, int]
 
     def __call__(self, i: int) -> Tensor:
+        path = self.paths[i]
         try:
-            return decode(self.paths[i].read_bytes(), self.size)
+            if not stat.S_ISREG(path.stat().st_mode):  # a pipe would wait, a device never end
+                raise ValueError("it is not a regular file")
+            with path.open("rb") as file:
+                return decode(file, self.size)
         except UNREADABLE as error:
             raise DataError(
-                f"{self.paths[i]} cannot be read as an image: {error}. Remove or mend that file."
+                f"{path} cannot be read as an image: {error}. Remove or replace that file."
             ) from error
 
 
-def decode(data: bytes, size: int) -> Tensor:
-    """An encoded image as RGB, turned upright, the middle square resized: [3, size, size] uint8.
+def decode(data: bytes | BinaryIO, size: tuple[int, int]) -> Tensor:
+    """An encoded image as RGB, turned upright, its middle resized: [3, height, width] uint8.
+
+    The middle is the largest part of the wanted proportions.
 
     Raises:
         one of UNREADABLE.
     """
+    source = io.BytesIO(data) if isinstance(data, bytes) else data
     try:
-        image = Image.open(io.BytesIO(data))
+        image = Image.open(source, formats=FORMATS)
     except UnidentifiedImageError:
-        raise ValueError("it is of no known format") from None
+        raise ValueError(f"it is none of {', '.join(FORMATS)}") from None
     with image:
+        if image.width * image.height > MOST_PIXELS:
+            raise ValueError(
+                f"it has {image.width} x {image.height} pixels, more than {MOST_PIXELS:,}"
+            )
         pixels = torch.from_numpy(_pixels(image)).permute(2, 0, 1)
-    if pixels.shape[1:] != (size, size):
-        side = min(pixels.shape[1:])
-        middle = tvf.center_crop(pixels, [side, side])
-        pixels = tvf.resize(middle, [size, size], antialias=True)
+    if pixels.shape[1:] != size:
+        scale = min(pixels.shape[1] / size[0], pixels.shape[2] / size[1])
+        middle = tvf.center_crop(pixels, [max(1, round(scale * side)) for side in size])
+        pixels = tvf.resize(middle, list(size), antialias=True)
     return pixels.contiguous()
 
 
@@ -67,15 +104,36 @@ def _pixels(image: Image.Image) -> np.ndarray:
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def images(paths: Sequence[Path], labels: Sequence[int], size: int) -> LazyImages:
-    """Files as images of [3, size, size]."""
+def images(paths: Sequence[Path], labels: Sequence[int], size: tuple[int, int]) -> LazyImages:
+    """Files as images of [3, height, width]."""
     reader = FileReader(tuple(paths), size)
-    return LazyImages(reader, torch.tensor(labels, dtype=torch.long), (3, size, size))
+    return LazyImages(reader, torch.tensor(labels, dtype=torch.long), (3, *size))
 
 
-def list_images(folder: Path) -> list[Path]:
-    """Image files below a folder, in a fixed order."""
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMG_EXTENSIONS)
+def list_images(folder: Path, left_out: Counter[str]) -> list[Path]:
+    """Image files below a folder, in a fixed order.
+
+    left_out: counts the endings of the other files, but for hidden ones.
+    """
+    found = []
+    for path in sorted(folder.rglob("*")):
+        ending = path.suffix.lower()
+        if ending in ENDINGS:
+            found.append(path)
+        elif not (path.name.startswith(".") or path.name.lower() in NOT_IMAGES or path.is_dir()):
+            left_out[ending or "no ending"] += 1
+    return found
+
+
+def warn_of_left_out(root: Path, left_out: Counter[str]) -> None:
+    """Warn that files below `root` are not used because of their ending."""
+    if left_out:
+        endings = ", ".join(f"{ending} {n}" for ending, n in left_out.most_common(5))
+        warnings.warn(
+            f"{left_out.total()} files below {root} are left out, as their ending is not an "
+            f"image's: {endings}. Images end in {', '.join(ENDINGS)}.",
+            stacklevel=3,
+        )
 
 
 def class_folders(split: Path) -> list[Path]:
@@ -84,7 +142,7 @@ def class_folders(split: Path) -> list[Path]:
 
 
 def list_split(
-    split: Path, classes: Sequence[str], layout: str, name: str
+    split: Path, classes: Sequence[str], layout: str, name: str, left_out: Counter[str]
 ) -> tuple[list[Path], list[int]]:
     """Files and labels of `split/<class>/*`.
 
@@ -100,7 +158,7 @@ def list_split(
     paths: list[Path] = []
     labels: list[int] = []
     for label, cls in enumerate(classes):
-        found = list_images(split / cls) if (split / cls).is_dir() else []
+        found = list_images(split / cls, left_out) if (split / cls).is_dir() else []
         paths += found
         labels += [label] * len(found)
     if not paths:
@@ -117,17 +175,3 @@ def refuse_empty_classes(labels: Sequence[int], classes: Sequence[str], split: P
             f"There is no image in {split / empty[0]} ({len(empty)} such folders). Put some there, "
             "or remove the folder."
         )
-
-
-def channel_statistics(split: LazyImages, sample: int = 2000) -> tuple[tuple[float, ...], ...]:
-    """Mean and deviation of each channel, pixels scaled to 0..1, over evenly spread images."""
-    chosen = range(0, len(split), max(1, len(split) // sample))
-    total, squares = torch.zeros(2, split.shape[0], dtype=torch.float64)
-    for i in chosen:  # one at a time: two thousand large images would not fit in memory
-        pixels = split.read(i).double().div(255).flatten(1)
-        total += pixels.mean(dim=1)
-        squares += pixels.square().mean(dim=1)
-    mean = total / len(chosen)
-    deviation = (squares / len(chosen) - mean.square()).clamp(min=0).sqrt()
-    deviation = deviation.clamp(min=1e-3)  # a constant channel is no reason to divide by 0
-    return tuple(mean.tolist()), tuple(deviation.tolist())

@@ -3,38 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Annotated, TypeVar
 
 import numpy as np
 import torch
 from pydantic import Field
-from torchvision.datasets import CIFAR10
 
-from dlp_plugins.datasets.contract import Dataset, TensorImages
+from dlp_plugins.datasets.contract import TensorImages
 from dlp_plugins.errors import DataError
 
 T = TypeVar("T")
 Root = Annotated[str, Field(description="folder that holds the data, or that they are put into")]
 Download = Annotated[bool, Field(description="fetch the data if they are not there")]
 
-CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
-CIFAR_STD = (0.2470, 0.2435, 0.2616)
 
-
-def read(name: str, holds: str, root: str, download: bool, build: Callable[[], T]) -> T:
+def read(
+    name: str, holds: str, root: str, download: bool, build: Callable[[], T], other_way: str = ""
+) -> T:
     """Build a torchvision data set.
 
     Args:
         name: of the component. holds: the file or folder that `root` must hold.
+        other_way: a sentence on another source of the same data.
 
     Raises:
         DataError: the data are not there or damaged, or the download fails; says how to get them.
     """
     ways = (
         f"Run again with --set dataset.download=true, which fetches them into '{root}', or with "
-        f"--set dataset.root=FOLDER where FOLDER holds {holds}."
+        f"--set dataset.root=FOLDER where FOLDER holds {holds}.{other_way}"
     )
     if not download and not Path(root).is_dir():
         raise DataError(f"dataset {name}: there is no folder '{root}'. {ways}")
@@ -57,20 +55,3 @@ def to_images(pixels: np.ndarray, labels: np.ndarray | list[int]) -> TensorImage
 def channels_first(pixels: np.ndarray) -> np.ndarray:
     """[n, height, width, channels] to [n, channels, height, width]."""
     return pixels.transpose(0, 3, 1, 2)
-
-
-def cifar(
-    name: str, kind: Callable[..., CIFAR10], holds: str, root: str, download: bool
-) -> Dataset:
-    """CIFAR-10 or CIFAR-100, normalised alike."""
-    train, test = (
-        read(name, holds, root, download, partial(kind, root, t, download=download))
-        for t in (True, False)
-    )
-    return Dataset(
-        train=to_images(channels_first(train.data), train.targets),
-        test=to_images(channels_first(test.data), test.targets),
-        classes=tuple(train.classes),
-        mean=CIFAR_MEAN,
-        std=CIFAR_STD,
-    )

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
 from dlp_plugins.datasets import _files
+from dlp_plugins.datasets._files import Size
+from dlp_plugins.datasets._statistics import measure
 from dlp_plugins.datasets.contract import UNKNOWN, Dataset
 from dlp_plugins.errors import DataError
 from dlp_plugins.registry import datasets
 
-Size = Annotated[int, Field(ge=4, le=1024, description="side that images are brought to, pixels")]
 LAYOUT = (
     "Lay the images out as ROOT/train/<class>/*, ROOT/test/<class>/* and, without any label, "
     "ROOT/unlabeled/*; then --set dataset.root=ROOT."
@@ -26,11 +28,12 @@ def imagefolder(
 ) -> Dataset:
     """Images in root/train/<class>/*, root/test/<class>/*, and root/unlabeled/* of unknown class.
 
-    The shorter side is resized and the middle square kept. Mean and deviation are those of the
-    training images. Unless `num_labeled` says otherwise, every image below train/ is labelled.
+    The largest middle part of the proportions of image_size is kept and resized. Mean and deviation
+    are those of the training images. Unless `num_labeled` says otherwise, every image below train/
+    is labelled. Files whose ending is not an image's are left out with a warning.
 
     Raises:
-        DataError: a folder or a class is missing, or a file cannot be read as an image.
+        DataError: a folder or a class is missing, or files cannot be read as images: all are named.
     """
     train, test = Path(root) / "train", Path(root) / "test"
     for split in (train, test):
@@ -42,18 +45,25 @@ def imagefolder(
             f"dataset imagefolder: {train} has {len(classes)} class folders; a classifier needs "
             f"two. {LAYOUT}"
         )
-    paths, labels = _files.list_split(train, classes, LAYOUT, "imagefolder")
+    left_out: Counter[str] = Counter()
+    paths, labels = _files.list_split(train, classes, LAYOUT, "imagefolder", left_out)
     _files.refuse_empty_classes(labels, classes, train)
     unlabeled = Path(root) / "unlabeled"
     if unlabeled.is_dir():
-        found = _files.list_images(unlabeled)
+        found = _files.list_images(unlabeled, left_out)
         paths, labels = [*paths, *found], [*labels, *[UNKNOWN] * len(found)]
-    images = _files.images(paths, labels, image_size)
-    mean, std = _files.channel_statistics(images)
-    test_paths, test_labels = _files.list_split(test, classes, LAYOUT, "imagefolder")
+    test_paths, test_labels = _files.list_split(test, classes, LAYOUT, "imagefolder", left_out)
+    _files.warn_of_left_out(Path(root), left_out)
+    size = _files.height_and_width(image_size)
+    images = _files.images(paths, labels, size)
+    try:
+        mean, std = measure(images)
+    except DataError as error:  # the unreadable images of both splits in one list
+        both = _files.images([*paths, *test_paths], [*labels, *test_labels], size)
+        raise both.explain_unreadable(error) from error
     return Dataset(
         train=images,
-        test=_files.images(test_paths, test_labels, image_size),
+        test=_files.images(test_paths, test_labels, size),
         classes=tuple(classes),
         mean=mean,
         std=std,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dlp_plugins.consistency.contract import Batch, Consistency, Step
-from dlp_plugins.datasets.contract import Dataset, Images
+from dlp_plugins.datasets.contract import Dataset, Images, TensorImages
 from dlp_plugins.network import Network
 from dlp_plugins.registry import backbones, consistency, datasets
 from dlp_plugins.testing._common import built, require, require_tensor
@@ -18,21 +18,27 @@ CLASSES, EXAMPLES, TOTAL_STEPS = 3, 40, 200
 
 
 def check_backbone(
-    backbone: str | nn.Module, *, in_channels: int = 3, image_size: int = 32, **parameters: Any
+    backbone: str | nn.Module,
+    *,
+    input_shape: tuple[int, ...] = (3, 32, 32),
+    **parameters: Any,
 ) -> None:
-    """Check a backbone: images to [b, num_features], each image by itself, gradients throughout.
+    """Check a backbone: inputs to [b, num_features], each input by itself, gradients throughout.
+
+    Args:
+        input_shape: (channels, height, width) of images, or (d,) of vectors.
 
     Raises:
         AssertionError: the sentence says what is wrong.
     """
     if isinstance(backbone, str):
-        parameters = {"in_channels": in_channels, "image_size": image_size, **parameters}
+        parameters = {"input_shape": input_shape, **parameters}
     net: nn.Module = built(backbones, backbone, parameters)
     where = type(net).__name__
     width = getattr(net, "num_features", None)
     require(isinstance(width, int) and width > 0, f"{where}: num_features must be a number from 1")
     random = torch.Generator().manual_seed(0)
-    images = torch.randn(4, in_channels, image_size, image_size, generator=random)
+    images = torch.randn(4, *input_shape, generator=random)
     net.train()
     features = require_tensor(net(images), (4, int(width or 0)), f"{where}: features in training")
     features.square().sum().backward()
@@ -180,7 +186,7 @@ def _step(student: Network, batch: Batch) -> Step:
 
 
 def check_dataset(dataset: str | Dataset, *, sample: int = 20, **parameters: Any) -> None:
-    """Check a data set: images and labels of both splits. Ranges `Dataset` itself refuses.
+    """Check a data set: images and labels of both splits. The rest `Dataset` itself refuses.
 
     Args:
         sample: images of each split that are read and looked at.
@@ -192,11 +198,10 @@ def check_dataset(dataset: str | Dataset, *, sample: int = 20, **parameters: Any
     require(len(set(d.classes)) == d.num_classes, "a class name occurs twice")
     for name, split in (("train", d.train), ("test", d.test)):
         _check_split(name, split, sample)
-    require(d.train.shape == d.test.shape, "images of the two splits must have one shape")
 
 
 def _check_split(name: str, split: Images, sample: int) -> None:
     require_tensor(split.labels, (len(split),), f"{name} labels", torch.int64)
     for i in range(0, len(split), max(1, len(split) // sample)):
-        image = split.images[i] if hasattr(split, "images") else split.read(i)
-        require_tensor(image, split.shape, f"{name} image {i}", torch.uint8)
+        image = split.images[i] if isinstance(split, TensorImages) else split[i]
+        require_tensor(image, split.shape, f"{name} image {i}", split.dtype)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from dlp_plugins.datasets.contract import Images, LazyImages, TensorImages
+from dlp_plugins.errors import DataError
 
 # The share of free device memory that images may take; the rest is for training.
 DEVICE_SHARE = 0.5
@@ -58,14 +59,14 @@ class _Reader(Dataset):
         self.images = images
 
     def __getitem__(self, position: int) -> Tensor:
-        return self.images.read(position)  # type: ignore[union-attr]
+        return self.images[position]  # type: ignore[index]
 
     def __len__(self) -> int:
         return len(self.images)
 
 
 class ImageStore:
-    """Images by position, as uint8 batches on the device.
+    """Images or vectors by position, as uint8 or float32 batches on the device.
 
     Images that take no more than `memory_mb` MiB are read once and, where there is room, stay on
     the device; more are read again in every epoch by the workers of a DataLoader.
@@ -86,7 +87,11 @@ class ImageStore:
             self.resident = images.images.to(device) if fits else images.images.pin_memory()
 
     def batches(self, plan: Sequence[Tensor]) -> Iterator[Tensor]:
-        """One [b, channels, height, width] uint8 batch on the device for each entry of the plan."""
+        """One batch [b, channels, height, width] or [b, d] on the device per entry of the plan.
+
+        Raises:
+            DataError: an image cannot be read; names every such one.
+        """
         if isinstance(self.source, TensorImages):
             for positions in plan:
                 batch = self.resident[positions.to(self.resident.device)]
@@ -98,8 +103,11 @@ class ImageStore:
             num_workers=self.workers,
             pin_memory=self.device.type == "cuda",
         )
-        for batch in loader:
-            yield batch.to(self.device, non_blocking=True)
+        try:
+            for batch in loader:
+                yield batch.to(self.device, non_blocking=True)
+        except DataError as error:  # a worker's, with its traceback as text
+            raise self.source.explain_unreadable(error) from error
 
     def in_order(self, batch_size: int) -> Iterator[Tensor]:
         """Every image once, in order."""

@@ -9,6 +9,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from dlp_plugins.augmentations.contract import Augmentation
+from dlp_plugins.backbones.contract import normalization
 from dlp_plugins.consistency.contract import Batch, Consistency, Step
 from dlp_plugins.network import Network
 from dlp_plugins.recipe.build import build_part
@@ -44,9 +45,8 @@ class Learner:
 
     def _build_network(self, data: RunData) -> Network:
         part = self.recipe.backbone
-        channels, height, _ = data.train.source.shape
         seeds.seed_step(self.recipe.seed)
-        backbone = build_part(self.recipe, "backbone", in_channels=channels, image_size=height)
+        backbone = build_part(self.recipe, "backbone", input_shape=data.train.source.shape)
         network = Network(
             backbone,
             data.dataset.num_classes,
@@ -60,7 +60,10 @@ class Learner:
         return network
 
     def _build_augmentation(self, data: RunData) -> Augmentation:
-        return build_part(self.recipe, "augmentation", mean=data.dataset.mean, std=data.dataset.std)
+        # Pretrained weights expect the mean and deviation that they were trained with.
+        own = normalization(self.network.backbone)
+        mean, std = own or (data.dataset.mean, data.dataset.std)
+        return build_part(self.recipe, "augmentation", mean=mean, std=std)
 
     @property
     def teacher(self) -> nn.Module | None:

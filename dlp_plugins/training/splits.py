@@ -116,7 +116,7 @@ def select(images: Images, indices: Tensor) -> Images:
     if isinstance(images, TensorImages):
         return TensorImages(images.images[indices], images.labels[indices])
     read = _Selected(images.read, indices.tolist())
-    return LazyImages(read, images.labels[indices], images.shape)
+    return LazyImages(read, images.labels[indices], images.shape, images.dtype)
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,11 @@ import timm
 import torch
 from torch import nn
 
+from dlp_plugins.backbones.contract import normalization
 from dlp_plugins.errors import DataError, RegistryError
 from dlp_plugins.network import Network
 from dlp_plugins.registry import backbones
+from dlp_plugins.testing import check_backbone
 
 # One of each sort: any size of image; a fixed one; features that are widened after the pooling; no
 # batch norm.
@@ -29,7 +31,7 @@ def shapes(network: nn.Module, kinds: tuple[type, ...], image: torch.Tensor) -> 
 
 
 def test_the_13_layer_network_is_the_papers_shape_by_shape():
-    network = backbones.build("cnn13", in_channels=3, image_size=32)
+    network = backbones.build("cnn13", input_shape=(3, 32, 32))
     found = shapes(network, (nn.Conv2d, nn.MaxPool2d), torch.rand(2, 3, 32, 32))
     assert found == [
         (128, 32, 32), (128, 32, 32), (128, 32, 32), (128, 16, 16),
@@ -65,12 +67,12 @@ def test_weight_normalisation_holds_the_length_of_each_filter():
 
 
 def test_the_13_layer_network_refuses_images_it_cannot_shrink():
-    with pytest.raises(DataError, match=r"at least 12 pixels; these have 8.*small_cnn"):
-        backbones.build("cnn13", image_size=8)
+    with pytest.raises(DataError, match="at least 12 x 12 pixels; these are 8 x 20"):
+        backbones.build("cnn13", input_shape=(3, 8, 20))
 
 
 def test_resnet18_at_84_pixels():
-    network = backbones.build("resnet18", in_channels=3)
+    network = backbones.build("resnet18", input_shape=(3, 84, 84))
     found = shapes(network, (nn.Conv2d,), torch.rand(2, 3, 84, 84))
     # the main path and, at each change of width, the 1x1 convolution of the short cut
     assert found[0] == (64, 42, 42)
@@ -86,14 +88,14 @@ BUILT_IN = [n for n in backbones.names() if n not in ("timm", "usb")]
 
 
 def test_the_registry_is_not_empty():
-    assert {"cnn13", "resnet18", "small_cnn"} <= set(BUILT_IN)
+    assert {"cnn13", "mlp", "resnet18", "small_cnn"} <= set(BUILT_IN)
 
 
 @pytest.mark.parametrize("name", [*BUILT_IN, *TIMM])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_backbone_trains_copies_and_saves(name, channels):
     torch.manual_seed(0)
-    backbone = backbones.build(name, in_channels=channels, image_size=32)
+    backbone = backbones.build(name, input_shape=(channels, 32, 32))
     network = Network(backbone, 5, heads=2)
     images = torch.rand(4, channels, 32, 32)
     output = network(images)
@@ -102,7 +104,7 @@ def test_every_backbone_trains_copies_and_saves(name, channels):
     (output.logits.sum() + output.consistency_logits.pow(2).sum()).backward()
     assert all(p.grad is not None for p in network.parameters() if p.requires_grad)
     twin = copy.deepcopy(network).eval()
-    other = Network(backbones.build(name, in_channels=channels, image_size=32), 5, heads=2).eval()
+    other = Network(backbones.build(name, input_shape=(channels, 32, 32)), 5, heads=2).eval()
     other.load_state_dict(network.state_dict())
     expected = network.eval()(images).logits
     assert twin(images).logits.equal(expected)
@@ -110,7 +112,7 @@ def test_every_backbone_trains_copies_and_saves(name, channels):
 
 
 def test_the_descriptor_is_normalised_before_the_linear_layer_or_not():
-    backbone = backbones.build("small_cnn", in_channels=1)
+    backbone = backbones.build("small_cnn", input_shape=(1, 8, 8))
     images = torch.rand(3, 1, 8, 8)
     unit, free = (
         Network(backbone, 4).eval(),
@@ -123,7 +125,7 @@ def test_the_descriptor_is_normalised_before_the_linear_layer_or_not():
 
 
 def test_one_head_gives_the_same_logits_twice_and_two_heads_do_not():
-    backbone = backbones.build("small_cnn", in_channels=1)
+    backbone = backbones.build("small_cnn", input_shape=(1, 8, 8))
     images = torch.rand(3, 1, 8, 8)
     one, two = Network(backbone, 4)(images), Network(backbone, 4, heads=2)(images)
     assert one.consistency_logits is one.logits
@@ -146,7 +148,7 @@ def test_pretrained_weights_without_a_network_say_what_to_do(monkeypatch):
 
 def test_weights_from_a_file(tmp_path):
     torch.manual_seed(1)
-    source = backbones.build("timm:resnet18", in_channels=3)
+    source = backbones.build("timm:resnet18")
     torch.save(source.state_dict(), tmp_path / "weights.pth")
     loaded = backbones.build("timm:resnet18", weights_file=str(tmp_path / "weights.pth"))
     assert loaded.conv1.weight.equal(source.conv1.weight)
@@ -159,7 +161,7 @@ def test_weights_with_a_classifier_are_taken_and_another_models_refused(tmp_path
     source = timm.create_model("test_vit", num_classes=7, img_size=32)
     torch.save(source.state_dict(), tmp_path / "weights.pth")
     loaded = backbones.build(
-        "timm:test_vit", image_size=32, weights_file=str(tmp_path / "weights.pth")
+        "timm:test_vit", input_shape=(3, 32, 32), weights_file=str(tmp_path / "weights.pth")
     )
     assert loaded.pos_embed.equal(source.pos_embed)
     with pytest.raises(DataError, match=r"tensors are not there, conv1\.weight first"):
@@ -175,7 +177,57 @@ def test_a_timm_model_may_be_named_with_the_tag_of_its_weights():
     assert backbones.get("timm:resnet18.a1_in1k").name == "timm"
 
 
+@pytest.mark.parametrize("name", [*BUILT_IN, *TIMM])
+def test_images_need_not_be_square(name):
+    check_backbone(name, input_shape=(2, 32, 48))
+
+
+@pytest.mark.parametrize("name", [*(n for n in BUILT_IN if n != "mlp"), "timm:test_vit"])
+def test_a_backbone_of_images_refuses_vectors(name):
+    with pytest.raises(DataError, match=r"takes images; these data are vectors of 7.*mlp"):
+        backbones.build(name, input_shape=(7,))
+
+
+def test_a_small_cnn_refuses_images_it_cannot_halve():
+    with pytest.raises(DataError, match="at least 8 x 8 pixels; these are 16 x 4"):
+        backbones.build("small_cnn", input_shape=(1, 16, 4), blocks=3)
+
+
+@pytest.mark.parametrize("hidden", [[], [5], [9, 4]])
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_an_mlp_of_any_widths(hidden, batch_norm):
+    options = {"hidden": hidden, "batch_norm": batch_norm, "dropout": 0.1}
+    network = backbones.build("mlp", input_shape=(7,), **options)
+    assert network.num_features == (hidden or [7])[-1]
+    assert len([m for m in network.modules() if isinstance(m, nn.Linear)]) == len(hidden)
+    if hidden:
+        check_backbone("mlp", input_shape=(7,), **options)
+
+
+def test_an_mlp_is_its_formula():
+    torch.manual_seed(0)
+    network = backbones.build("mlp", input_shape=(6,), hidden=[5, 4], batch_norm=False)
+    first, second = (m for m in network.modules() if isinstance(m, nn.Linear))
+    x = torch.randn(3, 6)
+    inner = (x @ first.weight.T + first.bias).clamp(min=0)
+    assert torch.allclose(network(x), (inner @ second.weight.T + second.bias).clamp(min=0))
+
+
+def test_weights_bring_the_mean_and_deviation_they_were_trained_with(tmp_path):
+    assert normalization(backbones.build("timm:test_vit")) is None
+    for channels, expected in ((3, (0.5, 0.5, 0.5)), (1, (0.5,)), (4, None)):
+        source = timm.create_model("test_vit", num_classes=0, img_size=32, in_chans=channels)
+        torch.save(source.state_dict(), tmp_path / "weights.pth")
+        loaded = backbones.build(
+            "timm:test_vit",
+            input_shape=(channels, 32, 32),
+            weights_file=str(tmp_path / "weights.pth"),
+        )
+        # Nothing is published for a fourth channel.
+        assert normalization(loaded) == (expected and (expected, expected))
+
+
 @pytest.mark.parametrize(("name", "side"), [("test_vit", 8), ("test_convnext", 4)])
 def test_images_that_a_timm_model_does_not_take(name, side):
-    with pytest.raises(DataError, match=f"does not take images of {side} pixels"):
-        backbones.build(f"timm:{name}", image_size=side)
+    with pytest.raises(DataError, match=f"does not take images of {side} x {side} pixels"):
+        backbones.build(f"timm:{name}", input_shape=(3, side, side))

@@ -7,6 +7,8 @@ import io
 import json
 import os
 import pickle
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +20,12 @@ from PIL import Image
 from places import SHARED
 
 from dlp_plugins.datasets import Dataset, LazyImages, TensorImages
-from dlp_plugins.datasets._files import FileReader, channel_statistics, decode
+from dlp_plugins.datasets._files import FORMATS, FileReader, decode
+from dlp_plugins.datasets._statistics import measure
 from dlp_plugins.errors import DataError, LabelError
 from dlp_plugins.recipe.check import load_recipe
 from dlp_plugins.registry import datasets
+from dlp_plugins.training.batches import ImageStore
 from dlp_plugins.training.run import run
 from dlp_plugins.training.splits import select
 
@@ -171,7 +175,9 @@ def test_imagefolder_trains_from_memory_and_from_disk(folder, tmp_path, memory_m
 
 def test_an_unreadable_image_is_named(folder):
     (folder / "train" / "cat" / "broken.png").write_bytes(b"not a picture")
-    with pytest.raises(DataError, match=r"broken\.png cannot be read as an image.*Remove or mend"):
+    with pytest.raises(
+        DataError, match=r"broken\.png cannot be read as an image.*Remove or replace"
+    ):
         datasets.build("imagefolder", root=str(folder)).train.load()
 
 
@@ -180,6 +186,65 @@ def test_a_truncated_image_is_named(folder):
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(DataError, match=r"1\.png cannot be read"):
         datasets.build("imagefolder", root=str(folder)).train.load()
+
+
+def test_all_unreadable_photos_of_both_splits_are_listed_at_once(folder):
+    for place in ("train/cat/a.png", "train/dog/b.jpg", "test/cat/c.png"):
+        (folder / place).write_bytes(b"not a picture")
+    with pytest.raises(DataError, match=r"(?s)3 of 19 images.*a\.png .*b\.jpg .*c\.png ") as error:
+        datasets.build("imagefolder", root=str(folder))
+    assert len(str(error.value).splitlines()) == 4
+
+
+def test_a_run_from_disk_names_every_unreadable_photo(folder):
+    """Workers read them in every epoch; the first error in one of them is of another process."""
+    lazy = datasets.build("imagefolder", root=str(folder)).train
+    for place in ("train/cat/1.png", "train/dog/2.png"):
+        (folder / place).write_bytes(b"not a picture")
+    store = ImageStore(lazy, torch.device("cpu"), workers=1, memory_mb=0)
+    with pytest.raises(DataError, match=r"(?s)^2 of 12 images cannot be read:.*1\.png.*2\.png"):
+        list(store.in_order(4))
+
+
+def test_files_with_other_endings_are_counted_in_a_warning(folder):
+    for name in ("a.heic", "b.HEIC", "notes", ".DS_Store", "Thumbs.db"):
+        (folder / "train" / "cat" / name).write_bytes(b"")
+    with pytest.warns(UserWarning, match=r"3 files below .* left out.*\.heic 2, no ending 1"):
+        assert len(datasets.build("imagefolder", root=str(folder)).train) == 12
+
+
+# -- files of strangers ----------------------------------------------------------------------------
+
+
+def test_only_the_listed_formats_are_opened(tmp_path):
+    """Pillow starts Ghostscript for PostScript, whatever the file's ending."""
+    picture = Image.new("RGB", (9, 9))
+    for kind in ("EPS", "DDS", "GIF"):
+        (tmp_path / "x.png").write_bytes(encode(picture, kind))
+        with pytest.raises(DataError, match=r"x\.png cannot be read.*none of BMP, JPEG, PNG"):
+            FileReader((tmp_path / "x.png",), (9, 9))(0)
+    for kind in FORMATS:
+        (tmp_path / "x.png").write_bytes(encode(picture, kind))
+        assert FileReader((tmp_path / "x.png",), (9, 9))(0).shape == (3, 9, 9)
+
+
+def test_pipes_devices_and_folders_are_not_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "zero.png").symlink_to("/dev/zero")
+    (tmp_path / "folder.png").mkdir()
+    for path in tmp_path.iterdir():
+        with pytest.raises(DataError, match="it is not a regular file"):
+            FileReader((path,), (9, 9))(0)
+    with pytest.raises(DataError, match="No such file"):
+        FileReader((tmp_path / "none.png",), (9, 9))(0)
+
+
+def test_a_huge_image_is_refused_by_its_header():
+    header = encode(Image.new("L", (1, 1)), "PNG")
+    size = struct.pack(">II", 9000, 9000)
+    crc = struct.pack(">I", zlib.crc32(header[12:16] + size + header[24:29]))
+    with pytest.raises(ValueError, match="9000 x 9000 pixels, more than 67,108,864"):
+        decode(header[:16] + size + header[24:29] + crc + header[33:], (9, 9))
 
 
 @pytest.mark.parametrize(
@@ -224,7 +289,7 @@ def test_an_image_is_read_as_its_middle_square_upright():
     pixels[:10] = (0, 255, 0)
     image = Image.fromarray(pixels)
     for data in (encode(image, "PNG"), encode(image, "JPEG", quality=95, subsampling=0)):
-        small = decode(data, 20)
+        small = decode(data, (20, 20))
         assert small.shape == (3, 20, 20)
         assert small.dtype == torch.uint8
         for row, column, color in ((2, 10, 1), (12, 4, 0), (12, 16, 2)):
@@ -232,16 +297,26 @@ def test_an_image_is_read_as_its_middle_square_upright():
     turned = Image.Exif()
     turned[0x0112] = 6  # the camera was held so that the picture must be turned clockwise
     for kind in ("PNG", "JPEG"):
-        small = decode(encode(image, kind, exif=turned), 20)
+        small = decode(encode(image, kind, exif=turned), (20, 20))
         assert small[:, 10, 17].argmax() == 1  # the bar is on the right
+
+
+def test_an_image_is_brought_to_other_proportions_by_its_middle():
+    pixels = np.zeros((40, 60, 3), dtype=np.uint8)
+    pixels[:, 20:40, 0] = 255
+    upright = decode(encode(Image.fromarray(pixels), "PNG"), (20, 10))
+    assert upright.shape == (3, 20, 10)
+    assert upright[0].min() == 255  # the middle 20 of 60 columns
+    flat = decode(encode(Image.fromarray(pixels), "PNG"), (10, 30))
+    assert (flat[0] > 127).sum(dim=1).tolist() == [10] * 10  # all 60 columns
 
 
 def test_sixteen_bits_are_scaled_and_floats_refused():
     values = np.linspace(0, 65535, 256).reshape(16, 16)
-    found = decode(encode(Image.fromarray(values.astype(np.uint16)), "PNG"), 16)
+    found = decode(encode(Image.fromarray(values.astype(np.uint16)), "PNG"), (16, 16))
     assert found[0].flatten().tolist() == pytest.approx(np.arange(256), abs=1)
     with pytest.raises(ValueError, match="save it with 8 bits"):
-        decode(encode(Image.fromarray(values.astype(np.float32)), "TIFF"), 16)
+        decode(encode(Image.fromarray(values.astype(np.float32)), "TIFF"), (16, 16))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
@@ -251,21 +326,21 @@ def test_damage_anywhere_is_a_clear_error_or_harmless(tmp_path, kind):
     for cut in range(0, len(data) - 20, 37):
         path.write_bytes(data[:cut])
         with pytest.raises(DataError, match="x cannot be read as an image"):
-            FileReader((path,), 24)(0)
+            FileReader((path,), (24, 24))(0)
     for _ in range(60):
         damaged = bytearray(data)
         for at in RNG.integers(0, len(data), 6):
             damaged[at] = RNG.integers(0, 256)
         path.write_bytes(bytes(damaged))
         with contextlib.suppress(DataError):
-            assert FileReader((path,), 24)(0).shape == (3, 24, 24)
+            assert FileReader((path,), (24, 24))(0).shape == (3, 24, 24)
 
 
 def test_channel_statistics_are_those_of_the_pixels():
     pixels = torch.from_numpy(RNG.integers(0, 256, (10, 3, 6, 6), dtype=np.uint8))
     images = LazyImages(pixels.__getitem__, torch.zeros(10, dtype=torch.long), (3, 6, 6))
     flat = pixels.double().div(255).transpose(0, 1).flatten(1)
-    mean, std = channel_statistics(images)
+    mean, std = measure(images)
     assert mean == pytest.approx(flat.mean(dim=1).tolist())
     assert std == pytest.approx(flat.std(dim=1, unbiased=False).tolist())
 
@@ -313,96 +388,6 @@ def test_mini_imagenet_says_how_to_lay_it_out(folder):
 # -- Hugging Face ----------------------------------------------------------------------------------
 
 
-def write_parquet(path: Path, count: int, labels: list | None = None, label=None) -> None:
-    hf = pytest.importorskip("datasets")
-    images = [
-        Image.fromarray(RNG.integers(0, 256, (9, 9, 3), dtype=np.uint8)) for _ in range(count)
-    ]
-    columns = {"picture": images, "label": labels or [i % 3 for i in range(count)]}
-    label = label or hf.ClassLabel(names=["a", "b", "c"])
-    features = hf.Features({"picture": hf.Image(), "label": label})
-    hf.Dataset.from_dict(columns, features=features).to_parquet(str(path))
-
-
-def test_a_local_folder_of_parquet_files(tmp_path):
-    write_parquet(tmp_path / "train-00000-of-00002.parquet", 6)
-    write_parquet(tmp_path / "train-00001-of-00002.parquet", 3)
-    write_parquet(tmp_path / "test-00000-of-00001.parquet", 3)
-    found = datasets.build("huggingface", path=str(tmp_path), image_size=9)
-    assert len(found.train) == 9
-    assert found.classes == ("a", "b", "c")
-    assert found.train.labels.tolist() == [0, 1, 2, 0, 1, 2, 0, 1, 2]
-
-
-@pytest.mark.parametrize(
-    ("settings", "text"),
-    [
-        ({"train_split": "trian"}, "no split 'trian'; it has test, train"),
-        ({"image_column": "img"}, "no column 'img'; it has picture, label"),
-    ],
-)
-def test_wrong_names_in_a_parquet_folder_are_explained(tmp_path, settings, text):
-    for split in ("train", "test"):
-        write_parquet(tmp_path / f"{split}.parquet", 3)
-    with pytest.raises(DataError, match=text):
-        datasets.build("huggingface", path=str(tmp_path), **settings)
-
-
-@pytest.mark.parametrize(
-    ("kind", "labels", "classes", "numbers"),
-    [
-        ("string", ["dog", "cat", "dog"], ("cat", "dog"), [1, 0, 1]),
-        ("int64", [0, 2, 1], ("0", "1", "2"), [0, 2, 1]),
-    ],
-)
-def test_labels_need_not_be_declared_as_classes(tmp_path, kind, labels, classes, numbers):
-    hf = pytest.importorskip("datasets")
-    for split in ("train", "test"):
-        write_parquet(tmp_path / f"{split}.parquet", 3, labels, hf.Value(kind))
-    found = datasets.build("huggingface", path=str(tmp_path), label_column="label")
-    assert found.classes == classes
-    assert found.train.labels.tolist() == numbers
-
-
-@pytest.mark.parametrize(
-    ("kind", "train", "test", "text"),
-    [
-        ("string", ["a", "b"], ["a", "c"], "'c' of column 'label' is no class"),
-        ("float32", [0.5, 1.0], [0.5, 1.0], "neither whole numbers nor text"),
-        ("int64", [0, -5], [0, 1], "classes; a classifier needs two"),
-        ("int64", [-1, -1], [0, 1], "0 classes"),
-        ("int64", [0, 1], [0, 7], "Label 7 of test image 1"),
-    ],
-)
-def test_unfit_labels_are_explained(tmp_path, kind, train, test, text):
-    hf = pytest.importorskip("datasets")
-    for split, labels in (("train", train), ("test", test)):
-        write_parquet(tmp_path / f"{split}.parquet", 2, labels, hf.Value(kind))
-    with pytest.raises(DataError, match=text):
-        datasets.build("huggingface", path=str(tmp_path))
-
-
-def test_an_unreadable_image_of_a_parquet_file_is_numbered(tmp_path):
-    hf = pytest.importorskip("datasets")
-    features = hf.Features({"picture": hf.Image(), "label": hf.Value("int64")})
-    good = encode(Image.new("RGB", (9, 9)), "PNG")
-    for split, data in (("train", good), ("test", good[:40])):
-        columns = {"picture": [{"bytes": data, "path": None}] * 2, "label": [0, 1]}
-        made = hf.Dataset.from_dict(columns, features=features)
-        made.to_parquet(str(tmp_path / f"{split}.parquet"))
-    found = datasets.build("huggingface", path=str(tmp_path))
-    with pytest.raises(DataError, match=r"image 0 of .*split test is unreadable"):
-        found.test.load()
-
-
-def test_an_empty_folder_and_a_damaged_file_are_explained(tmp_path):
-    with pytest.raises(DataError, match="holds no parquet file"):
-        datasets.build("huggingface", path=str(tmp_path))
-    (tmp_path / "train.parquet").write_bytes(b"PAR1 and then nothing")
-    with pytest.raises(DataError, match="cannot be loaded"):
-        datasets.build("huggingface", path=str(tmp_path))
-
-
 def test_a_hub_name_without_a_network_is_explained(monkeypatch):
     pytest.importorskip("datasets")
 
@@ -414,21 +399,57 @@ def test_a_hub_name_without_a_network_is_explained(monkeypatch):
         datasets.build("huggingface", path="nobody/nothing")
 
 
+def hub(monkeypatch, picture: dict, names: list[str] | None = None) -> None:
+    """Let the hub serve two splits of two such pictures."""
+    hf = pytest.importorskip("datasets")
+    label = hf.ClassLabel(names=names) if names else hf.Value("int64")
+    features = hf.Features({"picture": hf.Image(), "label": label})
+    columns = {"picture": [picture] * 2, "label": [0, 1]}
+    split = hf.Dataset.from_dict(columns, features=features)
+    monkeypatch.setattr(
+        "datasets.load_dataset", lambda path, config: {"train": split, "test": split}
+    )
+
+
+def test_a_data_set_of_the_hub(monkeypatch):
+    red = encode(Image.new("RGB", (9, 9), (255, 0, 0)), "PNG")
+    hub(monkeypatch, {"bytes": red, "path": None}, ["cat", "dog"])
+    found = datasets.build("huggingface", path="somebody/pictures", image_size=8)
+    assert found.classes == ("cat", "dog")
+    assert found.train.labels.tolist() == [0, 1]
+    assert found.train[0].flatten(1).float().mean(dim=1).tolist() == [255, 0, 0]
+    with pytest.raises(DataError, match="no split 'trian'; it has train, test"):
+        datasets.build("huggingface", path="somebody/pictures", train_split="trian")
+
+
+def test_a_file_that_a_row_of_the_hub_names_is_not_opened(monkeypatch, folder):
+    path = folder / "train" / "cat" / "1.png"
+    hub(monkeypatch, {"bytes": None, "path": str(path)})
+    with pytest.raises(DataError, match=r"2 of 2 images cannot be read:\n.*holds no bytes"):
+        datasets.build("huggingface", path="somebody/pictures")
+
+
+def test_a_folder_is_not_a_hub_name(tmp_path):
+    pytest.importorskip("datasets")
+    with pytest.raises(DataError, match="read by dataset parquet"):
+        datasets.build("huggingface", path=str(tmp_path))
+
+
 @real_cifar
 def test_real_cifar10_has_its_classes_and_statistics():
-    pytest.importorskip("datasets")
-    found = datasets.build("huggingface", path=str(CIFAR))
+    found = datasets.build("cifar10", path=str(CIFAR))
     assert (len(found.train), len(found.test), found.num_classes) == (50_000, 10_000, 10)
     assert torch.bincount(found.train.labels).tolist() == [5000] * 10
-    assert found.mean == pytest.approx((0.4914, 0.4822, 0.4465), abs=0.01)
-    assert found.std == pytest.approx((0.2470, 0.2435, 0.2616), abs=0.01)
+    assert found.classes[:2] == ("airplane", "automobile")
+    mean, std = measure(found.train)
+    assert mean == pytest.approx(found.mean, abs=0.01)
+    assert std == pytest.approx(found.std, abs=0.01)
     first = select(found.train, torch.arange(300)).load()
     assert first.images.shape == (300, 3, 32, 32)
 
 
 @real_cifar
 def test_a_small_recipe_on_real_cifar10_lowers_its_error(tmp_path):
-    pytest.importorskip("datasets")
     settings = [
         f"dataset.path={CIFAR}", "dataset.num_train=600", "dataset.num_test=400",
         "dataset.num_labeled=300", "training.stage_one_epochs=3", "training.stage_two_epochs=2",

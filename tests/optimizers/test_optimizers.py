@@ -58,7 +58,7 @@ def network(backbone: nn.Module) -> Network:
 
 
 def small() -> nn.Module:
-    return backbones.build("small_cnn", in_channels=1, image_size=8, width=4)
+    return backbones.build("small_cnn", input_shape=(1, 8, 8), width=4)
 
 
 def test_by_default_all_parameters_are_one_group():
@@ -84,7 +84,7 @@ def test_norms_and_biases_can_be_spared_from_decay_and_the_backbone_slowed():
 
 
 def test_layer_decay_falls_by_the_same_factor_from_layer_to_layer_of_a_timm_model():
-    net = network(backbones.build("timm:vit_tiny_patch16_224", in_channels=3, image_size=32))
+    net = network(backbones.build("timm:vit_tiny_patch16_224", input_shape=(3, 32, 32)))
     groups = parameter_groups(net, OptimizerPart(name="adamw", layer_decay=0.5))
     rate = {id(p): g["rate"] for g in groups for p in g["params"]}
     named = dict(net.named_parameters())

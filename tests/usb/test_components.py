@@ -53,7 +53,7 @@ def test_members_are_usbs_image_networks():
 )
 def test_backbone_gives_the_features_of_usbs_network(name, size):
     torch.manual_seed(0)
-    backbone = registry.backbones.build(f"usb:{name}", in_channels=1, image_size=size).eval()
+    backbone = registry.backbones.build(f"usb:{name}", input_shape=(1, size, size)).eval()
     network = Network(backbone, 10)
     grey = torch.rand(2, 1, size, size)
     network(grey).logits.sum().backward()
@@ -72,7 +72,7 @@ def test_backbone_gives_the_features_of_usbs_network(name, size):
 
 def test_batch_norm_momentum_is_usbs_unless_set():
     def momenta(**parameters):
-        net = registry.backbones.build("usb:wrn_28_2", in_channels=3, image_size=32, **parameters)
+        net = registry.backbones.build("usb:wrn_28_2", input_shape=(3, 32, 32), **parameters)
         return {m.momentum for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)}
 
     assert momenta() == {0.001}
@@ -81,9 +81,9 @@ def test_batch_norm_momentum_is_usbs_unless_set():
 
 def test_wrong_images_are_refused():
     with pytest.raises(PluginError, match="images of 32x32; these are 28x28"):
-        registry.backbones.build("usb:vit_small_patch2_32", in_channels=3, image_size=28)
+        registry.backbones.build("usb:vit_small_patch2_32", input_shape=(3, 28, 28))
     with pytest.raises(PluginError, match="these have 4"):
-        registry.backbones.build("usb:wrn_28_2", in_channels=4, image_size=32)
+        registry.backbones.build("usb:wrn_28_2", input_shape=(4, 32, 32))
 
 
 def folder_of_images(root: Path, per_class: int) -> None:

@@ -72,7 +72,7 @@ def make_step(data, network, graph_labels: bool = False, number: int = 500) -> S
 
 def make(name: str, data, **parameters):
     torch.manual_seed(0)
-    network = Network(registry.backbones.build("small_cnn", in_channels=1, width=8), 10)
+    network = Network(registry.backbones.build("small_cnn", input_shape=(1, 8, 8), width=8), 10)
     parameters = {"arguments": EVERY_IMAGE.get(name, {}), "num_train_iter": 1000, **parameters}
     method = registry.consistency.build(f"usb:{name}", num_classes=10, **parameters)
     method.extend(network)

@@ -1,0 +1,73 @@
+"""What a backbone is, and what backbones share."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from dlp_plugins.errors import DataError
+
+
+class Backbone(Protocol):
+    """A `torch.nn.Module` from inputs to features; any module with `num_features` is one.
+
+    Inputs are normalised floats: images [b, channels, height, width] or vectors [b, d]. Features
+    are [b, num_features], those of an input independent of the rest of the batch in evaluation
+    mode. A factory may declare the argument `input_shape`, (channels, height, width) or (d,): the
+    program fills it in from the data set. The classifier's heads and the L2-normalised descriptor
+    are added by `dlp_plugins.network.Network`.
+
+    num_features: number of features.
+    mean, std: of each channel of uint8 images scaled to 0..1, where the weights were trained on
+        inputs normalised by them: they are used in place of the data set's. Need not be there.
+    """
+
+    num_features: int
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+
+    def __call__(self, inputs: Tensor) -> Tensor: ...
+
+
+def normalization(backbone: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Mean and standard deviation that the backbone's weights were trained with, or None."""
+    mean, std = getattr(backbone, "mean", None), getattr(backbone, "std", None)
+    return None if mean is None or std is None else (mean, std)
+
+
+def image_shape(name: str, input_shape: tuple[int, ...], smallest: int = 1) -> tuple[int, int, int]:
+    """(channels, height, width), for a backbone of images.
+
+    Raises:
+        DataError: the inputs are vectors, or images of which a side is shorter than `smallest`.
+    """
+    if len(input_shape) != 3:
+        raise DataError(
+            f"backbone {name} takes images; these data are vectors of {input_shape[0]} numbers. "
+            "Use backbone mlp."
+        )
+    channels, height, width = input_shape
+    if min(height, width) < smallest:
+        raise DataError(
+            f"backbone {name} needs images of at least {smallest} x {smallest} pixels; these are "
+            f"{height} x {width}."
+        )
+    return channels, height, width
+
+
+def count_features(backbone: nn.Module, input_shape: tuple[int, ...]) -> int:
+    """The number of features of a module, by one input of zeros.
+
+    Raises:
+        ValueError: the features are no vector; or whatever the module raises on such an input.
+    """
+    was_training = backbone.training
+    backbone.eval()
+    with torch.no_grad():
+        features = backbone(torch.zeros(1, *input_shape))
+    backbone.train(was_training)
+    if features.ndim != 2:
+        raise ValueError(f"its features are {list(features.shape[1:])}, not a vector")
+    return features.shape[1]

@@ -1,0 +1,182 @@
+"""Parquet files of encoded images, read by pyarrow alone."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from dlp_plugins.component import install_command
+from dlp_plugins.errors import DataError, MissingDependency, did_you_mean
+
+LAYOUT = "Expected FOLDER/train-*.parquet and FOLDER/test-*.parquet."
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of the files are used, and the classes' names where the files hold them."""
+
+    image: str
+    label: str
+    classes: list[str] | None
+
+
+def read(
+    name: str,
+    path: str,
+    splits: Sequence[str],
+    image_column: str | None = None,
+    label_column: str | None = None,
+) -> tuple[dict[str, tuple[Any, list[Any]]], list[str] | None]:
+    """Images (still encoded, in memory) and labels of each split, and the classes' names or None.
+
+    Raises:
+        DataError: no such folder, split or column, a damaged file, or more than memory holds.
+        MissingDependency: pyarrow is not installed.
+    """
+    if importlib.util.find_spec("pyarrow") is None:
+        raise MissingDependency(
+            f"dataset {name}: Parquet files need pyarrow, which is not installed. "
+            f"Run: {install_command('parquet')}"
+        )
+    files = _find_splits(name, path)
+    for split in splits:
+        if split not in files:
+            raise DataError(
+                f"dataset {name}: {path} has no split '{split}'; it has {', '.join(files)}. "
+                f"{LAYOUT}"
+            )
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    found: dict[str, tuple[Any, list[Any]]] = {}
+    classes = None
+    for split in splits:
+        try:
+            parts = [pq.ParquetFile(file) for file in files[split]]
+            columns = _choose(parts[0].schema_arrow, name, path, image_column, label_column)
+            _check_memory(parts, columns.image, name, path)
+            table = pa.concat_tables([p.read([columns.image, columns.label]) for p in parts])
+            labels = table.column(columns.label).to_pylist()
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(
+                f"dataset {name}: the files of split '{split}' in {path} cannot be read: {error}. "
+                "Are they whole?"
+            ) from error
+        found[split] = (table.column(columns.image), labels)
+        classes = classes or columns.classes
+    return found, classes
+
+
+def _find_splits(name: str, path: str) -> dict[str, list[Path]]:
+    """Files by split; they lie in the folder, or in its only sub-folder that holds any."""
+    folder = Path(path)
+    if not folder.is_dir():
+        raise DataError(f"dataset {name}: there is no folder {path}. {LAYOUT}")
+    files = _parquet_files(folder, "*.parquet")
+    if not files:
+        files = _parquet_files(folder, "*/*.parquet")
+        if len(folders := sorted({str(f.parent) for f in files})) > 1:
+            raise DataError(
+                f"dataset {name}: {path} has {len(folders)} folders with Parquet files, "
+                f"{', '.join(folders[:5])}. Set dataset.path to one of them."
+            )
+    if not files:
+        raise DataError(f"dataset {name}: {path} holds no Parquet file. {LAYOUT}")
+    splits: dict[str, list[Path]] = {}
+    for file in files:
+        splits.setdefault(re.split(r"[-.]", file.name)[0], []).append(file)
+    return splits
+
+
+def _parquet_files(folder: Path, pattern: str) -> list[Path]:
+    return sorted(p for p in folder.glob(pattern) if p.is_file())
+
+
+def _choose(schema: Any, name: str, path: str, image: str | None, label: str | None) -> Columns:
+    declared = _class_labels(schema)
+    where = f"dataset {name}: {path}"
+    for column in filter(None, (image, label)):
+        if column not in schema.names:
+            raise DataError(
+                f"{where} has no column '{column}'.{did_you_mean(column, schema.names)} It has "
+                f"{', '.join(schema.names)}."
+            )
+    if image is None:
+        image = _only([f.name for f in schema if _holds_bytes(f.type)], "image", schema, where)
+    elif not _holds_bytes(schema.field(image).type):
+        raise DataError(
+            f"{where}: column '{image}' holds {schema.field(image).type}, not encoded images. Set "
+            "dataset.image_column."
+        )
+    if label is None:
+        plain = [f.name for f in schema if _may_be_label(f.type)]
+        named = [c for c in declared or plain if c == "label"]
+        label = _only(named or list(declared) or plain, "label", schema, where)
+    return Columns(image, label, declared.get(label))
+
+
+def _only(found: list[str], what: str, schema: Any, where: str) -> str:
+    if len(found) != 1:
+        raise DataError(
+            f"{where} has {len(found)} columns that may hold the {what}s among "
+            f"{', '.join(schema.names)}. Set dataset.{what}_column."
+        )
+    return found[0]
+
+
+def _holds_bytes(kind: Any) -> bool:
+    """Bytes, or the struct of bytes and path that the library `datasets` writes."""
+    from pyarrow import types
+
+    if types.is_struct(kind):
+        return kind.get_field_index("bytes") >= 0 and _holds_bytes(kind.field("bytes").type)
+    return types.is_binary(kind) or types.is_large_binary(kind)
+
+
+def _may_be_label(kind: Any) -> bool:
+    from pyarrow import types
+
+    return any(
+        test(kind)
+        for test in (types.is_integer, types.is_string, types.is_large_string, types.is_dictionary)
+    )
+
+
+def _class_labels(schema: Any) -> dict[str, list[str]]:
+    """Columns that the library `datasets` declares as classes, and the classes' names."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        return {
+            column: [str(n) for n in feature["names"]]
+            for column, feature in features.items()
+            if isinstance(feature, dict)
+            and feature.get("_type") == "ClassLabel"
+            and isinstance(feature.get("names"), list)
+            and column in schema.names
+        }
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return {}  # no such metadata, or of another layout
+
+
+def _check_memory(parts: Sequence[Any], image: str, name: str, path: str) -> None:
+    """The encoded images are held in memory: a compressed file allows no reading of single rows."""
+    size = 0
+    for part in parts:
+        for group in map(part.metadata.row_group, range(part.metadata.num_row_groups)):
+            chunks = map(group.column, range(group.num_columns))
+            size += sum(
+                c.total_uncompressed_size for c in chunks if c.path_in_schema.split(".")[0] == image
+            )
+    free = psutil.virtual_memory().available
+    if size > free:
+        raise DataError(
+            f"dataset {name}: the images of {path} take {size / 2**30:.1f} GiB of memory and "
+            f"{free / 2**30:.1f} GiB are free. Save them as files and use dataset imagefolder."
+        )
