@@ -113,7 +113,7 @@ def test_help_names_every_command(dlp: Any) -> None:
     done = dlp("--help")
     assert done.code == 0
     commands = [p.stem for p in (ROOT / "cli/dlp_cli/commands").glob("[a-z]*.py")]
-    for name in {"list" if c == "listing" else c for c in commands}:
+    for name in commands:
         assert name in done.out
     assert {"run", "check", "show", "doctor"} <= set(commands)
 
@@ -497,3 +497,11 @@ def test_a_terminal_without_unicode() -> None:
     done = subprocess_dlp("list", env=env)
     assert done.returncode == 0, done.stderr
     assert "solvers" in done.stdout
+
+
+# -- the rooms --------------------------------------------------------------------------------------
+
+
+def test_no_command_imports_another() -> None:
+    for path in (ROOT / "cli/dlp_cli/commands").glob("*.py"):
+        assert "dlp_cli.commands" not in path.read_text(), path
