@@ -15,27 +15,30 @@ from rich.table import Table
 from rich.text import Text
 
 # C0 and C1 control characters except tab and newline, and the marks that turn text around: a name
-# from a file that holds them could move the cursor, set the terminal's title or show another name.
-CONTROLS = dict.fromkeys(
-    {*range(32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A)} - {9, 10}
-)
+# from a file that holds them could move the cursor, set the terminal's title or pose as another.
+CONTROLS = {*range(32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A)} - {9, 10}
+ESCAPED = {code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" for code in CONTROLS}
+REMOVED = dict.fromkeys(CONTROLS)
 
 
 def clean(text: str) -> str:
-    r"""The text without control characters.
+    r"""The text with its control characters written out.
 
-    >>> clean("a\x1b[31mb")
-    'a[31mb'
+    >>> print(clean("a\x1b[31mb"))
+    a\x1b[31mb
     """
-    return text if text.isprintable() else text.translate(CONTROLS)
+    return text if text.isprintable() else text.translate(ESCAPED)
 
 
 class SafeConsole(Console):
-    """A console whose only escape sequences are its own."""
+    """A console whose only escape sequences are its own; what `clean` has not seen loses them."""
 
     def render(self, *arguments: Any, **more: Any) -> Iterator[Segment]:
         for segment in super().render(*arguments, **more):
-            yield segment if segment.control else segment._replace(text=clean(segment.text))
+            if segment.control or segment.text.isprintable():
+                yield segment
+            else:
+                yield segment._replace(text=segment.text.translate(REMOVED))
 
 
 console = SafeConsole(markup=False, highlight=False, emoji=False)
@@ -54,12 +57,17 @@ def waiting(text: str) -> Iterator[None]:
 
 def say(text: str | Text = "", style: str = "") -> None:
     """Print to standard output; lines are never broken, so commands and paths can be copied."""
-    console.print(text, style=style, soft_wrap=True)
+    console.print(clean(text) if isinstance(text, str) else text, style=style, soft_wrap=True)
+
+
+def print_line(text: str) -> None:
+    """A line of progress, without the console: of a long run the pipe shows each at once."""
+    print(clean(text), flush=True)
 
 
 def print_error(message: str) -> None:
     """`error: ...` on standard error."""
-    error_console.print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
+    error_console.print(Text.assemble(("error: ", "bold red"), clean(message)), soft_wrap=True)
 
 
 def print_table(
@@ -73,7 +81,7 @@ def print_table(
     for i, column in enumerate(columns):
         table.add_column(column, style="bold" if i == 0 else "", overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(clean(cell) if isinstance(cell, str) else cell for cell in row))
     console.print(table)
 
 

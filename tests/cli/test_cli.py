@@ -251,6 +251,17 @@ def test_tables_on_a_pipe_end_where_their_text_ends(dlp: Any) -> None:
         assert not [line for line in lines if line != line.rstrip()], words
 
 
+def test_no_escape_sequence_of_a_file_reaches_the_terminal(dlp: Any, plugin: Any) -> None:
+    path = plugin(HALF.replace("Certainty one half", r"\x1b[2J\x1b]0;owned\x07Half"))
+    for words in (["list", "weighters"], ["show", "weighter", "half"]):
+        out = dlp(*words, "--plugin", path).out
+        assert r"\x1b[2J\x1b]0;owned\x07Half" in out
+        assert "\x1b" not in out
+    done = dlp("run", "\x1b[2J.toml")
+    assert r"There is no recipe '\x1b[2J.toml'" in done.err
+    assert "\x1b" not in done.err
+
+
 def test_list_of_one_kind(dlp: Any) -> None:
     done = dlp("list", "solvers")
     assert done.code == 0
