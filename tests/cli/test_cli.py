@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -448,7 +449,7 @@ def test_run_with_a_plugin_prints_both_errors_and_leaves_a_folder(
     assert done.code == 0, done.err
     summary = json.loads((folder / "summary.json").read_text())
     lines = done.out.splitlines()
-    assert sum(line.startswith(("supervised ", "propagation ")) for line in lines) == 3
+    assert sum(bool(re.match(r"(supervised|propagation) \d/\d: ", line)) for line in lines) == 3
     rows = [" ".join(line.split()) for line in lines]
     assert f"supervised alone {summary['supervised_test_error']:.2f} %" in rows
     assert f"with label propagation {summary['test_error']:.2f} %" in rows

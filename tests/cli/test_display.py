@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import os
 import pty
 import re
@@ -194,12 +193,11 @@ def test_clock_text() -> None:
     ]  # fmt: skip
 
 
-def test_a_resumed_run_shows_the_errors_from_before(tmp_path: Path) -> None:
+def test_a_resumed_run_shows_the_errors_from_before() -> None:
     lines = [{"stage": "supervised", "epoch": n, "test_error": 40.0 - n} for n in range(3)]
     lines.append({"stage": "propagation", "epoch": 0, "test_error": 7.0})
-    text = "".join(json.dumps(line) + "\n" for line in lines)
-    (tmp_path / "metrics.jsonl").write_text(text)
-    state = state_of([started(tmp_path, True), events.StageStarted("propagation", 4, 1)])
+    begun = replace(started(resumed=True), history=tuple(lines))
+    state = state_of([begun, events.StageStarted("propagation", 4, 1)])
     assert state.errors()[-1] == ("propagation", 3, 7.0)
     assert state.last_error("supervised") == 38.0
     assert state.done == {"supervised": 3, "propagation": 1}
@@ -207,12 +205,6 @@ def test_a_resumed_run_shows_the_errors_from_before(tmp_path: Path) -> None:
     # An epoch that is repeated after the resume takes its line's place.
     state(events.EpochDone("propagation", 0, {"test_error": 6.5}))
     assert state.errors()[-1] == ("propagation", 3, 6.5)
-
-
-def test_a_damaged_metrics_file_does_not_stop_a_resumed_run(tmp_path: Path) -> None:
-    (tmp_path / "metrics.jsonl").write_text('{"stage": "supervised"\nnonsense')
-    assert state_of([started(tmp_path, True)]).errors() == []
-    assert state_of([started(tmp_path / "absent", True)]).errors() == []
 
 
 # -- the chart ------------------------------------------------------------------------------------

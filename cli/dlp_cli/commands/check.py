@@ -21,7 +21,7 @@ def check(
     from dlp_plugins.recipe.check import check_dependencies
 
     for key, value in _flatten(checked.as_dict()):
-        output.say(f"{key} = {json.dumps(value, ensure_ascii=False)}")
+        output.say(f"{key} = {_toml(value)}")
     check_dependencies(checked)
     output.say(f"OK: {recipe} is valid.", style="green")
 
@@ -32,3 +32,11 @@ def _flatten(table: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield from _flatten(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{k} = {_toml(v)}' for k, v in value.items())} }}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    return json.dumps(value, ensure_ascii=False)  # text, numbers, true and false as in TOML
