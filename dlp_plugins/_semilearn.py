@@ -8,6 +8,7 @@ import io
 import warnings
 from types import ModuleType
 
+from dlp_plugins.component import install_command
 from dlp_plugins.errors import MissingDependency, PluginError
 
 VERSIONS = "torch 2.11 with torchvision 0.26 and torchaudio 2.11"
@@ -29,11 +30,11 @@ def require() -> ModuleType:
         if error.name == "semilearn":
             raise MissingDependency(
                 "USB (semilearn) is not installed. In an environment of its own, run: "
-                "pip install 'dlp-plugins[usb]'"
+                + install_command("usb")
             ) from None
         raise MissingDependency(
             f"semilearn is installed, but not {error.name}, which it imports. Run: "
-            "pip install 'dlp-plugins[usb]'"
+            + install_command("usb")
         ) from None
     except (ImportError, OSError, RuntimeError) as error:
         # torchaudio's libraries do not load beside another torch

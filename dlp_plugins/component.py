@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import inspect
+import re
+import shlex
 import typing
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, is_dataclass
 from functools import cached_property
+from importlib.metadata import PackageNotFoundError, requires
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, PydanticUserError, create_model
@@ -123,9 +127,21 @@ class Component:
 
 
 def install_command(extra: str) -> str:
-    """The command that installs an extra of dlp-plugins."""
+    """The command that installs what an extra of dlp-plugins needs.
+
+    It names the packages and not the extra: dlp-plugins itself is installed from a checkout, where
+    pip finds no `dlp-plugins[amg]`.
+    """
     isolation = "--no-build-isolation " if extra in NO_BUILD_ISOLATION else ""
-    return f"pip install {isolation}'{BUILT_IN}[{extra}]'"
+    known: list[str] = []
+    with contextlib.suppress(PackageNotFoundError):  # run from a checkout that is not installed
+        known = requires(BUILT_IN) or []
+    packages = [
+        requirement.partition(";")[0].strip()
+        for requirement in known
+        if re.search(rf"extra == ['\"]{extra}['\"]", requirement)
+    ]
+    return f"pip install {isolation}{shlex.join(packages or [f'.[{extra}]'])}"
 
 
 def _description(annotation: Any) -> str:

@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 from dlp_plugins.component import install_command
+from dlp_plugins.units import counted
 
 PACKAGES = (
     "dlp-plugins", "torch", "torchvision", "timm", "faiss-cpu", "accelerate", "safetensors",
@@ -24,7 +25,6 @@ EXTRAS = {
     "torch-sparse": (("torch_scatter", "torch_sparse"), True, "solver torch_sparse"),
     "parquet": (("pyarrow",), False, "embeddings and pseudo-labels in parquet files"),
     "usb": (("semilearn",), False, "Microsoft's USB as a host of these components"),
-    "report": (("matplotlib",), False, "figures of a report"),
     "gpu": (("faiss",), True, "FAISS on a GPU"),
 }
 
@@ -58,7 +58,8 @@ def devices() -> dict[str, str]:
     """CPU and GPUs as torch sees them, and whether FAISS searches on a GPU."""
     import torch
 
-    found = {"cpu": f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads"}
+    cores, threads = os.cpu_count() or 1, torch.get_num_threads()
+    found = {"cpu": f"{counted(cores, 'core')}, torch uses {counted(threads, 'thread')}"}
     for i in range(torch.cuda.device_count()):
         gpu = torch.cuda.get_device_properties(i)
         found[f"cuda:{i}"] = f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB"

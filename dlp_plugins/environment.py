@@ -14,6 +14,7 @@ import psutil
 import torch
 
 from dlp_plugins.errors import UsageError
+from dlp_plugins.units import counted
 
 CGROUP = Path("/sys/fs/cgroup")
 PACKAGES = (
@@ -50,7 +51,7 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
 def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"CPU, {torch.get_num_threads()} threads"
+    return f"CPU, {counted(torch.get_num_threads(), 'thread')}"
 
 
 def peak_memory_mb(device: torch.device) -> float:

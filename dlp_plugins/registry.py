@@ -145,7 +145,8 @@ class Registry:
         if component is None:
             raise RegistryError(
                 f"There is no {self.kind} component '{name}'.{did_you_mean(name, self.names())} "
-                f"Available: {', '.join(self.names())}."
+                f"Available: {', '.join(self.names())}. If a file of your own registers it, give "
+                "that file with --plugin FILE."
             )
         return component
 

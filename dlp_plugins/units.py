@@ -1,4 +1,4 @@
-"""Sizes and counts as people write them: 4GB, 512MiB, 100M."""
+"""Sizes and counts as people write them: 4GB, 512MiB, 100M, 1 thread, 2 threads."""
 
 from __future__ import annotations
 
@@ -39,6 +39,11 @@ def format_bytes(size: float) -> str:
 def format_seconds(seconds: float) -> str:
     """Seconds in the unit a person would use: '12 s', '3.4 min', '2.1 h', '5 days'."""
     return _format(seconds, [(2 * 86400, "days"), (5400, "h"), (120, "min")], "s")
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """The count with its noun: '1 thread', '2 threads', '1,347 classes' (many='classes')."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 def _format(value: float, units: list[tuple[float, str]], base: str) -> str:

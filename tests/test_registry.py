@@ -275,11 +275,11 @@ def test_unreadable_annotation_is_a_plugin_error(plugin: Any) -> None:
     ("requires", "extra", "command"),
     [
         (("not_there_a", "not_there_b.part"), None, "pip install not_there_a not_there_b.part"),
-        (("not_there_a",), "amg", "pip install 'dlp-plugins[amg]'"),
+        (("not_there_a",), "amg", "pip install 'pyamg>=5.2'"),
         (
             ("not_there_a",),
             "torch-sparse",
-            "pip install --no-build-isolation 'dlp-plugins[torch-sparse]'",
+            "pip install --no-build-isolation 'torch-scatter>=2.1.2' 'torch-sparse>=0.6.18'",
         ),
     ],
 )

@@ -9,7 +9,8 @@ import typer
 from typer.core import TyperGroup
 
 from dlp_cli import output
-from dlp_cli.commands import bench, check, doctor, listing, plan, propagate, run, show
+from dlp_cli.commands import bench, check, doctor, plan, propagate, run, show
+from dlp_cli.commands import list as listing  # `list` is a builtin
 from dlp_plugins.errors import DlpError
 
 

@@ -54,5 +54,5 @@ def bounds_text(metadata: Any) -> str:
             found.append(bounds_text(nested))
         for name, sign in BOUNDS.items():
             if (bound := getattr(item, name, None)) is not None:
-                found.append(f"{sign} {bound:g}")
+                found.append(f"{sign} {bound if isinstance(bound, int) else format(bound, 'g')}")
     return ", ".join(filter(None, found))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +11,13 @@ import typer
 
 if TYPE_CHECKING:
     from dlp_plugins.recipe.model import Recipe
+
+
+class Device(StrEnum):
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
 
 RecipeArgument = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A recipe's path, or its name (see `dlp list`).")
@@ -28,12 +37,20 @@ PluginOption = Annotated[
     ),
 ]
 
+DeviceOption = Annotated[Device, typer.Option(help="auto: a GPU where there is one.")]
+
+
+def load_plugins(files: Iterable[Path] | None) -> None:
+    """Import the files given with --plugin, so that their components are registered."""
+    from dlp_plugins.registry import load_plugin_file
+
+    for file in files or ():
+        load_plugin_file(file)
+
 
 def load(recipe: str, overrides: list[str] | None, plugins: list[Path] | None) -> Recipe:
     """The user's plug-ins first, then the recipe that may name what they register."""
     from dlp_plugins.recipe.check import load_recipe
-    from dlp_plugins.registry import load_plugin_file
 
-    for file in plugins or ():
-        load_plugin_file(file)
+    load_plugins(plugins)
     return load_recipe(recipe, overrides or ())

@@ -3,19 +3,46 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-# On a pipe nobody looks at the width: whole lines serve grep better.
-_width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 1000
-console = Console(width=_width, markup=False, highlight=False, emoji=False)
-error_console = Console(stderr=True, markup=False, highlight=False, emoji=False)
+# C0 and C1 control characters except tab and newline, and the marks that turn text around: a name
+# from a file that holds them could move the cursor, set the terminal's title or pose as another.
+CONTROLS = {*range(32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A)} - {9, 10}
+ESCAPED = {code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" for code in CONTROLS}
+REMOVED = dict.fromkeys(CONTROLS)
+
+
+def clean(text: str) -> str:
+    r"""The text with its control characters written out.
+
+    >>> print(clean("a\x1b[31mb"))
+    a\x1b[31mb
+    """
+    return text if text.isprintable() else text.translate(ESCAPED)
+
+
+class SafeConsole(Console):
+    """A console whose only escape sequences are its own; what `clean` has not seen loses them."""
+
+    def render(self, *arguments: Any, **more: Any) -> Iterator[Segment]:
+        for segment in super().render(*arguments, **more):
+            if segment.control or segment.text.isprintable():
+                yield segment
+            else:
+                yield segment._replace(text=segment.text.translate(REMOVED))
+
+
+console = SafeConsole(markup=False, highlight=False, emoji=False)
+error_console = SafeConsole(stderr=True, markup=False, highlight=False, emoji=False)
 
 
 @contextlib.contextmanager
@@ -30,21 +57,41 @@ def waiting(text: str) -> Iterator[None]:
 
 def say(text: str | Text = "", style: str = "") -> None:
     """Print to standard output; lines are never broken, so commands and paths can be copied."""
-    console.print(text, style=style, soft_wrap=True)
+    console.print(clean(text) if isinstance(text, str) else text, style=style, soft_wrap=True)
+
+
+def print_line(text: str) -> None:
+    """A line of progress, without the console: of a long run the pipe shows each at once."""
+    print(clean(text), flush=True)
 
 
 def print_error(message: str) -> None:
     """`error: ...` on standard error."""
-    error_console.print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
+    error_console.print(Text.assemble(("error: ", "bold red"), clean(message)), soft_wrap=True)
 
 
 def print_table(
     columns: Sequence[str], rows: Iterable[Sequence[str | Text]], title: str | None = None
 ) -> None:
-    """A table no wider than the terminal; on a pipe every row is one line."""
+    """A table no wider than the terminal; on a pipe every row is one line, without a frame."""
+    if not sys.stdout.isatty():
+        _print_lines(columns, [*rows], title)
+        return
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
     for i, column in enumerate(columns):
         table.add_column(column, style="bold" if i == 0 else "", overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(clean(cell) if isinstance(cell, str) else cell for cell in row))
     console.print(table)
+
+
+def _print_lines(
+    columns: Sequence[str], rows: Sequence[Sequence[str | Text]], title: str | None
+) -> None:
+    texts = [[clean(str(cell)).replace("\n", " ") for cell in row] for row in (columns, *rows)]
+    widths = [max(map(cell_len, column)) for column in zip(*texts, strict=True)]
+    if title:
+        say(f"\n{title}")
+    for row in texts:
+        cells = (t + " " * (width - cell_len(t)) for t, width in zip(row, widths, strict=True))
+        say("  ".join(cells).rstrip())

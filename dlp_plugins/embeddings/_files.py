@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from dlp_plugins.component import install_command
 from dlp_plugins.errors import DataError, MissingDependency
 
 
@@ -43,8 +44,7 @@ def pyarrow() -> tuple[Any, Any]:
     """The modules pyarrow and pyarrow.parquet, or MissingDependency."""
     if importlib.util.find_spec("pyarrow") is None:
         raise MissingDependency(
-            "Parquet files need pyarrow, which is not installed. "
-            "Run: pip install 'dlp-plugins[parquet]'"
+            f"Parquet files need pyarrow, which is not installed. Run: {install_command('parquet')}"
         )
     import pyarrow
     import pyarrow.parquet

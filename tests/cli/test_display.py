@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import os
 import pty
 import re
@@ -13,14 +12,19 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from dlp_cli import output
 from dlp_cli.display.live import RunScreen, block_lines, chart_top, clock_text, stretch
+from dlp_cli.display.phases import show_phases
 from dlp_cli.display.plain import PlainLines
 from dlp_cli.display.run_state import RunState
+from dlp_cli.output import CONTROLS, SafeConsole
 from rich.console import Console
+from rich.live import Live
 
 from dlp_plugins.propagation import Health
 from dlp_plugins.training import events
@@ -88,7 +92,7 @@ def test_everything_is_on_the_screen_at_80x24() -> None:
         "dlp run x", "A [red]description[/red]", "1,347 images, 50 labelled, 10 classes",
         "450 for the test", "CPU; runs/x", "3/3", "4/4", "done",
         "test error, student", "6.00 %", "test error, teacher", "5.50 %", "before propagation",
-        "38.00 %", "loss", "learning rate", "0.1", "5,000", "pseudo-labels right", "95.25 %",
+        "38.00 %", "loss", "learning rate", "0.1", "5,000", "pseudo-label accuracy", "95.25 %",
         "certainty", "0.900", "residual, not converged", "4.2e-03", "iterations", "20",
         "images no label reaches", "12", "components without label", "classes without example",
         "test error by epoch",
@@ -116,7 +120,7 @@ def test_terms_of_the_loss_where_there_is_more_than_one() -> None:
 def test_what_was_not_measured_is_a_dash() -> None:
     screen = shown(state_of([started(), events.StageStarted("supervised", 3, 0)]), 80, 24)
     assert re.search(r"test error +- ", screen)
-    assert re.search(r"pseudo-labels right +- ", screen)
+    assert re.search(r"pseudo-label accuracy +- ", screen)
 
 
 def test_before_the_data_are_loaded() -> None:
@@ -131,8 +135,9 @@ def test_fits_any_size_at_every_moment(width: int, height: int, teacher: bool) -
     state = RunState("x" * 200)
     for event in script(SICK, teacher):
         state(event)
-        lines = shown(state, width, height).rstrip("\n").split("\n")
+        lines = shown(state, width, height).split("\n")[:-1]
         assert len(lines) <= height
+        assert lines[-1] == ""  # where `^C` is echoed
         assert max(map(len, lines)) <= width
 
 
@@ -188,12 +193,11 @@ def test_clock_text() -> None:
     ]  # fmt: skip
 
 
-def test_a_resumed_run_shows_the_errors_from_before(tmp_path: Path) -> None:
+def test_a_resumed_run_shows_the_errors_from_before() -> None:
     lines = [{"stage": "supervised", "epoch": n, "test_error": 40.0 - n} for n in range(3)]
     lines.append({"stage": "propagation", "epoch": 0, "test_error": 7.0})
-    text = "".join(json.dumps(line) + "\n" for line in lines)
-    (tmp_path / "metrics.jsonl").write_text(text)
-    state = state_of([started(tmp_path, True), events.StageStarted("propagation", 4, 1)])
+    begun = replace(started(resumed=True), history=tuple(lines))
+    state = state_of([begun, events.StageStarted("propagation", 4, 1)])
     assert state.errors()[-1] == ("propagation", 3, 7.0)
     assert state.last_error("supervised") == 38.0
     assert state.done == {"supervised": 3, "propagation": 1}
@@ -201,12 +205,6 @@ def test_a_resumed_run_shows_the_errors_from_before(tmp_path: Path) -> None:
     # An epoch that is repeated after the resume takes its line's place.
     state(events.EpochDone("propagation", 0, {"test_error": 6.5}))
     assert state.errors()[-1] == ("propagation", 3, 6.5)
-
-
-def test_a_damaged_metrics_file_does_not_stop_a_resumed_run(tmp_path: Path) -> None:
-    (tmp_path / "metrics.jsonl").write_text('{"stage": "supervised"\nnonsense')
-    assert state_of([started(tmp_path, True)]).errors() == []
-    assert state_of([started(tmp_path / "absent", True)]).errors() == []
 
 
 # -- the chart ------------------------------------------------------------------------------------
@@ -244,7 +242,7 @@ def test_early_errors_do_not_flatten_the_chart() -> None:
 # -- plain ----------------------------------------------------------------------------------------
 
 
-def test_plain_is_one_line_an_epoch() -> None:
+def test_plain_is_one_line_per_epoch() -> None:
     lines: list[str] = []
     listener = PlainLines(lines.append)
     for event in script(SICK, teacher=True):
@@ -255,9 +253,9 @@ def test_plain_is_one_line_an_epoch() -> None:
     assert "certainty" not in lines[1]
     last = lines[-1]
     for text in (
-        "propagation 4/4", "test error 6.00 %", "teacher's 5.50 %", "pseudo-labels 95.25 % right",
-        "certainty 0.900", "residual 4.2e-03", "20 iterations", "12 images no label reaches",
-        "2 components without a label", "1 classes without an example", "solver not converged",
+        "propagation 4/4", "test error 6.00 %", "teacher's 5.50 %", "pseudo-label accuracy 95.25 %",
+        "certainty 0.900", "residual 4.2e-03", "20 iterations", "12 images that no label reaches",
+        "2 components without a label", "1 class without an example", "solver not converged",
         "lr 0.1", "5,000 images/s",
     ):  # fmt: skip
         assert text in last
@@ -271,6 +269,99 @@ def test_plain_says_nothing_of_what_is_well() -> None:
         listener(event)
     for text in ("no label reaches", "components", "classes without", "not converged"):
         assert text not in lines[-1]
+
+
+# -- what others wrote must not steer the terminal ------------------------------------------------
+
+EVIL = "\x1b]0;owned\x07\x1b[2Jx\x9b31m\u202e"
+# what Rich writes for its colours and to move its cursor, and nothing else
+OWN = re.compile(r"\x1b\[(\d+(;\d+)*m|\d*A|2K|\?25[lh])")
+
+
+def test_a_description_with_escape_sequences_is_shown_without_them() -> None:
+    file = io.StringIO()
+    console = SafeConsole(file=file, width=80, height=24, force_terminal=True)
+    state = RunState(EVIL)
+    for event in [replace(started(), description=EVIL, device=EVIL), *script()[1:8]]:
+        state(event)
+    with Live(RunScreen(state), console=console, auto_refresh=False) as live:
+        live.refresh()
+    text = OWN.sub("", file.getvalue())
+    assert "x31m" in text
+    assert not set(text) & {chr(code) for code in CONTROLS - {13}}
+
+
+def test_plain_lines_write_escape_sequences_out(capsys: pytest.CaptureFixture[str]) -> None:
+    PlainLines(output.print_line)(replace(started(), description=EVIL))
+    assert r"\x1b]0;owned\x07\x1b[2Jx\x9b31m\u202e: 1,347 images" in capsys.readouterr().out
+
+
+# -- Ctrl-C ---------------------------------------------------------------------------------------
+
+
+def emulate(text: str, width: int, height: int) -> list[str]:
+    """The lines that a terminal of that size shows, those that scrolled out of it first."""
+    screen, gone = [[" "] * width for _ in range(height)], []
+    row = column = 0
+
+    def down() -> None:
+        nonlocal row
+        if row == height - 1:
+            gone.append(screen.pop(0))
+            screen.append([" "] * width)
+        else:
+            row += 1
+
+    for count, code, character in re.findall(r"\x1b\[([?0-9;]*)([A-Za-z])|(.)", text, re.S):
+        if code == "A":
+            row = max(row - int(count or 1), 0)
+        elif code == "K":
+            screen[row] = [" "] * width
+        elif code:
+            assert code in "mhl", code
+        elif character == "\r":
+            column = 0
+        elif character == "\n":
+            down()
+            column = 0
+        else:
+            if column == width:
+                down()
+                column = 0
+            screen[row][column] = character
+            column += 1
+    return ["".join(line).rstrip() for line in gone + screen]
+
+
+@pytest.mark.parametrize(("width", "height"), [(60, 15), (80, 24), (80, 20)])
+def test_what_ctrl_c_echoes_does_not_double_a_line_of_the_display(width: int, height: int) -> None:
+    file = io.StringIO()
+    console = SafeConsole(file=file, width=width, height=height, force_terminal=True)
+    state = state_of(script()[:-1])
+    with Live(RunScreen(state), console=console, auto_refresh=False) as live:
+        live.refresh()
+        file.write("^C")
+        state(events.RunInterrupted(Path("runs/x")))
+        live.refresh()
+    lines = emulate(file.getvalue(), width, height)
+    assert lines.count(lines[0]) == 1  # what is drawn again starts where it started before
+    assert not any("^C" in line for line in lines)
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_what_ctrl_c_echoes_does_not_double_a_progress_bar(
+    width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = io.StringIO()
+    console = SafeConsole(file=file, width=width, height=24, force_terminal=True)
+    monkeypatch.setattr("dlp_cli.display.phases.error_console", console)
+    with show_phases({"a": "Finding neighbours", "b": "Building the graph"}) as report:
+        report("a", 10, 10)
+        report("b", 1, 10)
+        time.sleep(0.15)  # Rich draws ten times a second
+        file.write("^C")
+    lines = emulate(file.getvalue(), width, 24)
+    assert sum("Finding" in line for line in lines) == 1
 
 
 # -- a real terminal, a real pipe -----------------------------------------------------------------

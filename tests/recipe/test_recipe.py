@@ -356,7 +356,7 @@ def test_missing_packages_are_all_reported(monkeypatch: pytest.MonkeyPatch) -> N
     recipe = load_recipe("digits", ["solver=needy", "weighter=needy"])  # names and types are right
     with pytest.raises(MissingDependency) as caught:
         check_dependencies(recipe)
-    assert str(caught.value).count("pip install 'dlp-plugins[amg]'") == 2
+    assert str(caught.value).count("pip install 'pyamg>=5.2'") == 2
 
 
 # -- finding --------------------------------------------------------------------------------------

@@ -9,9 +9,8 @@ from typing import Annotated
 
 import typer
 
-from dlp_cli import output
-from dlp_cli.commands.run import Device
-from dlp_cli.options import PluginOption, SetOption
+from dlp_cli import options, output
+from dlp_cli.options import Device, DeviceOption, PluginOption, SetOption
 
 
 def bench(
@@ -32,7 +31,7 @@ def bench(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="By default runs/bench-NAME.")
     ] = None,
-    device: Annotated[Device, typer.Option(help="auto: a GPU where there is one.")] = Device.auto,
+    device: DeviceOption = Device.auto,
     plugins: PluginOption = None,
 ) -> None:
     """Run every combination and print a table; what is finished is kept, the rest is resumed."""
@@ -41,11 +40,9 @@ def bench(
     from dlp_plugins.bench.runner import run_suite
     from dlp_plugins.bench.suite import find_suite, load_suite, suite_of_recipe
     from dlp_plugins.environment import describe_environment
-    from dlp_plugins.registry import load_plugin_file
     from dlp_plugins.training.run import build_accelerator
 
-    for file in plugins or ():
-        load_plugin_file(file)
+    options.load_plugins(plugins)
     path = None if vary else find_suite(target)
     if path:
         suite = load_suite(path, overrides or (), seeds)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from typing import Any
 
 from dlp_cli import options, output
 from dlp_cli.options import PluginOption, RecipeArgument, SetOption
@@ -13,20 +15,28 @@ def check(
     overrides: SetOption = None,
     plugins: PluginOption = None,
 ) -> None:
-    """Check a recipe without training, and print what it resolves to."""
+    """Check a recipe without training; print every setting, in the form that --set takes."""
     checked = options.load(recipe, overrides, plugins)
 
     from dlp_plugins.recipe.check import check_dependencies
 
-    tables = {k: v for k, v in checked.as_dict().items() if isinstance(v, dict)}
-    rows = [
-        (
-            key,
-            str(table.pop("name", "")),
-            ", ".join(f"{k} = {json.dumps(v)}" for k, v in table.items()),
-        )
-        for key, table in tables.items()
-    ]
-    output.print_table(("part", "component", "settings"), rows)
+    for key, value in _flatten(checked.as_dict()):
+        output.say(f"{key} = {_toml(value)}")
     check_dependencies(checked)
     output.say(f"OK: {recipe} is valid.", style="green")
+
+
+def _flatten(table: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{k} = {_toml(v)}' for k, v in value.items())} }}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    return json.dumps(value, ensure_ascii=False)  # text, numbers, true and false as in TOML

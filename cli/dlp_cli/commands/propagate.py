@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dlp_cli import output
-from dlp_cli.commands.run import Device
+from dlp_cli import options, output
 from dlp_cli.display.phases import show_phases
-from dlp_cli.options import PluginOption, SetOption
+from dlp_cli.options import Device, DeviceOption, PluginOption, SetOption
 
 if TYPE_CHECKING:
     from dlp_plugins.embeddings.chunked import Outcome
@@ -61,7 +60,7 @@ def propagate(
             metavar="SIZE", help="Most memory to take, 4GB. By default 3/4 of what is free."
         ),
     ] = None,
-    device: Annotated[Device, typer.Option(help="auto: a GPU where there is one.")] = Device.auto,
+    device: DeviceOption = Device.auto,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the table.")] = False,
     plugins: PluginOption = None,
 ) -> None:
@@ -73,12 +72,10 @@ def propagate(
     from dlp_plugins.environment import free_memory
     from dlp_plugins.recipe.build import build_propagator
     from dlp_plugins.recipe.check import check_dependencies
-    from dlp_plugins.registry import load_plugin_file
     from dlp_plugins.training.run import build_accelerator
     from dlp_plugins.units import format_bytes, parse_bytes
 
-    for file in plugins or ():
-        load_plugin_file(file)
+    options.load_plugins(plugins)
     recipe = settings(overrides)
     check_dependencies(recipe)
     propagator = build_propagator(recipe)

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from dlp_cli import options, output
-from dlp_cli.options import PluginOption, RecipeArgument, SetOption
-
-
-class Device(StrEnum):
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
+from dlp_cli.options import Device, DeviceOption, PluginOption, RecipeArgument, SetOption
 
 
 def run(
@@ -33,7 +26,7 @@ def run(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the run in that folder.")
     ] = False,
-    device: Annotated[Device, typer.Option(help="auto: a GPU where there is one.")] = Device.auto,
+    device: DeviceOption = Device.auto,
     plugins: PluginOption = None,
 ) -> None:
     """Train by a recipe: the labels alone first, then with label propagation."""

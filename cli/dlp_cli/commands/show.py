@@ -1,13 +1,14 @@
-"""`dlp show`: everything about one component."""
+"""`dlp show`: everything about one component, or about the settings of a recipe."""
 
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dlp_cli import output
+from dlp_cli import options, output
+from dlp_cli.options import PluginOption
 
 if TYPE_CHECKING:
     from dlp_plugins.component import Component
@@ -16,13 +17,30 @@ MEMBERS_SHOWN = 20
 
 
 def show(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="solvers, backbones, ..., recipes.")],
-    name: Annotated[str, typer.Argument(metavar="NAME", help="See `dlp list KIND`.")],
+    kind: Annotated[
+        str,
+        typer.Argument(metavar="KIND", help="solvers, backbones, ..., recipes or settings."),
+    ],
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", help="See `dlp list KIND`; of settings: a table's name."),
+    ] = None,
     matching: Annotated[
         str, typer.Option("--filter", metavar="TEXT", help="Of a family: members with this text.")
     ] = "",
+    plugins: PluginOption = None,
 ) -> None:
-    """Show a component's parameters, docs and origin, or a recipe's text."""
+    """Show a component's parameters, docs and origin, a recipe's text, or what settings mean."""
+    options.load_plugins(plugins)
+    if kind in ("setting", "settings"):
+        _print_settings(name)
+        return
+    if name is None:
+        from dlp_plugins.errors import UsageError
+
+        raise UsageError(
+            f"dlp show {kind} NAME: the name is missing. `dlp list {kind}` lists them."
+        )
     if kind in ("recipe", "recipes"):
         from dlp_plugins.recipe.files import find_recipe
 
@@ -38,6 +56,31 @@ def show(
         _print_members(component, matching)
 
 
+def _print_settings(name: str | None) -> None:
+    from dlp_cli import settings
+    from dlp_plugins.errors import UsageError, did_you_mean
+
+    known = {table.key: table for table in settings.tables()}
+    if name is not None and name not in known:
+        raise UsageError(
+            f"A recipe has no table '{name}'.{did_you_mean(name, known)} "
+            f"Tables: {', '.join(filter(None, known))}."
+        )
+    chosen = known.values() if name is None else [known[name]]
+    rows = [
+        s.row(f"{table.key}." if table.key else "") for table in chosen for s in table.settings()
+    ]
+    output.print_table(settings.COLUMNS, rows)
+    if name is None:
+        output.say("With the parameters of its components: dlp show settings TABLE")
+        return
+    for component in known[name].components():
+        if taken := settings.parameters(component):
+            output.print_table(
+                settings.COLUMNS, [s.row(f"{name}.") for s in taken], f"with {component.name}"
+            )
+
+
 def _print_about(component: Component, name: str) -> None:
     output.say(f"{component.kind} {name}", style="bold")
     output.say((inspect.getdoc(component.factory) or "No docs.") + "\n")
@@ -50,41 +93,16 @@ def _print_about(component: Component, name: str) -> None:
 
 
 def _print_parameters(component: Component) -> None:
-    from dlp_cli.annotations import bounds_text, range_text, type_text
-    from dlp_plugins.recipe.model import PARTS, Part
-    from dlp_plugins.registry import of_kind
+    from dlp_cli import settings
 
-    rows = [
-        (
-            p.name,
-            type_text(p.annotation),
-            range_text(p.annotation),
-            "required" if p.required else _default(p.default),
-            p.description,
-        )
-        for p in component.parameters
-    ]
-    key = next(k for k in PARTS if of_kind(k).kind == component.kind)
-    rows += [
-        (
-            name,
-            type_text(field.annotation),
-            range_text(field.annotation) or bounds_text(field.metadata),
-            _default(field.default),
-            field.description or "",
-        )
-        for name, field in PARTS[key].model_fields.items()
-        if name not in Part.model_fields
-    ]
+    table = next(t for t in settings.tables() if t.kind == component.kind)
+    rows = [*settings.parameters(component), *table.settings()[1:]]  # the first is the name
     if rows:
-        output.print_table(("parameter", "type", "range", "default", "meaning"), rows)
-        output.say(f"In a recipe: [{key}]; on the command line: --set {key}.{rows[0][0]}=...")
+        output.print_table(("parameter", *settings.COLUMNS[1:]), [s.row() for s in rows])
+        example = f"--set {table.key}.{rows[0].key}=..."
+        output.say(f"In a recipe: {table.title}; on the command line: {example}")
     else:
-        output.say(f"No parameters. On the command line: --set {key}={component.name}")
-
-
-def _default(value: Any) -> str:
-    return "" if value is None else str(value)
+        output.say(f"No parameters. On the command line: --set {table.key}={component.name}")
 
 
 def _print_members(component: Component, matching: str) -> None:

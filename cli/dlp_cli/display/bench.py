@@ -5,8 +5,9 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
+from dlp_cli.display.bars import Bars
 from dlp_cli.output import console
 from dlp_plugins.bench.runner import CellDone, CellStarted
 from dlp_plugins.training import events
@@ -16,7 +17,7 @@ class BenchDisplay:
     """A context manager to be called with every event. On a pipe only the lines are printed."""
 
     def __init__(self) -> None:
-        self.progress = Progress(
+        self.progress = Bars(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),

@@ -36,7 +36,7 @@ def open_display(title: str) -> Iterator[Listener]:
     """A listener that shows a run as it goes, for the length of the context."""
     console = output.console
     if not (console.is_interactive and sys.stdout.isatty()):
-        yield PlainLines(print)
+        yield PlainLines(output.print_line)
         return
     state = RunState(title)
     screen = RunScreen(state)
@@ -75,6 +75,7 @@ class RunScreen:
         rows = min(height - len(lines) - 2, CHART_ROWS)
         if rows >= 1 and not options.ascii_only:
             yield _chart(self.state, width, rows)
+        yield Text()  # as in `Bars`
 
 
 def _header(state: RunState) -> RenderableType:
@@ -89,7 +90,8 @@ def _header(state: RunState) -> RenderableType:
             f"{s.num_test:,} for the test\n"
         )
         lines.append(f"{s.device}; {s.folder}" + ("; resumed" if s.resumed else ""), "dim")
-    return Panel(lines, title=f"dlp run {state.title}", title_align="left", border_style="cyan")
+    title = Text(f"dlp run {state.title}")  # a plain string would be read as markup
+    return Panel(lines, title=title, title_align="left", border_style="cyan")
 
 
 def _bars(state: RunState) -> Table:
@@ -162,14 +164,14 @@ def _health_rows(state: RunState) -> list[Row]:
     m = state.metrics
     converged = m.get("converged", True)
     residual = _number(m, "residual", ".1e", "" if converged else "yellow")
-    rows = [("pseudo-labels right", _percent(m, "pseudo_label_accuracy", "bold"))]
+    rows = [("pseudo-label accuracy", _percent(m, "pseudo_label_accuracy", "bold"))]
     rows.append(("certainty", _number(m, "certainty", ".3f")))
     rows.append(("residual" if converged else "residual, not converged", residual))
     rows.append(("iterations", _number(m, "iterations", ",")))
     rows.append(("images no label reaches", _count(m, "unreached")))
     rows.append(("components without label", _count(m, "unlabeled_components")))
     rows.append(("classes without example", _count(m, "empty_classes")))
-    rows.append(("seconds a refresh", _number(m, "propagation_seconds", ".2f")))
+    rows.append(("seconds per refresh", _number(m, "propagation_seconds", ".2f")))
     return rows
 
 
@@ -179,8 +181,8 @@ def _compact(state: RunState, height: int) -> RenderableType:
     known = [
         r for r in [*_training_rows(state), *_health_rows(state)] if r[1].plain not in ("", "-")
     ]
-    room = max(height - len(bars.rows) - 1, 0)
-    return Group(bars, _pairs(known[:room]))
+    room = max(height - len(bars.rows) - 2, 0)
+    return Group(bars, _pairs(known[:room]), Text())  # the empty line as in `Bars`
 
 
 def _chart(state: RunState, width: int, rows: int) -> RenderableType:

@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 
+from dlp_cli.display.bars import Bars
 from dlp_cli.output import error_console
 
 Report = Callable[[str, float, float | None], None]
@@ -15,14 +16,14 @@ Report = Callable[[str, float, float | None], None]
 
 @contextmanager
 def show_phases(titles: dict[str, str]) -> Iterator[Report]:
-    """Gives a function to tell (phase, how much is done, of how much or None).
+    """Gives a function to call with (phase, how much is done, of how much or None).
 
     `titles`: what to call each phase. Goes to standard error, so that a summary can be piped.
     """
     if not error_console.is_terminal:
         yield _lines(titles)
         return
-    with Progress(
+    with Bars(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.percentage:>3.0f} %"),

@@ -1,4 +1,4 @@
-"""A run on a pipe: one line an epoch, nothing that moves."""
+"""A run on a pipe: one line per epoch, nothing that moves."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from dlp_cli.display.run_state import RunState
 from dlp_plugins.training import events
+from dlp_plugins.units import counted
 
 # metric: how it reads in the line; what was not measured is left out
 PARTS = {
@@ -14,18 +15,18 @@ PARTS = {
     "test_error": "test error {:.2f} %",
     "teacher_test_error": "teacher's {:.2f} %",
     "validation_error": "validation error {:.2f} %",
-    "pseudo_label_accuracy": "pseudo-labels {:.2f} % right",
+    "pseudo_label_accuracy": "pseudo-label accuracy {:.2f} %",
     "certainty": "certainty {:.3f}",
     "residual": "residual {:.1e}",
     "iterations": "in {} iterations",
     "learning_rate": "lr {:.4g}",
     "images_per_second": "{:,.0f} images/s",
 }
-# Said only when there is something to say.
+# Printed only where they are not 0.
 WARNINGS = {
-    "unreached": "{:,} images no label reaches",
-    "unlabeled_components": "{:,} components without a label",
-    "empty_classes": "{:,} classes without an example",
+    "unreached": ("image that no label reaches", "images that no label reaches"),
+    "unlabeled_components": ("component without a label", "components without a label"),
+    "empty_classes": ("class without an example", "classes without an example"),
 }
 
 
@@ -51,7 +52,7 @@ class PlainLines:
     def _epoch_line(self, event: events.EpochDone) -> str:
         m = event.metrics
         parts = [form.format(m[key]) for key, form in PARTS.items() if key in m]
-        parts += [form.format(m[key]) for key, form in WARNINGS.items() if m.get(key)]
+        parts += [counted(m[key], *nouns) for key, nouns in WARNINGS.items() if m.get(key)]
         if not m.get("converged", True):
             parts.append("solver not converged")
         return f"{event.stage} {event.epoch + 1}/{self.state.epochs}: {', '.join(parts)}"

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from dlp_plugins.training import events
 
-PHASES = {"propagate": "spreading labels", "describe": "describing", "evaluate": "measuring"}
+PHASES = {"propagate": "spreading labels", "evaluate": "measuring"}
 
 
 @dataclass
@@ -43,8 +40,7 @@ class RunState:
         match event:
             case events.RunStarted():
                 self.started, self.phase = event, "starting"
-                if event.resumed:
-                    self._read_history(event.folder)
+                self.history = {(line["stage"], line["epoch"]): line for line in event.history}
             case events.StageStarted():
                 self.stage, self.epochs, self.epoch = event.stage, event.epochs, event.first_epoch
                 self.step = self.steps = 0
@@ -114,10 +110,3 @@ class RunState:
     def last_error(self, stage: str, key: str = "test_error") -> float | None:
         """The stage's last measured error."""
         return next((e for s, _, e in reversed(self.errors(key)) if s == stage), None)
-
-    def _read_history(self, folder: Path) -> None:
-        # Only for show, so a damaged line is no reason to stop; the trainer has its own record.
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            for text in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
-                line = json.loads(text)
-                self.history = {**self.history, (line["stage"], line["epoch"]): line}

@@ -7,18 +7,21 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from dlp_cli import output
+from dlp_cli import options, output
+from dlp_cli.options import PluginOption
 
 
 def list_(
     kind: Annotated[
         str | None, typer.Argument(metavar="[KIND]", help="solvers, backbones, ..., or recipes.")
     ] = None,
+    plugins: PluginOption = None,
 ) -> None:
     """List the names of all components and recipes, or one kind with details."""
     from dlp_plugins.recipe.files import recipe_names
     from dlp_plugins.registry import KINDS, of_kind
 
+    options.load_plugins(plugins)
     if kind is None:
         known = {k.kind: k.names() for k in KINDS} | {"recipes": recipe_names()}
         output.print_table(("kind", "names"), [(k, ", ".join(v)) for k, v in known.items()])
