@@ -8,7 +8,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-EXTRAS := huggingface,amg,nn-descent,parquet,test
+EXTRAS := huggingface,amg,nn-descent,parquet,tensorboard,mlflow,test
 WHEELS := .venv/wheels
 
 .PHONY: quickstart test test-torch-sparse test-usb test-slow bench lint types clean

@@ -1,9 +1,9 @@
-"""Work shared among CPU threads, each running one block at a time.
+"""CPU threads that each take whole blocks of work, in place of splitting every call among them.
 
-A BLAS or OpenMP call that is itself split among threads waits at its end for the slowest of them;
-with thousands of short calls and any other load on the machine that wait is most of the time. Here
-the blocks are shared out instead, and each call inside a block stays on its own thread. NumPy lets
-go of the interpreter lock in products, comparisons and sorts.
+A BLAS or OpenMP call that is split among threads waits at its end for the slowest of them; with
+thousands of short calls and other load on the machine, that wait is most of the time. Here each
+block runs on one thread from start to end. NumPy releases the interpreter lock in products,
+comparisons and sorts, so Python threads are enough.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Share(Protocol):
 
 @contextmanager
 def workers() -> Iterator[Share]:
-    """As many threads as torch uses (OMP_NUM_THREADS), which share blocks out among them."""
+    """As many threads as torch uses (OMP_NUM_THREADS), which take the blocks in turn."""
     with (
         _libraries().limit(limits=1, user_api="blas"),
         ThreadPoolExecutor(torch.get_num_threads(), initializer=_one_thread) as pool,
@@ -38,7 +38,7 @@ def workers() -> Iterator[Share]:
 
 
 def parallel(function: Callable[[T], R], blocks: Iterable[T]) -> Iterator[R]:
-    """`function` of each block, in order, on all threads; a single block as the caller would."""
+    """`function` of each block, in order, on all threads; a single block runs on the caller's."""
     blocks = list(blocks)
     if len(blocks) == 1:
         yield function(blocks[0])
@@ -48,21 +48,25 @@ def parallel(function: Callable[[T], R], blocks: Iterable[T]) -> Iterator[R]:
 
 
 def _one_thread() -> None:
-    torch.get_num_threads()  # sets this thread's OpenMP to torch's setting: not to come after ours
+    torch.get_num_threads()  # torch's first call in a thread sets OpenMP's limit: it must be first
     _libraries().limit(limits=1, user_api="openmp")
 
 
 @cache
 def _libraries() -> ThreadpoolController:
-    """NumPy's and torch's, both loaded by now; looking for them takes milliseconds."""
+    """NumPy's and torch's libraries, both loaded by now; finding them takes milliseconds."""
     return ThreadpoolController()
 
 
-def chunks(n: int, size: int) -> Iterator[slice]:
-    """0..n in slices of `size`."""
+def slices(n: int, size: int) -> Iterator[slice]:
+    """0..n in slices of `size` rows; the last may be shorter."""
     return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
 
-def row_chunks(n: int, columns: int, entries: int) -> Iterator[slice]:
-    """0..n in slices of rows that hold at most so many entries, but a row at least."""
-    return chunks(n, max(1, entries // max(1, columns)))
+def row_slices(n: int, columns: int, entries: int, most: int | None = None) -> Iterator[slice]:
+    """0..n in slices of at most `entries` entries, for rows of so many columns.
+
+    A slice has at least one row, and at most `most` rows where that is given.
+    """
+    rows = max(1, entries // max(1, columns))
+    return slices(n, rows if most is None else min(rows, most))

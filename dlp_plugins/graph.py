@@ -13,16 +13,16 @@ from functools import cached_property
 import numpy as np
 import scipy.sparse as sp
 import torch
-import torch.nn.functional as F  # noqa: N812 - the field's name for it
+import torch.nn.functional as F  # noqa: N812 - the usual name for it
 from torch import Tensor
 
-from dlp_plugins._threads import chunks, parallel
+from dlp_plugins._threads import parallel, slices
 from dlp_plugins.errors import GraphError
 
 ALL = slice(None)
-ROWS = 2**14  # of a matrix, that a thread works on at once
+BLOCK_ROWS = 2**14  # rows of a matrix that one thread works on at once
 
-with warnings.catch_warnings():  # torch says once in a process that its CSR tensors are in beta
+with warnings.catch_warnings():  # torch warns once per process that its CSR tensors are in beta
     warnings.filterwarnings("ignore", message="Sparse", category=UserWarning)
     torch.eye(1).to_sparse_csr()
 
@@ -33,8 +33,8 @@ class Neighbors:
 
     indices: [n, k] int32 or int64; -1 where fewer than k were found.
     similarities: [n, k] float32 inner products of the L2-normalised descriptors.
-    order: [n] int64, the points so that near ones follow each other, where the search knows it: a
-        product with the graph then finds its rows in cache.
+    order: [n] int64, all points so that near ones follow each other, if the search knows such an
+        order: a product with the graph then finds its rows in cache.
     """
 
     indices: Tensor
@@ -88,11 +88,11 @@ class Graph:
         )
 
     def matmul(self, x: Tensor, rows: slice = ALL) -> Tensor:
-        """Rows of Wn x, all by default, for x [n, c] float32 on the graph's device."""
+        """Some rows of Wn x, by default all, for x [n, c] float32 on the graph's device."""
         if x.device.type != "cpu":
             return (self.matrix @ x)[rows]
         # A row of Wn x is a weighted sum of rows of x, which is what an embedding bag computes; its
-        # CPU kernel beats the CSR product several times over (docs/performance.md, "Solve").
+        # CPU kernel is several times faster than the CSR product (docs/performance.md, "Solve").
         first, last, _ = rows.indices(self.num_nodes)
         begin = self.crow_indices[first : last + 1]
         entries = slice(int(begin[0]), int(begin[-1]))
@@ -114,8 +114,9 @@ class Graph:
 
     @cached_property
     def components(self) -> Tensor:
-        """[n] int64: which connected component each node belongs to, from 0 (on the CPU)."""
-        # Wn is symmetric, where strong components are the components; others would transpose it.
+        """[n] int64: the number of each node's connected component, from 0 (on the CPU)."""
+        # Wn is symmetric, so its strong components are its components; weak ones would cost SciPy
+        # a transpose.
         _, component = sp.csgraph.connected_components(self.to_scipy(), connection="strong")
         return torch.from_numpy(component.astype(np.int64))
 
@@ -123,9 +124,9 @@ class Graph:
     def renumbered(self) -> tuple[Graph, Tensor]:
         """The graph with linked nodes near each other in memory; each new node's old number [n].
 
-        A CPU then finds more of a product's rows in its cache. In the search's order where there is
-        one, else in reverse Cuthill-McKee order, which takes as long as a few products. Columns
-        within a row are not sorted.
+        A CPU then finds more of a product's rows in its cache. The order is the search's if it gave
+        one, else reverse Cuthill-McKee, which takes as long as a few products. Columns within a row
+        are not sorted.
         """
         matrix = self.to_scipy()
         if self.order is None:
@@ -175,7 +176,7 @@ class Graph:
         degree = np.bincount(rows, weights=w.data, minlength=w.shape[0])
         scale = _inverse_sqrt(torch.from_numpy(degree)).numpy()
         values = (w.data * scale[rows] * scale[w.indices]).astype(np.float32)
-        # copies: SciPy may hand out views that the caller goes on to change
+        # copies: SciPy may give views of arrays that the caller changes later
         return cls(
             torch.from_numpy(w.indptr.astype(np.int32)).to(device),
             torch.from_numpy(w.indices.astype(np.int32)).to(device),
@@ -197,7 +198,7 @@ def assemble(
     Args:
         indices: [n, k] neighbours of each node, -1 for none.
         affinities: [n, k] float32 a_ij >= 0; zeros become no edge.
-        mutual: keep an edge only where each end is among the other's neighbours.
+        mutual: keep an edge only if each end is among the other's neighbours.
         order: as `Neighbors.order`.
 
     Returns:
@@ -221,7 +222,7 @@ def assemble(
         entries, row = entries_of(rows)
         return np.bincount(row, w.data[entries], minlength=rows.stop - rows.start)
 
-    degree = np.concatenate([*parallel(sums, chunks(n, ROWS)), []]).astype(np.float32)
+    degree = np.concatenate([*parallel(sums, slices(n, BLOCK_ROWS)), []]).astype(np.float32)
     scale = _inverse_sqrt(torch.from_numpy(degree)).numpy()
 
     def normalize(rows: slice) -> None:
@@ -229,15 +230,15 @@ def assemble(
         w.data[entries] *= scale[rows][row]
         w.data[entries] *= scale[w.indices[entries]]
 
-    for _ in parallel(normalize, chunks(n, ROWS)):
+    for _ in parallel(normalize, slices(n, BLOCK_ROWS)):
         pass
     crow, col, values = map(torch.from_numpy, (w.indptr, w.indices, w.data))
     return Graph(crow, col, values, torch.from_numpy(degree), order)
 
 
 def _symmetric(a: sp.csr_matrix, mutual: bool) -> sp.csr_matrix:
-    """A + A^T, or its entries where both ends of an edge name the other."""
-    # SciPy transposes by counting, which also sorts: no comparison of n k keys.
+    """A + A^T, all of it or only the edges that both ends have chosen."""
+    # SciPy transposes by a counting sort, which is faster than sorting n k keys.
     transposed = a.T.tocsr()
 
     def both_ways(rows: slice) -> sp.csr_matrix:
@@ -245,7 +246,7 @@ def _symmetric(a: sp.csr_matrix, mutual: bool) -> sp.csr_matrix:
         one.sort_indices()
         return (one + other).multiply(one.minimum(other) > 0) if mutual else one + other
 
-    return sp.vstack(list(parallel(both_ways, chunks(a.shape[0], ROWS))), format="csr")
+    return sp.vstack(list(parallel(both_ways, slices(a.shape[0], BLOCK_ROWS))), format="csr")
 
 
 def _assemble_by_sort(

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlp_plugins._threads import row_chunks
+from dlp_plugins._threads import row_slices
 from dlp_plugins.errors import DataError, FeatureError, LabelError
 
 UNLABELED = -1
@@ -117,7 +117,7 @@ def unit_rows(x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     large or too small for its square.
     """
     unit = torch.empty(x.shape, dtype=dtype, device=x.device)
-    for rows in row_chunks(len(x), x.shape[1], BLOCK_ENTRIES):
+    for rows in row_slices(len(x), x.shape[1], BLOCK_ENTRIES):
         block = x[rows].double()
         largest = block.abs().amax(dim=1, keepdim=True)
         block = block / torch.where(largest > 0, largest, 1.0)

@@ -25,7 +25,7 @@ from sklearn.metrics import accuracy_score
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
-from dlp_plugins._threads import row_chunks
+from dlp_plugins._threads import row_slices
 from dlp_plugins.graph import Neighbors
 from dlp_plugins.inputs import UNLABELED, to_descriptors, unit_rows
 from dlp_plugins.propagation import Propagator
@@ -206,7 +206,7 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         indices, similarities = self._nearest(queries)
         weights = self._weights(indices, similarities)
         scores = np.empty((len(queries), len(self.classes_)))
-        for rows in row_chunks(len(queries), indices.shape[1] * len(self.classes_), BLOCK_ENTRIES):
+        for rows in row_slices(len(queries), indices.shape[1] * len(self.classes_), BLOCK_ENTRIES):
             near = self.label_distributions_[indices[rows]]
             scores[rows] = np.einsum("mk,mkc->mc", weights[rows], near)
         total = scores.sum(axis=1, keepdims=True)
@@ -266,7 +266,7 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         k = self._neighbors.indices.shape[1]
         _, indices = faiss.knn(queries, self._points, k, metric=faiss.METRIC_INNER_PRODUCT)
         similarities = np.empty(indices.shape)
-        for rows in row_chunks(len(queries), k * queries.shape[1], BLOCK_ENTRIES):
+        for rows in row_slices(len(queries), k * queries.shape[1], BLOCK_ENTRIES):
             # Again in float64: FAISS rounds differently with the number of queries in a call.
             near = self._points[indices[rows]].astype(np.float64)
             similarities[rows] = np.einsum("mkd,md->mk", near, queries[rows].astype(np.float64))

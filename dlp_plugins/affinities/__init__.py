@@ -1,4 +1,4 @@
-"""Affinities: how alike two neighbours are. One file each, found by `registry.affinities`."""
+"""Affinities: edge weights from similarities. One file each, found by `registry.affinities`."""
 
 from dlp_plugins.affinities.contract import Affinity
 

@@ -1,4 +1,4 @@
-"""a_ij = 1 for every neighbour: only who is near counts, not how near."""
+"""a_ij = 1 for every neighbour, however near."""
 
 from __future__ import annotations
 

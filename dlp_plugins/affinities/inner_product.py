@@ -18,7 +18,7 @@ from dlp_plugins.registry import affinities
 class InnerProduct(Affinity):
     """Inner product of the descriptors, clamped at 0, to the power gamma (Iscen et al., eq. 9)."""
 
-    gamma: Annotated[float, Field(gt=0, description="power; more means fewer strong edges")] = 3.0
+    gamma: Annotated[float, Field(gt=0, description="power; larger: fewer strong edges")] = 3.0
 
     def weights(self, neighbors: Neighbors) -> Tensor:
         return neighbors.similarities.clamp(min=0).pow(self.gamma)

@@ -1,4 +1,4 @@
-"""a_ij = exp(-d_ij^2 / (s_i s_j)): a Gaussian as wide as each point's surroundings are sparse."""
+"""a_ij = exp(-d_ij^2 / (s_i s_j)): a Gaussian that is wider where points are sparser."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from dlp_plugins.affinities.contract import Affinity
 from dlp_plugins.graph import Neighbors
 from dlp_plugins.registry import affinities
 
-# The least scale: the distance that rounding alone gives to two equal descriptors.
-LEAST = 1e-3
+MIN_SCALE = 1e-3  # the distance that rounding alone gives to two equal descriptors
 
 
 @affinities.register("local_scale")
@@ -38,6 +37,6 @@ class LocalScale(Affinity):
         ascending = squared.masked_fill(~found, 0).sort(dim=1).values
         missing = (~found).sum(dim=1, keepdim=True)
         rank = (missing + self.m - 1).clamp(max=squared.shape[1] - 1)
-        scale = ascending.gather(1, rank).squeeze(1).sqrt().clamp(min=LEAST)
+        scale = ascending.gather(1, rank).squeeze(1).sqrt().clamp(min=MIN_SCALE)
         product = scale[:, None] * scale[neighbors.indices.clamp(min=0).long()]
         return torch.exp(-squared / product).masked_fill(~found | (neighbors.similarities <= 0), 0)

@@ -8,12 +8,12 @@ from torch import Tensor
 
 
 class Balancer(ABC):
-    """Evens out classes that pseudo-labels favour."""
+    """Corrects for classes that have more pseudo-labels than others."""
 
     @abstractmethod
     def class_weights(self, counts: Tensor) -> Tensor:
         """[c] float32, 1 everywhere for a balanced set; 0 for a class without an example.
 
         Args:
-            counts: [c] number of labelled and pseudo-labelled examples of each class.
+            counts: [c] int64, labelled and pseudo-labelled examples of each class.
         """

@@ -1,4 +1,4 @@
-"""No balance: every class counts alike."""
+"""No balance: every class counts the same."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dlp_plugins.registry import balancers
 @balancers.register("none")
 @dataclass(frozen=True)
 class NoBalance(Balancer):
-    """z_j = 1 for every class that has an example: the ablation's rows 'without balance'."""
+    """z_j = 1 for every class that has an example: the paper's ablation 'without balance'."""
 
     def class_weights(self, counts: Tensor) -> Tensor:
         return (counts > 0).float()

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlp_plugins._threads import row_chunks
+from dlp_plugins._threads import row_slices
 from dlp_plugins.errors import SaveError
 from dlp_plugins.normalizers.contract import Normalizer, total_statistics
 from dlp_plugins.propagation._outputs import checked
@@ -56,7 +56,7 @@ class Scores:
 
     def blocks(self, points: int) -> Iterator[slice]:
         """0..points in slices of rows small enough to hold all classes of."""
-        return row_chunks(points, self.num_classes, BLOCK_ENTRIES)
+        return row_slices(points, self.num_classes, BLOCK_ENTRIES)
 
     def _read(self, offset: int, width: int, rows: slice) -> np.ndarray:
         assert self._file is not None

@@ -1,4 +1,4 @@
-"""Graph builders: one file a builder, found by `dlp_plugins.registry.graphs`."""
+"""Graph builders: one file per builder, found by `dlp_plugins.registry.graphs`."""
 
 from dlp_plugins.graphs.contract import GraphBuilder, K
 

@@ -15,7 +15,7 @@ from dlp_plugins.graphs._top_k import Array
 from dlp_plugins.graphs.contract import GraphBuilder, clip_k, drop_self, no_neighbors
 
 Seed = Annotated[int, Field(ge=0, description="seed of the index's random choices")]
-FEW = 1000  # points, up to which comparing all pairs is instant
+MAX_ALL_PAIRS_POINTS = 1000  # up to here comparing all pairs is instant
 
 
 class Found(NamedTuple):
@@ -42,7 +42,7 @@ class ApproximateBuilder(GraphBuilder):
         k = clip_k(self.k, descriptors)
         if k == 0:
             return no_neighbors(descriptors)
-        if len(descriptors) <= FEW:
+        if len(descriptors) <= MAX_ALL_PAIRS_POINTS:
             return search_blockwise(descriptors, k)
         found = self.search(descriptors.cpu().contiguous().numpy(), k + 1)
         others = drop_self(torch.from_numpy(found.indices), torch.from_numpy(found.similarities))

@@ -1,17 +1,17 @@
 """Exact search on a CPU: plain blocked products, each pair of points once.
 
-A product of blocks costs 2 d operations a pair; choosing the k largest of the result costs as much
-again, unless one comparison throws almost all of it away. So:
+A product of blocks costs 2 d operations per pair; choosing the k largest of the result costs as
+much again, unless one comparison discards almost all of it. So:
 
 1. Guess. m random points give each point i a threshold t_i: the r-th largest of its m similarities.
    How many of all n points lie above it follows the negative hypergeometric law, about r n / m,
-   whatever the data. m and r are set so that these are k at least, but for one point in 100.
+   whatever the data. m and r are set so that at least k do, but for one point in 100.
 2. Search. Points are put in ascending order of t. In a block of pairs i < j then t_i <= t_j, so the
    one comparison s_ij >= t_i finds every pair that either end can want: each pair is computed once.
-   Where descriptors lie near few dimensions short vectors rule out most pairs (`_screen.py`).
-3. Verify. A point with k pairs or more above its threshold has its k nearest among them. The few
-   others are compared with every point. So are crowded ones, whose similarities tie by the hundred
-   (thousands of duplicates, zero vectors): no threshold can thin them out.
+   Where descriptors lie near few dimensions, short vectors rule out most pairs (`_upper_bound.py`).
+3. Verify. A point with at least k pairs above its threshold has its k nearest among them. The few
+   others are compared with every point. So are crowded ones, of which hundreds of similarities tie
+   (thousands of duplicates, zero vectors): no threshold can thin those out.
 """
 
 from __future__ import annotations
@@ -21,39 +21,42 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.special import bdtrc
 
-from dlp_plugins._threads import chunks, parallel, row_chunks
-from dlp_plugins.graphs._kmeans import near_order
+from dlp_plugins._threads import parallel, row_slices, slices
+from dlp_plugins.graphs._kmeans import order_by_nearness
 from dlp_plugins.graphs._top_k import Array, Pairs, nearest, restore_order
-from dlp_plugins.graphs._upper_bound import ROUNDING, confirm, heads, screen
+from dlp_plugins.graphs._upper_bound import ROUNDING, ShortVectors, confirm, short_vectors
 
-# Large enough that calls cost little, small enough that a block stays in the L3 cache.
-ROWS, COLUMNS = 2048, 512
-GUESS_ROWS = 256  # fewer, as the sample they are compared with is larger than a block is wide
-BRUTE_ENTRIES = 2**23  # similarities that a thread holds when it compares with every point
-GROUP = 8  # samples of which only the largest is kept; a larger group gives a looser threshold
-MIN_SAMPLE = 512
-# A larger sample, a tighter threshold, fewer pairs to look at. Of `FEW` neighbours, or k if that is
-# more, so many are expected in the sample: fewer where a comparison with it costs all d numbers.
-FEW = 32
-SAMPLE_HITS, SAMPLE_HITS_SCREENED = 2, 4
-ORDER_FROM = 32_768  # points; a graph of fewer is solved in cache whatever their order
-FAIL = 0.01  # share of points whose threshold may be too high
-TIE = 1e-6  # rounding of an inner product of unit vectors
+# A block of pairs: large enough that calls cost little, small enough to stay in the L3 cache.
+BLOCK_ROWS, BLOCK_COLUMNS = 2048, 512
+GUESS_ROWS = 256  # points compared with the sample at once; the sample is wider than a block
+ALL_PAIRS_ENTRIES = 2**23  # similarities that one thread holds in comparing with every point
+SAMPLE_GROUP = 8  # samples of which only the largest is kept; more give a looser threshold
+MIN_SAMPLE_POINTS = 512
+# A larger sample gives a tighter threshold and so fewer pairs to compare in full. It is sized so
+# that this many of a point's max(k, MIN_SAMPLED_K) nearest are expected in it: fewer where a
+# comparison with the sample costs all d numbers.
+SAMPLE_HITS, SAMPLE_HITS_SHORT = 2, 4
+MIN_SAMPLED_K = 32
+MIN_ORDERED_POINTS = 32_768  # a graph of fewer is solved in cache whatever their order
+FAIL_RATE = 0.01  # share of points whose threshold may be too high
+TIE_TOLERANCE = 1e-6  # rounding of an inner product of unit vectors
 
 
 def search(v: Array, k: int) -> tuple[Array, Array, Array | None]:
     """The k nearest others of each row of v [n, d] float32 by inner product, 0 < k < n.
 
     Returns:
-        indices [n, k] int32 and similarities [n, k] float32, unordered within a row; of many points
-        an order [n] int64 by nearness.
+        indices [n, k] int32 and similarities [n, k] float32, unordered within a row; from
+        `MIN_ORDERED_POINTS` points on an order [n] int64 by nearness.
     """
     n = len(v)
-    short = screen(v, k)
-    near = heads(v, short)
-    by_nearness = near_order(near) if n >= ORDER_FROM else None
-    hits = SAMPLE_HITS if short is v else SAMPLE_HITS_SCREENED
-    sample = max(MIN_SAMPLE, hits * n // max(k, FEW) // GROUP * GROUP)
+    short = short_vectors(v, k)
+    near = v if short is None else short.heads
+    by_nearness = order_by_nearness(near) if n >= MIN_ORDERED_POINTS else None
+    hits = SAMPLE_HITS if short is None else SAMPLE_HITS_SHORT
+    sample = max(
+        MIN_SAMPLE_POINTS, hits * n // max(k, MIN_SAMPLED_K) // SAMPLE_GROUP * SAMPLE_GROUP
+    )
     rank = _rank(n, k, sample)
     if 4 * sample > n or not rank:  # too few points for a sample to pay, or k a large part of them
         left: Array = np.arange(n)
@@ -61,13 +64,12 @@ def search(v: Array, k: int) -> tuple[Array, Array, Array | None]:
     else:
         threshold = _guess(near, rank, sample)
         order: Array = np.argsort(threshold).astype(np.int32)
-        by_threshold = v[order]
-        short = by_threshold if short is v else short[order]
-        found = nearest(_pairs_above(by_threshold, short, threshold[order]), n, k)
+        short = None if short is None else ShortVectors(short.values[order])
+        found = nearest(_pairs_above(v[order], short, threshold[order]), n, k)
         indices, similarities = restore_order(order, found.indices, found.similarities)
         left = order[found.counts < k]
-    blocks = [left[rows] for rows in row_chunks(len(left), n, BRUTE_ENTRIES)]
-    for block, best in zip(blocks, parallel(lambda b: _brute(v, b, k), blocks), strict=True):
+    blocks = [left[rows] for rows in row_slices(len(left), n, ALL_PAIRS_ENTRIES)]
+    for block, best in zip(blocks, parallel(lambda b: _all_pairs(v, b, k), blocks), strict=True):
         indices[block], similarities[block] = best
     return indices, similarities, by_nearness
 
@@ -76,15 +78,15 @@ def _guess(v: Array, rank: int, sample: int) -> Array:
     """[n] each point's rank-th largest similarity with a sample; infinite for a crowded one."""
     n = len(v)
     chosen = v[np.random.default_rng(0).choice(n, sample, replace=False)]
-    crowd = min(4 * rank, sample // GROUP)
+    crowd = min(4 * rank, sample // SAMPLE_GROUP)
 
     def block(rows: slice) -> Array:
         s = v[rows] @ chosen.T
-        largest = np.sort(s.reshape(len(s), GROUP, -1).max(axis=1), axis=1)
-        crowded = largest[:, -crowd] > largest[:, -rank] - TIE
+        largest = np.sort(s.reshape(len(s), SAMPLE_GROUP, -1).max(axis=1), axis=1)
+        crowded = largest[:, -crowd] > largest[:, -rank] - TIE_TOLERANCE
         return np.where(crowded, np.float32(np.inf), largest[:, -rank])
 
-    return np.concatenate(list(parallel(block, chunks(n, GUESS_ROWS))))
+    return np.concatenate(list(parallel(block, slices(n, GUESS_ROWS))))
 
 
 def _rank(n: int, k: int, sample: int) -> int:
@@ -93,36 +95,34 @@ def _rank(n: int, k: int, sample: int) -> int:
     That happens if r of the k + r - 1 largest are in the sample, about a binomial event. 0 if a
     sample of this size has no such r.
     """
-    ranks = np.arange(1, sample // GROUP)
-    safe = np.flatnonzero(bdtrc(ranks - 1, k + ranks - 1, sample / n) < FAIL)
+    ranks = np.arange(1, sample // SAMPLE_GROUP)
+    safe = np.flatnonzero(bdtrc(ranks - 1, k + ranks - 1, sample / n) < FAIL_RATE)
     return int(ranks[safe[0]]) if len(safe) else 0
 
 
-def _pairs_above(v: Array, short: Array, threshold: Array) -> Iterator[Pairs]:
-    """Pairs (i, j) with s_ij >= t_i, in both directions; thresholds must ascend.
-
-    short: vectors whose inner products are no less than those of v, or v itself.
-    """
+def _pairs_above(v: Array, short: ShortVectors | None, threshold: Array) -> Iterator[Pairs]:
+    """Pairs (i, j) of rows of v with s_ij >= t_i, in both directions; thresholds must ascend."""
     n = len(v)
-    screened = short is not v
+    compared = v if short is None else short.values
 
     def panel(rows: slice) -> list[Pairs]:
         found = []
-        space = np.empty(ROWS * COLUMNS, np.float32), np.empty(ROWS * COLUMNS, bool)
-        limit = threshold[rows, None] - (ROUNDING if screened else np.float32(0))
-        for start in range(rows.start, n, COLUMNS):
-            others = slice(start, min(start + COLUMNS, n))
+        size = BLOCK_ROWS * BLOCK_COLUMNS
+        space = np.empty(size, np.float32), np.empty(size, bool)
+        limit = threshold[rows, None] - (np.float32(0) if short is None else ROUNDING)
+        for start in range(rows.start, n, BLOCK_COLUMNS):
+            others = slice(start, min(start + BLOCK_COLUMNS, n))
             shape = len(limit), others.stop - start
             s, wanted = (a[: shape[0] * shape[1]].reshape(shape) for a in space)
-            np.matmul(short[rows], short[others].T, out=s)
+            np.matmul(compared[rows], compared[others].T, out=s)
             np.greater_equal(s, limit, out=wanted)
             if start < rows.stop:  # around the diagonal: each pair once, and no point with itself
                 wanted = np.triu(wanted, rows.start - start + 1)
             at = np.flatnonzero(wanted)
-            if screened:
-                at, pairs = confirm(v[rows], v[others], at, threshold[rows])
-            else:
+            if short is None:
                 pairs = s.reshape(-1).take(at)
+            else:
+                at, pairs = confirm(v[rows], v[others], at, threshold[rows])
             i, j = np.divmod(at.astype(np.int32), np.int32(shape[1]))
             i += rows.start
             j += start
@@ -132,11 +132,11 @@ def _pairs_above(v: Array, short: Array, threshold: Array) -> Iterator[Pairs]:
 
     finite = int(np.searchsorted(threshold, np.inf))
     yield Pairs(*(np.empty(0, t) for t in (np.int32, np.int32, np.float32)))  # if all are crowded
-    for panels in parallel(panel, chunks(finite, ROWS)):
+    for panels in parallel(panel, slices(finite, BLOCK_ROWS)):
         yield from panels
 
 
-def _brute(v: Array, rows: Array, k: int) -> tuple[Array, Array]:
+def _all_pairs(v: Array, rows: Array, k: int) -> tuple[Array, Array]:
     """The k nearest others of the points `rows`, from all n similarities of each."""
     s = v[rows] @ v.T
     s[np.arange(len(rows)), rows] = -np.inf  # a point is not its own neighbour

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from dlp_plugins._threads import chunks, parallel
+from dlp_plugins._threads import parallel, slices
 
 Array = np.ndarray[Any, np.dtype[Any]]
-ROWS = 1024  # points chosen for at once by a thread
+BLOCK_ROWS = 1024  # points whose candidates are reduced at once
 
 
 class Pairs(NamedTuple):
@@ -54,7 +54,7 @@ def nearest(
             np.zeros(n, np.int64),
         )
     candidates = sp.coo_matrix((values, (rows, cols)), shape=(n, np.iinfo(np.int32).max))
-    candidates.has_canonical_format = True  # no pair comes twice; saying so spares a sort
+    candidates.has_canonical_format = True  # no pair comes twice, so SciPy need not sort them
     grouped = candidates.tocsr()
     del rows, cols, values, candidates  # gigabytes, for a million points
     count = np.diff(grouped.indptr)
@@ -72,7 +72,7 @@ def nearest(
         similarities[rows], indices[rows] = _unpack(best[:, -k:])
 
     by_count = np.argsort(count, kind="stable")  # points side by side then need the same width
-    for _ in share(choose, (by_count[rows] for rows in chunks(n, ROWS))):
+    for _ in share(choose, (by_count[rows] for rows in slices(n, BLOCK_ROWS))):
         pass
     few = by_count[: np.searchsorted(count[by_count], k)]
     indices[few] = np.where(np.isneginf(similarities[few]), -1, indices[few])
@@ -82,7 +82,7 @@ def nearest(
 def _pack(similarities: Array, indices: Array) -> Array:
     """Similarities float32 and indices int32 as int64 of the same order.
 
-    To find the largest of these takes half the time of finding their places and fetching both.
+    Finding the largest of these takes half the time of finding their places and fetching both.
     """
     key = similarities.view(np.int32).astype(np.int64)
     key ^= (key >> 63) & 0x7FFFFFFF  # else the bits of negative numbers would descend

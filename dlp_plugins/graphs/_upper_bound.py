@@ -1,7 +1,7 @@
 """Short vectors whose inner products bound those of the descriptors from above.
 
 Descriptors lie near few dimensions. Turned onto their principal axes, each is a head h of few
-numbers and a tail t of many small ones, and by Cauchy and Schwarz, for any two points,
+numbers and a tail t of many small ones, and by the Cauchy-Schwarz inequality, for any two points,
 
     v_i . v_j = h_i . h_j + t_i . t_j <= h_i . h_j + |t_i| |t_j| = [h_i, |t_i|] . [h_j, |t_j|].
 
@@ -10,72 +10,66 @@ So a product of short vectors rules out almost all pairs; only the others need a
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 
-from dlp_plugins._threads import chunks, parallel
+from dlp_plugins._threads import parallel, slices
 from dlp_plugins.graphs._top_k import Array, Pairs
 
-ROUNDING = np.float32(1e-5)  # of vectors turned in float32, and of their products
-SAMPLE, QUERIES = 4096, 128
-MISSED = 1e-3  # a hundredth of what cells miss
-# In multiples of one number of a product: reading the result of a product, whatever its length, and
-# gathering one pair's vectors for a second look (docs/performance.md, "Graph").
-READ, GATHER = 25, 15
-WANTED = 2.5  # a search asks for somewhat more than k neighbours
+ROUNDING = np.float32(1e-5)  # error of vectors turned in float32 and of their products
+SAMPLE_POINTS = 4096  # points that the axes and the length of the heads are chosen on
+SAMPLE_QUERIES = 128  # of these, points whose neighbours show how many pairs a length rules out
+MISS_RATE = 1e-3  # share of near pairs that a scaled bound may lose: a hundredth of what cells miss
+# Costs in multiples of one multiplication of a product (docs/performance.md, "Graph").
+READ_COST = 25  # of reading one entry of a product, whatever the length of its vectors
+GATHER_COST = 15  # of one number of a pair that is compared in full
+CANDIDATES_PER_K = 2.5  # candidates that a search keeps for each neighbour it is asked for
 
 
-def screen(v: Array, k: int) -> Array:
-    """[n, h + 1] float32 as above; v [n, d] itself where short vectors would rule out too little.
+@dataclass(frozen=True)
+class ShortVectors:
+    """Short vectors [h_i, |t_i|] of n points.
 
-    How much each length would rule out is seen on a sample.
+    values: [n, h + 1] float32; their inner products are no less than those of the descriptors.
+    """
+
+    values: Array
+
+    @property
+    def heads(self) -> Array:
+        """[n, h]: without the norms of the tails, so that products are near the similarities."""
+        return np.ascontiguousarray(self.values[:, :-1])
+
+
+def short_vectors(v: Array, k: int) -> ShortVectors | None:
+    """Short vectors of v [n, d] float32; None where they would rule out too few pairs to pay.
+
+    How many pairs each length would rule out is estimated on a sample.
     """
     n, d = v.shape
-    if n < max(8 * d, 2 * SAMPLE, 8 * k):  # too few points for the axes to pay
-        return v
+    if n < max(8 * d, 2 * SAMPLE_POINTS, 8 * k):  # too few points for the axes to pay
+        return None
     random = np.random.default_rng(0)
-    sample = v[random.choice(n, SAMPLE, replace=False)]
+    sample = v[random.choice(n, SAMPLE_POINTS, replace=False)]
     axes = np.linalg.eigh(sample.T @ sample)[1][:, ::-1]
-    similarities = sample[:QUERIES] @ sample.T
-    rank = max(1, round(WANTED * k / n * SAMPLE)) + 1  # and the query itself
+    similarities = sample[:SAMPLE_QUERIES] @ sample.T
+    rank = max(1, round(CANDIDATES_PER_K * k / n * SAMPLE_POINTS)) + 1  # and the query itself
     threshold = np.partition(similarities, -rank, axis=1)[:, -rank, None]
 
-    best, best_cost = v, float(d + READ)
+    best_head, best_cost = 0, float(d + READ_COST)
     for head in (d // 8, d // 4, d // 2):
         short = _shorten(sample, axes, head)
-        left = np.mean(short[:QUERIES] @ short.T >= threshold)
-        # twice: a pair is looked at again if either of its ends may want it
-        cost = head + 1 + READ + 2 * left * GATHER * d
+        left = np.mean(short[:SAMPLE_QUERIES] @ short.T >= threshold)
+        # twice: a pair is compared in full if either of its ends may want it
+        cost = head + 1 + READ_COST + 2 * left * GATHER_COST * d
         if cost < best_cost:
-            best, best_cost = short, cost
-    if best is v:
-        return v
-    rows = parallel(lambda rows: _shorten(v[rows], axes, best.shape[1] - 1), chunks(n, SAMPLE))
-    return np.concatenate(list(rows))
-
-
-def heads(v: Array, short: Array) -> Array:
-    """Short vectors without the norm of the tail: products near the similarities; or v itself."""
-    return v if short is v else np.ascontiguousarray(short[:, :-1])
-
-
-def tail_share(queries: Array, short: Array, pairs: Pairs) -> float:
-    """The share of |t_i| |t_j| that t_i . t_j stays below in all but `MISSED` of known near pairs.
-
-    Tails of near points are hardly alike. A search that may miss a few pairs multiplies the tails
-    of one end by this, and is then spared most second looks that come to nothing.
-
-    queries: [m, h + 1] short vectors of the points that pairs.rows counts; short: of pairs.cols.
-    """
-    some = slice(None, None, max(1, len(pairs.rows) // SAMPLE))
-    one, other = queries[pairs.rows[some]], short[pairs.cols[some]]
-    similarities = pairs.similarities[some]
-    bound = one[:, -1] * other[:, -1]
-    tails = similarities - np.einsum("ij,ij->i", one[:, :-1], other[:, :-1])
-    known = (similarities < 1 - ROUNDING) & (bound > ROUNDING)  # not a point with itself
-    if not known.any():
-        return 1.0
-    return float(np.quantile(tails[known] / bound[known], 1 - MISSED).clip(0, 1))
+            best_head, best_cost = head, cost
+    if best_head == 0:
+        return None
+    rows = parallel(lambda rows: _shorten(v[rows], axes, best_head), slices(n, SAMPLE_POINTS))
+    return ShortVectors(np.concatenate(list(rows)))
 
 
 def _shorten(v: Array, axes: Array, head: int) -> Array:
@@ -84,10 +78,38 @@ def _shorten(v: Array, axes: Array, head: int) -> Array:
     return np.concatenate([turned[:, :head], tail], axis=1)
 
 
-def confirm(a: Array, b: Array, at: Array, bound: Array) -> tuple[Array, Array]:
-    """Which entries `at` of a b^T, counted along its rows, reach the bound [m] of their row.
+def tail_share(queries: Array, short: Array, pairs: Pairs) -> float:
+    """The share of |t_i| |t_j| that t_i . t_j stays below in all but `MISS_RATE` of known pairs.
 
-    a: [m, d]; b: [n, d]. With their values.
+    Tails of near points are hardly alike. A search that may miss a few pairs multiplies the tails
+    of one end by this share, which spares it most comparisons in full that find nothing.
+
+    Args:
+        queries: [m, h + 1] values of short vectors, of the points that pairs.rows counts.
+        short: [n, h + 1], of the points that pairs.cols counts.
+        pairs: near pairs with their similarities.
+    """
+    some = slice(None, None, max(1, len(pairs.rows) // SAMPLE_POINTS))
+    one, other = queries[pairs.rows[some]], short[pairs.cols[some]]
+    similarities = pairs.similarities[some]
+    bound = one[:, -1] * other[:, -1]
+    tails = similarities - np.einsum("ij,ij->i", one[:, :-1], other[:, :-1])
+    known = (similarities < 1 - ROUNDING) & (bound > ROUNDING)  # not a point with itself
+    if not known.any():
+        return 1.0
+    return float(np.quantile(tails[known] / bound[known], 1 - MISS_RATE).clip(0, 1))
+
+
+def confirm(a: Array, b: Array, at: Array, bound: Array) -> tuple[Array, Array]:
+    """Which entries of a b^T reach the bound of their row, of those at the flat positions `at`.
+
+    Args:
+        a: [m, d]; b: [n, d].
+        at: ascending positions in a b^T, counted along its rows.
+        bound: [m].
+
+    Returns:
+        The positions that reach it, and the entries there.
     """
     row_starts = np.searchsorted(at, np.arange(len(a) + 1) * len(b))
     similarities = products_at(a, b, row_starts, at % len(b))

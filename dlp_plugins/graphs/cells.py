@@ -17,19 +17,17 @@ from dlp_plugins.registry import graphs
 @graphs.register("cells")
 @dataclass(frozen=True)
 class Cells(ApproximateBuilder):
-    """k-means cells of constant size, each compared in one product with all that look into it.
+    """k-means cells of constant size, each compared in one product with all points that probe it.
 
-    The one to use above some 100,000 points on a CPU: the work for a point grows little with n (1.6
-    times from 100,000 to a million). More probes, higher recall, more time, in proportion.
+    The one to use above some 100,000 points on a CPU: the work per point grows little with n (1.6
+    times from 100,000 to a million). More probes give a higher recall, and take time in proportion.
     Recall at 50,000 x 128, k = 50 (benchmarks/graph_speed.py): 0.990 to 0.995 on classes near 16
     dimensions, 0.877 on classes without structure inside.
     """
 
     k: K = 50
-    size: Annotated[int, Field(ge=64, description="points of a cell, on average; 4 k at least")] = (
-        512
-    )
-    probes: Annotated[int, Field(ge=1, description="cells each point looks into")] = 16
+    size: Annotated[int, Field(ge=64, description="points per cell on average; at least 4 k")] = 512
+    probes: Annotated[int, Field(ge=1, description="cells searched for each point")] = 16
     seed: Seed = 0
 
     def search(self, v: Array, k: int) -> Found:

@@ -15,10 +15,10 @@ K = Annotated[int, Field(ge=1, description="neighbours of each point")]
 
 
 class GraphBuilder(ABC):
-    """Finds neighbours by inner product. Affinity, symmetry and normalisation are not its business.
+    """Finds neighbours by inner product; affinity, symmetry and normalisation come later.
 
     Attributes:
-        k: neighbours asked for; a set of n points gives at most n - 1.
+        k: neighbours of each point; a set of n points gives at most n - 1.
         exact: whether the neighbours are the true ones (recall 1 but for ties).
     """
 
@@ -40,12 +40,12 @@ class GraphBuilder(ABC):
 
 
 def clip_k(k: int, descriptors: Tensor) -> int:
-    """k, or n - 1 where there are fewer others than that."""
+    """k, or n - 1 if that is less."""
     return max(0, min(k, len(descriptors) - 1))
 
 
 def no_neighbors(descriptors: Tensor) -> Neighbors:
-    """What a set of one point gives: [n, 0]."""
+    """The neighbours in a set of one point: none, [n, 0]."""
     empty = descriptors.new_empty(len(descriptors), 0)
     return Neighbors(empty.int(), empty)
 
@@ -67,7 +67,7 @@ def drop_self(indices: Tensor, similarities: Tensor) -> Neighbors:
 def recall(found: Neighbors, exact: Neighbors) -> float:
     """The share of true neighbours found, where one as near as the k-th true one counts as true.
 
-    So ties are no error: among a thousand duplicates any k are right.
+    So ties are no error: among a thousand duplicates any k are correct.
     """
     if exact.indices.numel() == 0:
         return 1.0

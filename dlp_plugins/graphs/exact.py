@@ -19,7 +19,7 @@ from dlp_plugins.registry import graphs
 class Exact(GraphBuilder):
     """The true neighbours, every pair compared. For up to some 100,000 points on a CPU.
 
-    Time grows with n^2; with more points choose `cells`, whose work for a point hardly grows.
+    Time grows as n^2; for more points choose `cells`, whose work per point hardly grows.
     """
 
     k: K = 50

@@ -22,7 +22,7 @@ class FaissFlat(GraphBuilder):
     """FAISS's exact search, CPU or GPU. `exact` gives the same, several times faster on a CPU.
 
     On a GPU it needs FAISS's GPU build (extra `gpu`); where that does not work on the card, torch
-    searches instead and a warning says so.
+    searches instead, with a warning.
     """
 
     k: K = 50
@@ -36,8 +36,8 @@ class FaissFlat(GraphBuilder):
         if descriptors.device.type != "cpu":
             if reason := _faiss_gpu.why_not():
                 warnings.warn(
-                    f"FAISS cannot search on this GPU ({reason}); torch searches instead, "
-                    "exactly too. Choose graph 'exact' to be rid of this warning.",
+                    f"FAISS cannot search on this GPU ({reason}); torch searches instead, also "
+                    "exactly. Choose graph 'exact' to avoid this warning.",
                     stacklevel=2,
                 )
                 return search_blockwise(descriptors, k)

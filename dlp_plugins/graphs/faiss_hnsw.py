@@ -19,15 +19,15 @@ from dlp_plugins.registry import graphs
 class FaissHNSW(ApproximateBuilder):
     """FAISS HNSW index (Malkov & Yashunin 2020). At 50,000 points no faster than `faiss_flat`.
 
-    It is built on one thread: on several, the order in which points arrive, and so the result,
-    would differ from run to run.
+    It is built on one thread: on several threads the order in which points are added, and with it
+    the result, would differ from run to run.
     Recall at 50,000 x 128, k = 50 (benchmarks/graph_speed.py): 0.996 on classes near 16 dimensions,
     0.899 on classes without structure inside.
     """
 
     k: K = 50
-    links: Annotated[int, Field(ge=2, description="links of each point (M)")] = 32
-    build_width: Annotated[int, Field(ge=1, description="candidates kept in building")] = 80
+    links: Annotated[int, Field(ge=2, description="links per point (M)")] = 32
+    build_width: Annotated[int, Field(ge=1, description="candidates kept while building")] = 80
     search_width: Annotated[int, Field(ge=1, description="candidates kept in a search")] = 96
     seed: Seed = 0
 

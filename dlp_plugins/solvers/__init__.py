@@ -1,4 +1,4 @@
-"""Propagation solvers: one file a solver, found by `dlp_plugins.registry.solvers`."""
+"""Propagation solvers: one file per solver, found by `dlp_plugins.registry.solvers`."""
 
 from dlp_plugins.solvers.contract import (
     Alpha,

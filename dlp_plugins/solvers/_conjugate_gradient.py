@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dlp_plugins.solvers._rows import EachBlock, by_rows
+from dlp_plugins.solvers._rows import RowBlocks
 from dlp_plugins.solvers.contract import Operator, column_norms
 
-# Converged classes are taken out of the product once a quarter of the columns are done: copying the
-# rest costs about as much as half an iteration.
+# Classes that are done leave the product once a quarter of the columns are: copying the others
+# costs about as much as half an iteration.
 KEEP_FRACTION = 0.75
 
 
@@ -21,7 +21,7 @@ def conjugate_gradient(
     tolerance: float,
     max_iterations: int,
 ) -> tuple[Tensor, int]:
-    """Solve (I - alpha Wn) X = B for all columns at once, each with step sizes of its own.
+    """Solve (I - alpha Wn) X = B for all columns at once, each with its own step sizes.
 
     Hestenes and Stiefel, 1952; the matrix must be symmetric positive (semi-)definite.
 
@@ -31,8 +31,8 @@ def conjugate_gradient(
         initial: [n, c] a first guess, or None for 0.
 
     Returns:
-        X [n, c], and the iterations made. A column stops by the recurrence's residual, which
-        rounding lets drift from the true one: the caller computes that anew.
+        X [n, c] and the number of iterations. A column stops by the recurrence's residual, which
+        rounding lets drift from the true one, so the caller computes the true one.
     """
     goal = tolerance * column_norms(b)
     if initial is None:
@@ -43,8 +43,8 @@ def conjugate_gradient(
     p, q = r.clone(), torch.empty_like(r)
     full, columns = x, torch.arange(b.shape[1], device=b.device)
     iterations = 0
-    with by_rows(b) as each:
-        rr = torch.stack(each(lambda rows: r[rows].square().sum(dim=0), r)).sum(dim=0)
+    with RowBlocks(b) as blocks:
+        rr = blocks.sum(lambda rows: r[rows].square().sum(dim=0))
         while iterations < max_iterations:
             active = rr.sqrt() > goal
             left = active.nonzero().squeeze(1)
@@ -54,9 +54,10 @@ def conjugate_gradient(
                 if x is not full:
                     full[:, columns] = x
                 columns, rr, goal, active = columns[left], rr[left], goal[left], active[left]
-                x, r, p = (v.index_select(1, left) for v in (x, r, p))
+                x, r, p = (v[:, left] for v in (x, r, p))
                 q = torch.empty_like(p)
-            rr = _step(graph, alpha, x, r, p, q, rr, active, each)
+                blocks.columns = len(left)
+            rr = _step(graph, alpha, x, r, p, q, rr, active, blocks)
             iterations += 1
     if x is not full:
         full[:, columns] = x
@@ -72,12 +73,12 @@ def _step(
     q: Tensor,
     rr: Tensor,
     active: Tensor,
-    each: EachBlock,
+    blocks: RowBlocks,
 ) -> Tensor:
     """One iteration in place on x, r and p [n, m], with room for q = A p; returns the new r.r [m].
 
-    A column that is done has step 0 and keeps its x, and so has one whose p.q is not positive (p in
-    the null space, or underflow): 0/0 never arises.
+    A column that is done has step 0 and keeps its x, and so does one whose p.q is not positive (p
+    in the null space, or underflow): 0/0 never arises.
     """
 
     def product(rows: slice) -> Tensor:
@@ -92,9 +93,9 @@ def _step(
         x[rows].addcmul_(p[rows], step)
         p[rows].mul_(ratio).add_(r[rows])
 
-    pq = torch.stack(each(product, q)).sum(dim=0)
+    pq = blocks.sum(product)
     step = torch.where(active & (pq > 0), rr / pq, 0.0)
-    new_rr = torch.stack(each(residual, q)).sum(dim=0)
+    new_rr = blocks.sum(residual)
     ratio = torch.where(active, new_rr / rr, 0.0)
-    each(update, q)
+    blocks.map(update)
     return new_rr

@@ -13,19 +13,19 @@ from torch import Tensor
 from dlp_plugins.graph import Graph
 from dlp_plugins.solvers.contract import Solution
 
-# From so many entries of Y on, the products of a solve gain more by renumbering the nodes than that
-# costs (docs/performance.md, "Solve").
-RENUMBER_FROM = 2**21
+# Entries of Y from which renumbering the nodes saves more time in the products of a solve than it
+# takes (docs/performance.md, "Solve").
+MIN_RENUMBERED_ENTRIES = 2**21
 
 
 def in_local_order(solve: Callable[..., Solution]) -> Callable[..., Solution]:
-    """Let a solver's `solve` work on `Graph.renumbered` where that pays: large, and on a CPU."""
+    """Run a solver's `solve` on `Graph.renumbered` where that pays: large, and on a CPU."""
 
     @wraps(solve)
     def solve_renumbered(
         self: Any, state: Any, labels: Tensor, initial: Tensor | None = None
     ) -> Solution:
-        large = labels.device.type == "cpu" and labels.numel() >= RENUMBER_FROM
+        large = labels.device.type == "cpu" and labels.numel() >= MIN_RENUMBERED_ENTRIES
         if not (large and isinstance(state, Graph)):
             return solve(self, state, labels, initial)
         graph, order = state.renumbered

@@ -1,42 +1,61 @@
-"""Dense work of a solver by blocks of rows, each from start to end on one thread of the CPU.
+"""Dense work of a solver by blocks of rows, each on one CPU thread from start to end.
 
-Split inside each operation, rows would go to one thread in a sum over columns and to another in the
-next product, and travel between the threads' caches (docs/performance.md, "Solve").
+If every operation were split on its own, a row would go to one thread in a sum over columns and to
+another in the next product, and travel between their caches (docs/performance.md, "Solve").
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Protocol, TypeVar
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Self, TypeVar
 
 import torch
 from torch import Tensor
 
-from dlp_plugins._threads import row_chunks, workers
+from dlp_plugins._threads import Share, row_slices, workers
 from dlp_plugins.graph import ALL
 
 R = TypeVar("R")
-# Numbers in a block: 2^18 float32 are 1 MiB, so that a few vectors' blocks stay in cache from one
-# operation to the next.
+# Entries of a matrix in one block: 2^18 float32 are 1 MiB, so that the blocks of a few matrices
+# stay in cache from one operation to the next.
 BLOCK_ENTRIES = 2**18
 
 
-class EachBlock(Protocol):
-    """f of each block of rows of x [n, c], in order."""
+class RowBlocks:
+    """The blocks of rows of matrices of the shape of x [n, c], worked on by all CPU threads.
 
-    def __call__(self, f: Callable[[slice], R], x: Tensor, /) -> list[R]: ...
+    A small x, and one on a GPU, is a single block.
 
+    >>> x = torch.ones(4, 2)
+    >>> with RowBlocks(x) as blocks:
+    ...     blocks.sum(lambda rows: x[rows].sum(dim=0)).tolist()
+    [4.0, 4.0]
+    """
 
-@contextmanager
-def by_rows(x: Tensor) -> Iterator[EachBlock]:
-    """Threads for work on vectors as large as x [n, c]; small ones and a GPU's are one block."""
-    if x.device.type != "cpu" or x.numel() <= 2 * BLOCK_ENTRIES:
-        yield lambda f, x: [f(ALL)]
-    else:
-        # each thread has a mode of its own, and only in the caller's may it write on its tensors
+    def __init__(self, x: Tensor) -> None:
+        self.columns = x.shape[1]  # may be lowered while the blocks are in use
+        self._rows = len(x)
+        self._split = x.device.type == "cpu" and x.numel() > 2 * BLOCK_ENTRIES
+        self._threads = ExitStack()
+        self._share: Share = map
+
+    def __enter__(self) -> Self:
+        if self._split:
+            self._share = self._threads.enter_context(workers())
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._threads.close()
+
+    def map(self, f: Callable[[slice], R]) -> list[R]:
+        """f of each block of rows, in order."""
+        if not self._split:
+            return [f(ALL)]
+        # Inference mode is per thread: workers need the caller's, or writing to its tensors fails.
         in_mode = torch.inference_mode(torch.is_inference_mode_enabled())
-        with workers() as share:
-            yield lambda f, x: list(
-                share(in_mode(f), row_chunks(len(x), x.shape[1], BLOCK_ENTRIES))
-            )
+        return list(self._share(in_mode(f), row_slices(self._rows, self.columns, BLOCK_ENTRIES)))
+
+    def sum(self, f: Callable[[slice], Tensor]) -> Tensor:
+        """The sum over the blocks of f [c] of each: a sum over all rows."""
+        return torch.stack(self.map(f)).sum(dim=0)

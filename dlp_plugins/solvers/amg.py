@@ -30,7 +30,7 @@ from dlp_plugins.solvers.contract import (
 class MultigridConjugateGradient(Solver):
     """Conjugate gradient on I - alpha Wn with a smoothed-aggregation preconditioner (pyamg).
 
-    One V-cycle an iteration (Vanek, Mandel and Brezina, 1996); the hierarchy is built once for a
+    One V-cycle per iteration (Vanek, Mandel and Brezina, 1996); the hierarchy is built once per
     graph. In float64 on the CPU, class by class. The number of iterations hardly grows as alpha
     goes to 1: that pays on long thin graphs at alpha >= 0.9999, not on nearest-neighbour graphs,
     where `cg` was several times faster (docs/performance.md).
@@ -46,11 +46,11 @@ class MultigridConjugateGradient(Solver):
 
         matrix = sp.eye_array(graph.num_nodes, format="csr") - self.alpha * graph.to_scipy()
         matrix = sp.csr_matrix(matrix, dtype=np.float64)
-        # D^(1/2) 1 spans the null space of I - Wn, the slowest part of the error. A node without
-        # edges is its own system; any number but 0 does for it.
+        # D^(1/2) 1 spans the null space of I - Wn, where the error decays slowest. A node without
+        # edges is a system of its own, for which any number but 0 will do.
         slowest = np.sqrt(graph.degree.cpu().double().numpy())
         slowest[slowest == 0] = 1.0
-        # pyamg draws random vectors from NumPy's global state to estimate spectral radii.
+        # pyamg estimates spectral radii with random vectors from NumPy's global state.
         drawn = np.random.get_state()
         np.random.seed(0)
         try:
@@ -62,7 +62,7 @@ class MultigridConjugateGradient(Solver):
         return graph, matrix, hierarchy.aspreconditioner(cycle="V")
 
     def prepared_bytes(self, nodes: int, entries: int) -> float:
-        return 60.0 * entries + 1000.0 * nodes  # measured: levels and what makes them
+        return 60.0 * entries + 1000.0 * nodes  # measured: the levels, and building them
 
     def solve(self, state: Any, labels: Tensor, initial: Tensor | None = None) -> Solution:
         graph, matrix, preconditioner = state

@@ -25,11 +25,11 @@ from dlp_plugins.solvers.contract import (
 @solvers.register("cg")
 @dataclass(frozen=True)
 class ConjugateGradient(Solver):
-    """Conjugate gradient for (I - alpha Wn) Z = Y; one sparse product an iteration for all classes.
+    """Conjugate gradient for (I - alpha Wn) Z = Y; one product per iteration for all classes.
 
-    The matrix is symmetric positive definite for 0 <= alpha < 1. Every class has step sizes of its
-    own; a class that has converged leaves the product. Iscen et al., section 3.2, use 20 iterations
-    at most and a relative tolerance of 1e-6. SciPy's equivalent: `scipy.sparse.linalg.cg`.
+    The matrix is symmetric positive definite for 0 <= alpha < 1. Every class has its own step
+    sizes; a class that has converged leaves the product. Iscen et al., section 3.2, use at most 20
+    iterations and a relative tolerance of 1e-6. SciPy's equivalent: `scipy.sparse.linalg.cg`.
     """
 
     alpha: Alpha = 0.99

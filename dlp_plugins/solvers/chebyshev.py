@@ -1,4 +1,4 @@
-"""Chebyshev semi-iteration: no inner products, so nothing to wait for between products."""
+"""Chebyshev semi-iteration: no inner products, so no sums to wait for between iterations."""
 
 from __future__ import annotations
 
@@ -23,8 +23,7 @@ from dlp_plugins.solvers.contract import (
     within,
 )
 
-# A norm of the residual is taken once in so many iterations.
-CHECK_EVERY = 5
+CHECK_EVERY = 5  # iterations from one look at the norm of the residual to the next
 
 
 @solvers.register("chebyshev")
@@ -34,8 +33,8 @@ class Chebyshev(Solver):
 
     z_(t+1) = z_(t-1) + omega_t (alpha Wn z_t + y - z_(t-1)), omega_(t+1) = 1 / (1 - alpha^2 omega_t
     / 4), from omega_0 = 1 and omega_1 = 1 / (1 - alpha^2 / 2) (Golub and Varga, 1961). The residual
-    falls by (1 - sqrt(1 - alpha^2)) / alpha an iteration: 0.87 at alpha = 0.99. Conjugate gradient
-    needs fewer iterations; this one has no sums over all nodes, hence nothing to wait for.
+    falls by (1 - sqrt(1 - alpha^2)) / alpha per iteration: 0.87 at alpha = 0.99. Conjugate gradient
+    needs fewer iterations; this one has no sums over all nodes to wait for.
     """
 
     alpha: Alpha = 0.99
@@ -46,7 +45,7 @@ class Chebyshev(Solver):
     @in_local_order
     def solve(self, state: Operator, labels: Tensor, initial: Tensor | None = None) -> Solution:
         z = labels.clone() if initial is None else usable_guess(state, labels, initial)
-        # The step d = z_(t+1) - z_t is kept, not z_(t-1): it goes to 0, and with it its rounding.
+        # The step d = z_(t+1) - z_t is kept, not z_(t-1): it goes to 0, and its rounding with it.
         step, omega = torch.zeros_like(z), 1.0
         for iteration in range(1, self.max_iterations + 1):
             residual = state.matmul(z).mul_(self.alpha).add_(labels).sub_(z)

@@ -13,8 +13,7 @@ from dlp_plugins.graph import Graph
 from dlp_plugins.registry import solvers
 from dlp_plugins.solvers.contract import Alpha, Solution, Solver, relative_residual, within
 
-# What is left after rounding the float64 answer to float32.
-TOLERANCE = 1e-6
+TOLERANCE = 1e-6  # the residual that rounding the float64 answer to float32 leaves
 
 
 @solvers.register("closed_form")
@@ -22,8 +21,8 @@ TOLERANCE = 1e-6
 class ClosedForm(Solver):
     """Z = (I - alpha Wn)^(-1) Y by a dense Cholesky factorisation in float64 (Iscen et al., eq. 4).
 
-    Memory 8 n^2 bytes, twice that while it factorises: 6.4 GB at the most it accepts. Factorised on
-    the CPU, whatever the device.
+    Takes 8 n^2 bytes, twice that while it factorises: 6.4 GB for the largest graph it accepts. The
+    factorisation runs on the CPU, whatever the device.
     """
 
     alpha: Alpha = 0.99

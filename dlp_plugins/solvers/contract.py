@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dlp_plugins.errors import GraphError
 from dlp_plugins.graph import ALL, Graph
-from dlp_plugins.solvers._rows import by_rows
+from dlp_plugins.solvers._rows import RowBlocks
 
 Alpha = Annotated[
     float, Field(ge=0, lt=1, description="how far labels spread; 0 leaves them where they are")
@@ -43,9 +43,9 @@ class Solution:
 
 
 class Operator(Protocol):
-    """Anything that multiplies rows of Wn [n, n] with x [n, c]: a `Graph`, or another's matrix.
+    """Anything that multiplies rows of Wn [n, n] with x [n, c]: a `Graph`, or a matrix like it.
 
-    components: [n] int64, which connected component each node belongs to.
+    components: [n] int64, the number of each node's connected component.
     """
 
     @property
@@ -57,16 +57,16 @@ class Operator(Protocol):
 class Solver(ABC):
     """Solves (I - alpha Wn) Z = Y, or another spreading of Y over the graph (say which).
 
-    Preparation on the graph is apart from the solve, so that one factorisation, eigenbasis or
+    Preparation for a graph is separate from the solve, so that one factorisation, eigenbasis or
     preconditioner serves all classes: `solve(prepare(graph), labels)`. Most solvers need none.
 
     Attributes:
-        max_nodes: a solver that is only fit for small graphs says so.
-        approximate: it does not reach the exact answer however long it runs; its residual says how
-            far off it is.
+        max_nodes: the largest graph it takes; None for no limit.
+        approximate: it does not reach the exact answer however long it runs; its residual measures
+            how far off it is.
         columnwise: a class can be solved without the others, so that memory can be bounded.
-        vectors: float32 vectors of n that one class holds at the peak of a solve, labels and scores
-            included.
+        vectors: float32 vectors of n numbers that one class takes at the peak of a solve, labels
+            and scores included.
     """
 
     max_nodes: int | None = None
@@ -79,7 +79,7 @@ class Solver(ABC):
         return graph
 
     def prepared_bytes(self, nodes: int, entries: int) -> float:
-        """What `prepare` takes at its peak beside a graph of so many nodes and stored entries."""
+        """Bytes that `prepare` takes at its peak besides a graph of so many nodes and entries."""
         return 0.0
 
     @abstractmethod
@@ -92,14 +92,14 @@ class Solver(ABC):
             initial: [n, c] a first guess, for example the last epoch's scores.
 
         Returns:
-            Scores Z with one column a class. A node that no label reaches has a row of zeros.
+            Scores Z, a column per class. A node that no label reaches has a row of zeros.
         """
 
     def system(self, graph: Graph, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The system A Z = B that `Solution.residual` is about: dense, float64, for small graphs.
 
         By default A = I - alpha Wn [n, n] and B = Y [n, c]; a solver of another system overrides
-        it.
+        this.
         """
         wn = torch.from_numpy(graph.to_scipy().toarray().astype(np.float64))
         alpha: float = self.alpha  # type: ignore[attr-defined]
@@ -110,7 +110,7 @@ class Solver(ABC):
         return torch.linalg.solve(*self.system(graph, labels))
 
     def check_size(self, graph: Graph) -> None:
-        """Raise GraphError where the graph is larger than this solver is fit for."""
+        """Raise GraphError if the graph is larger than this solver takes."""
         if self.max_nodes is not None and graph.num_nodes > self.max_nodes:
             raise GraphError(
                 f"{type(self).__name__} takes at most {self.max_nodes:,} nodes; this graph has "
@@ -120,8 +120,8 @@ class Solver(ABC):
 
 def column_norms(x: Tensor) -> Tensor:
     """[c] Euclidean norms of the columns of x [n, c]; ten times as fast on a CPU as `x.norm`."""
-    with by_rows(x) as each:
-        return torch.stack(each(lambda rows: x[rows].square().sum(dim=0), x)).sum(dim=0).sqrt()
+    with RowBlocks(x) as blocks:
+        return blocks.sum(lambda rows: x[rows].square().sum(dim=0)).sqrt()
 
 
 def relative_residual(graph: Operator, alpha: float, scores: Tensor, labels: Tensor) -> Tensor:
@@ -132,8 +132,8 @@ def relative_residual(graph: Operator, alpha: float, scores: Tensor, labels: Ten
         return residual.square().sum(dim=0)
 
     size = column_norms(labels)
-    with by_rows(labels) as each:
-        residual = torch.stack(each(squares, labels)).sum(dim=0).sqrt()
+    with RowBlocks(labels) as blocks:
+        residual = blocks.sum(squares).sqrt()
     return torch.where(size > 0, residual / size, 0.0)
 
 
@@ -159,7 +159,7 @@ def within(residual: Tensor, tolerance: float, scores: Tensor, labels: Tensor) -
 def usable_guess(graph: Operator, labels: Tensor, initial: Tensor) -> Tensor:
     """`initial` with zeros where the answer is 0: classes without a label in a node's component.
 
-    A solver would bring those only near 0, and a row that no label reaches would pass for reached.
+    A solver would bring those only near 0, and a row that no label reaches would count as reached.
     """
     component = graph.components.to(labels.device)
     labeled = labels.any(dim=1)

@@ -1,4 +1,4 @@
-"""Poisson learning, for very few labels a class."""
+"""Poisson learning, for very few labels per class."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from dlp_plugins.solvers.contract import (
 class Poisson(Solver):
     """L u = sum_j (y_j - ybar) delta_j with L = D - W (Calder et al., ICML 2020, eq. 2.2).
 
-    Labels are sources and sinks of a flow, where other solvers hold them as values; that keeps
-    scores informative at one label a class. There is no alpha. Per connected component, ybar is the
-    mean of its labelled rows, and u has mean 0 weighted by degree, as in the paper. Columns of Y
+    Labels are sources and sinks of a flow, where other solvers keep them as values; so scores stay
+    informative at one label per class. There is no alpha. In each connected component, ybar is the
+    mean of the labelled rows, and u has mean 0 weighted by degree, as in the paper. Columns of Y
     are divided by their number of labels: the paper's rescaling for classes of equal size.
 
-    Departures, so that clamping at 0 and dividing by the row's sum gives probabilities: to the
-    classes labelled in a component the mean of |u| over it is added, one number, which changes no
-    argmax and makes a node without preference uniform; a component labelled with one class alone,
-    whose u is 0, takes ybar; a component without labels keeps rows of zeros, and a class that the
-    component has no label of keeps a 0 there.
+    Departures, so that clamping at 0 and dividing by the row's sum gives probabilities: the mean of
+    |u| over a component is added to the scores of the classes that are labelled in it; this one
+    number changes no argmax and makes a node without preference uniform. A component with labels of
+    one class only, where u is 0, takes ybar. A component without labels keeps rows of zeros, and a
+    class without a label in a component keeps a 0 there.
 
     Solved as (I - Wn) x = D^(-1/2) F, u = D^(-1/2) x, by conjugate gradient; `residual` is that
     system's. It is singular along D^(1/2) 1, which the centring removes.
@@ -96,7 +96,7 @@ def _sources(labels: Tensor, component: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _anchor(u: Tensor, degree: Tensor, component: Tensor, means: Tensor) -> Tensor:
-    """Fix what L leaves open, a constant for each component and class."""
+    """Choose the constant for each component and class, which L leaves open."""
     volume = degree.new_zeros(len(means)).index_add_(0, component, degree)
     volume = torch.where(volume > 0, volume, 1.0)[:, None]  # a component of one node has u = 0
     present = means > 0

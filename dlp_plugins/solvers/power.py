@@ -1,4 +1,4 @@
-"""Power iteration: the fixed point of Zhou et al., the seed of the method."""
+"""Power iteration: the fixed point of Zhou et al., from which the method comes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from dlp_plugins.solvers.contract import (
 class PowerIteration(Solver):
     """Z <- alpha Wn Z + (1 - alpha) Y (Zhou et al., NIPS 2003), then divided by (1 - alpha).
 
-    Converges like alpha^t: at alpha = 0.99 it needs hundreds of iterations where conjugate gradient
+    Converges as alpha^t: at alpha = 0.99 it needs hundreds of iterations where conjugate gradient
     needs dozens.
     """
 
@@ -39,8 +39,8 @@ class PowerIteration(Solver):
 
     @in_local_order
     def solve(self, state: Operator, labels: Tensor, initial: Tensor | None = None) -> Solution:
-        # The factor (1 - alpha) is left out: Z <- alpha Wn Z + Y has the system's own fixed point,
-        # and the change in one step is the residual before it.
+        # Without the factor (1 - alpha) Z <- alpha Wn Z + Y has the system's own fixed point, and
+        # the change in one step is the residual before it.
         z = labels.clone() if initial is None else usable_guess(state, labels, initial)
         iterations, done = 0, False
         while iterations < self.max_iterations and not done:

@@ -1,4 +1,4 @@
-"""A truncated eigenbasis: once it is there, a class costs two thin products."""
+"""A truncated eigenbasis: once it is computed, a class costs two thin products."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from dlp_plugins.solvers.contract import (
 class Spectral(Solver):
     """z = y + U (1 / (1 - alpha lambda) - 1) U^T y over the largest eigenvalues lambda of Wn.
 
-    Eigenvalues beyond `rank` count as 0: what they would spread stays where it is. That truncation
-    is an error which no iteration removes; `residual` states it, and `converged` holds it against
-    `tolerance`. Labels of a few points are spread thin over the spectrum: expect it unconverged,
-    and its labels to differ from the exact ones (docs/performance.md has figures). Fergus, Weiss
-    and Torralba, NIPS 2009, truncate likewise.
+    Eigenvalues beyond `rank` count as 0, so that the part of Y along their vectors does not spread.
+    No iteration removes the error of that truncation; `residual` measures it, and `converged`
+    compares it with `tolerance`. A few labels have small parts along very many eigenvectors: expect
+    it not to converge, and its labels to differ from the exact ones (figures in
+    docs/performance.md). Fergus, Weiss and Torralba, NIPS 2009, truncate likewise.
     """
 
     alpha: Alpha = 0.99
@@ -71,5 +71,5 @@ def _largest(graph: Graph, rank: int) -> tuple[np.ndarray, np.ndarray]:
     try:
         return eigsh(matrix, k=rank, which="LA", v0=start, tol=1e-5)
     except ArpackNoConvergence as error:
-        # Those that did converge are a smaller basis; the residual says what is missing.
+        # Those that did converge are a smaller basis; the residual shows what is missing.
         return error.eigenvalues, error.eigenvectors

@@ -17,8 +17,8 @@ from dlp_plugins.solvers.cg import ConjugateGradient
 class TorchSparse(ConjugateGradient):
     """As `cg`, with products by `torch_sparse.matmul` (Fey and Lenssen's package), on CPU and GPU.
 
-    Its indices are int64: they take twice the memory, and on a CPU the product is slower than that
-    of `cg` (docs/performance.md). For those who have the package in their stack already.
+    Its indices are int64, which take twice the memory, and on a CPU its product is slower than that
+    of `cg` (docs/performance.md). For those who use the package already.
     """
 
     def prepare(self, graph: Graph) -> Any:

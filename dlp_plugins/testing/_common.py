@@ -1,4 +1,4 @@
-"""What the checks share."""
+"""Helpers of all checks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def built(registry: Registry, component: Any, parameters: dict[str, Any]) -> Any
     if isinstance(component, str):
         return registry.build(component, **parameters)
     require(
-        not parameters, "parameters go with a name; a component that is built has its own already"
+        not parameters, "parameters belong to a name; a component that is built has its own already"
     )
     require(
         isinstance(component, registry.base),

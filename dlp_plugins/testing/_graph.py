@@ -25,17 +25,17 @@ def check_graph(
 ) -> None:
     """Check a graph builder on clustered points, with duplicates, zero vectors, and k over n.
 
-    Nobody is its own neighbour or named twice, similarities are the inner products, an order names
-    every point once, inputs are left alone. A builder with `exact` finds every true neighbour (ties
-    aside), another `least_recall`.
+    No point is its own neighbour, none is listed twice, similarities are the inner products, an
+    order lists every point once, inputs are not changed. A builder with `exact` finds every true
+    neighbour (apart from ties), any other a share of `least_recall`.
 
     Args:
         builder: a graph builder, or a registered name and `parameters` to build it with.
         least_recall: share of true neighbours that an approximate builder must find.
-        points: how many to search among; an approximate builder may need more to work at all.
+        points: how many to search among; some approximate builders need more to work at all.
 
     Raises:
-        AssertionError: the sentence says what is wrong.
+        AssertionError: with a sentence on what is wrong.
     """
     b: GraphBuilder = built(graphs, builder, parameters)
     random = torch.Generator().manual_seed(0)
@@ -56,7 +56,7 @@ def _check_neighbors(b: GraphBuilder, v: Tensor, points: str, least_recall: floa
     where = f"{b} on {points}"
     n, before = len(v), v.clone()
     found = b.neighbors(v)
-    require(isinstance(found, Neighbors), f"{where}: neighbors must return Neighbors")
+    require(isinstance(found, Neighbors), f"{where}: neighbors() must return Neighbors")
     require(torch.equal(v, before), f"{where}: it changes the descriptors it is given")
     width = found.indices.shape[1]
     require(width <= min(b.k, n - 1), f"{where}: {width} neighbours each, more than there can be")
@@ -68,12 +68,12 @@ def _check_neighbors(b: GraphBuilder, v: Tensor, points: str, least_recall: floa
     require((indices != own).all(), f"{where}: a point is its own neighbour")
     ordered = indices.sort(dim=1).values
     twice = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)
-    require(not twice.any(), f"{where}: a neighbour is named twice")
+    require(not twice.any(), f"{where}: a neighbour is listed twice")
     if found.order is not None:
         every = torch.arange(n)
         require(
             torch.equal(found.order.cpu().sort().values, every),
-            f"{where}: order must name every point once, as int64",
+            f"{where}: order must list every point once, as int64",
         )
     true = v @ v.T
     there = indices >= 0
@@ -90,15 +90,15 @@ def _check_neighbors(b: GraphBuilder, v: Tensor, points: str, least_recall: floa
     wanted = 1.0 if b.exact else least_recall
     require(
         n == 1 or recall >= wanted,
-        f"{where}: it finds {recall:.3f} of the true neighbours; {wanted:.3f} are wanted",
+        f"{where}: it finds {recall:.3f} of the true neighbours; {wanted:.3f} are required",
     )
 
 
 def check_affinity(affinity: str | Affinity, **parameters: Any) -> None:
-    """Check an affinity: [n, k] finite weights >= 0, whatever the similarities, inputs left alone.
+    """Check an affinity: [n, k] finite weights >= 0 for any similarities, inputs not changed.
 
     Raises:
-        AssertionError: the sentence says what is wrong.
+        AssertionError: with a sentence on what is wrong.
     """
     a: Affinity = built(affinities, affinity, parameters)
     random = torch.Generator().manual_seed(0)

@@ -13,10 +13,10 @@ from dlp_plugins.weighters.contract import Weighter
 
 
 def check_weighter(weighter: str | Weighter, **parameters: Any) -> None:
-    """Check a weighter: [n] certainties in 0..1, each of its own row alone, whatever the row holds.
+    """Check a weighter: [n] certainties in 0..1, each from its own row alone, for any row.
 
     Raises:
-        AssertionError: the sentence says what is wrong.
+        AssertionError: with a sentence on what is wrong.
     """
     w: Weighter = built(weighters, weighter, parameters)
     for classes in (1, 2, 10):
@@ -42,7 +42,7 @@ def check_weighter(weighter: str | Weighter, **parameters: Any) -> None:
             f"{where}: a row without preference must be as uncertain as any",
         )
         require(torch.equal(rows, before), f"{where}: it changes the rows it is given")
-        # Rows come in blocks, so that memory is bounded: none may depend on the others.
+        # `dlp propagate` passes rows in blocks: a certainty may not depend on the other rows.
         split = torch.cat([w.certainty(rows[:7]), w.certainty(rows[7:])])
         require(
             torch.allclose(split, certainty, atol=1e-6),
@@ -55,7 +55,7 @@ def check_balancer(balancer: str | Balancer, **parameters: Any) -> None:
     """Check a balancer: [c] finite weights, 1 for a balanced set, 0 for a class without examples.
 
     Raises:
-        AssertionError: the sentence says what is wrong.
+        AssertionError: with a sentence on what is wrong.
     """
     b: Balancer = built(balancers, balancer, parameters)
     even = require_tensor(b.class_weights(torch.tensor([7, 7, 7])), (3,), f"{b}: weights")

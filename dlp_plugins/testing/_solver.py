@@ -1,4 +1,4 @@
-"""check_solver: scores against the dense float64 oracle, and a convergence record that is true."""
+"""check_solver: scores against the dense float64 oracle, and a true convergence record."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dlp_plugins.solvers.contract import Solution, Solver
 from dlp_plugins.testing._common import built, require, require_tensor
 
 ALPHAS = (0.0, 0.5, 0.99, 0.999)
-# Up to here the system is so well conditioned that a solver must be able to converge.
+# Up to here the system is so well conditioned that every solver must converge.
 EASY_ALPHA = 0.5
 MANY_ITERATIONS = 300
 EPS = torch.finfo(torch.float32).eps
@@ -33,22 +33,23 @@ class _Case:
 def check_solver(solver: str | Solver, *, accuracy: float = 1e-3, **parameters: Any) -> None:
     """Check a solver's contract on small graphs.
 
-    Shapes, types, no NaN; inputs left alone; the same answer twice; zeros for empty classes and for
-    nodes that no label reaches, also from a bad first guess; a class alone as among others (unless
-    `columnwise` is False); a reported residual that is the true one, computed anew in float64; and
-    where it says it converged, scores within `accuracy` of `solver.oracle`. The graphs hold an
-    isolated node, a component without labels, an empty class, one class alone, no edge at all.
+    Checked are shapes, types and finite numbers; inputs that are not changed; the same answer
+    twice; zeros for empty classes and for nodes that no label reaches, also from a bad first guess;
+    the same scores for a class alone as among others (unless `columnwise` is False); a residual
+    that is the true one, computed here in float64; and, if `converged`, scores within `accuracy` of
+    `solver.oracle`. The graphs have an isolated node, a component without labels, an empty class,
+    one class alone, no edge at all.
 
     Args:
         solver: a solver, checked as it is: it must converge on these graphs of at most 24 nodes; or
-            a registered name, built with several alpha and plenty of iterations where it declares
-            those, which must converge at alpha <= 0.5, and beyond must not claim what it has not.
-            A solver with `approximate` need not converge anywhere, nor match the oracle.
+            a registered name, built with several alpha and many iterations where it has these
+            parameters. It must then converge at alpha <= 0.5, and above report truly whether it
+            did. A solver with `approximate` need not converge anywhere, nor match the oracle.
         accuracy: largest relative error against the oracle.
         parameters: to build a named solver with.
 
     Raises:
-        AssertionError: the sentence says what is wrong, and on which graph.
+        AssertionError: with a sentence on what is wrong, and on which graph.
     """
     for candidate, must_converge in _candidates(solver, parameters):
         for case in _cases():
@@ -84,7 +85,7 @@ def _check(solver: Solver, case: _Case, accuracy: float, must_converge: bool) ->
     residual = _check_residual(solver, case, solution, where)
     require(
         not solution.converged or solver.approximate or _error(solver, case, solution) <= accuracy,
-        f"{where}: it says it converged, but its scores are off the oracle by "
+        f"{where}: it reports that it converged, but its scores differ from the oracle by "
         f"{_error(solver, case, solution):.1e} (relative), more than {accuracy:.0e}",
     )
     require(
@@ -105,7 +106,7 @@ def _check(solver: Solver, case: _Case, accuracy: float, must_converge: bool) ->
     _check_residual(solver, case, warm, f"{where}, from a first guess")
     require(
         not warm.converged or solver.approximate or _error(solver, case, warm) <= accuracy,
-        f"{where}: from a first guess it says it converged, but is off the oracle",
+        f"{where}: from a first guess it reports that it converged, but differs from the oracle",
     )
     require(torch.equal(guess, guess_before), f"{where}: it changes the first guess it is given")
 
@@ -114,8 +115,8 @@ def _check(solver: Solver, case: _Case, accuracy: float, must_converge: bool) ->
         size = solution.scores[:, :1].norm()
         require(
             (alone - solution.scores[:, :1]).norm() <= accuracy * size or not solution.converged,
-            f"{where}: the first class alone gets other scores than among the others; if they "
-            "depend on each other, say columnwise = False",
+            f"{where}: the first class alone gets other scores than among the others; if classes "
+            "depend on each other, set columnwise = False",
         )
 
 
@@ -149,9 +150,9 @@ def _check_residual(solver: Solver, case: _Case, solution: Solution, where: str)
     z = solution.scores.double()
     size = b.norm(dim=0)
     true = torch.where(size > 0, (b - a @ z).norm(dim=0) / size, 0.0)
-    # What float32 arithmetic may blur: a few roundings of z, in units of b.
-    blur = torch.where(size > 0, 16 * EPS * (1 + z.norm(dim=0) / size), 0.0)
-    off = (solution.residual.double() - true).abs() > 0.05 * true + blur
+    # The error of float32 arithmetic: a few roundings of z, in units of b.
+    rounding = torch.where(size > 0, 16 * EPS * (1 + z.norm(dim=0) / size), 0.0)
+    off = (solution.residual.double() - true).abs() > 0.05 * true + rounding
     require(
         not off.any(),
         f"{where}: the residual it reports, {solution.residual.tolist()}, is not the true one, "

@@ -12,8 +12,9 @@ class Weighter(ABC):
 
     @abstractmethod
     def certainty(self, probabilities: Tensor) -> Tensor:
-        """[n] in 0..1.
+        """[n] float32 in 0..1, each from its own row alone: rows come in blocks of any size.
 
         Args:
-            probabilities: [n, c], rows that sum to 1. Rows that no label reached are never passed.
+            probabilities: [n, c] float32, n >= 0 rows that sum to 1. Rows that no label reached are
+                never among them.
         """

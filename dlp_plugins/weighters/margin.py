@@ -1,4 +1,4 @@
-"""Certainty as the lead of the best class over the second."""
+"""Certainty as the difference between the two largest probabilities."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No weights: every pseudo-label counts alike."""
+"""No weights: every pseudo-label counts the same."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dlp_plugins.weighters.contract import Weighter
 @weighters.register("uniform")
 @dataclass(frozen=True)
 class Uniform(Weighter):
-    """w_i = 1 wherever a label reaches: the rows 'without weights' of the paper's ablation."""
+    """w_i = 1 for every point that a label reaches: the paper's ablation 'without weights'."""
 
     def certainty(self, probabilities: Tensor) -> Tensor:
         return torch.ones_like(probabilities[:, 0])

@@ -20,7 +20,7 @@ from dlp_plugins.graphs.contract import drop_self, recall
 
 NAMES = registry.graphs.names()
 EXACT = ["exact", "faiss_flat"]
-# Cells of their usual size are so few here that a point would look into all of them.
+# There are so few cells of their usual size here that a point would probe all of them.
 FEW_PROBES = {"cells": {"size": 64, "probes": 16}}
 # The least recall on 6,000 points of six overlapping classes near 16 dimensions, k = 20.
 LEAST_RECALL = {"cells": 0.99, "faiss_ivf": 0.99, "faiss_hnsw": 0.995, "nn_descent": 0.98}
@@ -100,7 +100,7 @@ def test_exact_agrees_with_faiss_flat_on_the_sets():
 def test_exact_whatever_the_thresholds(monkeypatch, hits):
     """A poor guess costs time (all points are compared again), never exactness."""
     monkeypatch.setattr(_exact_cpu, "SAMPLE_HITS", hits)
-    monkeypatch.setattr(_exact_cpu, "MIN_SAMPLE", 64)
+    monkeypatch.setattr(_exact_cpu, "MIN_SAMPLE_POINTS", 64)
     v = points(4000)
     check_exact(build("exact", k=20).neighbors(v), v, 20)
     monkeypatch.setattr(_exact_cpu, "_guess", lambda v, *_: np.full(len(v), 0.9, np.float32))
@@ -108,13 +108,13 @@ def test_exact_whatever_the_thresholds(monkeypatch, hits):
 
 
 def test_exact_compares_few_pairs_again():
-    """The verification is the exception: nearly all points are settled by their threshold."""
+    """Few points have too few pairs above their threshold and must be compared with all others."""
     v = points(12_000).numpy()
     for k, sample in ((50, 896), (50, 960), (5, 1504)):
         threshold = _exact_cpu._guess(v, _exact_cpu._rank(len(v), k, sample), sample)
         order = np.argsort(threshold)
         ordered = v[order]
-        pairs = list(_exact_cpu._pairs_above(ordered, ordered, threshold[order]))
+        pairs = list(_exact_cpu._pairs_above(ordered, None, threshold[order]))
         count = np.bincount(np.concatenate([p.rows for p in pairs]), minlength=len(v))
         assert (count < k).mean() < 0.02
         assert count.mean() < max(250, 5 * k)
@@ -124,7 +124,7 @@ def test_exact_compares_few_pairs_again():
 def test_short_vectors_bound_every_similarity(d, intrinsic):
     v = points(9000, d=d, intrinsic=intrinsic).numpy()
     v[:20] = 0
-    short = _upper_bound.screen(v, 10)
+    short = _upper_bound.short_vectors(v, 10).values
     assert short.shape[1] <= d // 2 + 1
     rows = slice(0, 300)
     bound = short[rows] @ short.T + _upper_bound.ROUNDING
@@ -135,11 +135,11 @@ def test_no_short_vectors_where_they_would_rule_out_little():
     random = torch.Generator().manual_seed(0)
     v = torch.nn.functional.normalize(torch.randn(9000, 32, generator=random), dim=1)
     numbers = v.numpy()
-    assert _upper_bound.screen(numbers, 10) is numbers
+    assert _upper_bound.short_vectors(numbers, 10) is None
     check_exact(build("exact", k=10).neighbors(v), v, 10)
     near_few = points(9000).numpy()
-    assert _upper_bound.screen(near_few, 10) is not near_few
-    assert _upper_bound.screen(near_few, 6000) is near_few  # most of the points are wanted
+    assert _upper_bound.short_vectors(near_few, 10) is not None
+    assert _upper_bound.short_vectors(near_few, 6000) is None  # most of the points are wanted
 
 
 def near_pairs(v):
@@ -156,28 +156,28 @@ def test_share_of_the_tails_that_near_pairs_stay_below(noise):
     v = points(9000, d=128, intrinsic=6).numpy()
     v += noise * v[::-1]
     v /= np.linalg.norm(v, axis=1, keepdims=True)
-    short, pairs = _upper_bound.screen(v, 20), near_pairs(v)
+    short, pairs = _upper_bound.short_vectors(v, 20).values, near_pairs(v)
     share = _upper_bound.tail_share(short[:300], short, pairs)
     assert 0 < share < 0.9
     queries = short[:300].copy()
     queries[:, -1] *= share
     bound = (queries @ short.T)[pairs.rows, pairs.cols] + _upper_bound.ROUNDING
     missed = (bound < pairs.similarities) & (pairs.rows != pairs.cols)
-    assert missed.mean() < 2 * _upper_bound.MISSED
+    assert missed.mean() < 2 * _upper_bound.MISS_RATE
 
 
-def test_tails_count_in_full_where_no_pair_tells():
+def test_tails_count_in_full_where_no_pair_is_informative():
     v = points(9000, d=128, intrinsic=6).numpy()
     v[:300] = v[0]  # each one's nearest are its duplicates
-    short = _upper_bound.screen(v, 20)
+    short = _upper_bound.short_vectors(v, 20).values
     assert _upper_bound.tail_share(short[:300], short, near_pairs(v)) == 1
 
 
-def test_a_crowd_leaves_each_point_its_largest():
+def test_among_duplicates_each_point_keeps_its_largest():
     s = np.random.default_rng(0).random((30, 400), dtype=np.float32)
     rows = np.arange(100, 130)
     crowd = _cells_cpu._reaching(s, np.zeros(30, np.float32), rows, 7, 2)
-    most = 2 * _cells_cpu.CROWD
+    most = 2 * _cells_cpu.MAX_CANDIDATES_PER_K
     assert (np.bincount(crowd.rows)[100:] == most).all()
     np.testing.assert_array_equal(crowd.similarities, s[crowd.rows - 100, crowd.cols - 7])
     np.testing.assert_array_equal(
@@ -194,19 +194,19 @@ def test_exact_with_short_vectors(k, monkeypatch):
     v = points(9000, d=64, intrinsic=6)
     v[:30], v[100:150] = 0, v[99]
     v[200:210] = torch.nn.functional.normalize(torch.randn(10, 64, generator=torch.manual_seed(0)))
-    looked = []
+    compared = []
     confirm = _exact_cpu.confirm
 
     def counted(a, b, at, bound):
-        looked.append(len(at))
+        compared.append(len(at))
         return confirm(a, b, at, bound)
 
     monkeypatch.setattr(_exact_cpu, "confirm", counted)
     check_exact(build("exact", k=k).neighbors(v), v, k)
-    assert 0 < sum(looked) < 0.1 * len(v) ** 2
+    assert 0 < sum(compared) < 0.1 * len(v) ** 2
 
 
-def test_second_look_is_the_product():
+def test_confirmed_entries_are_those_of_the_product():
     random = np.random.default_rng(0)
     a, b = (random.standard_normal((m, 7)).astype(np.float32) for m in (40, 30))
     whole = a @ b.T
@@ -259,7 +259,7 @@ def test_cells_keep_few_candidates(k, monkeypatch):
         return best
 
     monkeypatch.setattr(_cells_cpu, "nearest", counted)
-    monkeypatch.setattr(_cells_cpu, "GROUPS", 1)
+    monkeypatch.setattr(_cells_cpu, "MIN_GROUPS", 1)
     v = points(9000, d=64, intrinsic=6)
     check_valid(build("cells", k=k, size=64).neighbors(v), v, k)
     first, second = rounds
@@ -272,7 +272,7 @@ def test_cells_keep_few_candidates(k, monkeypatch):
     ("name", "knobs", "most"), [("cells", {"size": 64}, 600), ("exact", {}, 1000)]
 )
 def test_an_order_that_keeps_neighbours_close(name, knobs, most, monkeypatch):
-    monkeypatch.setattr(_exact_cpu, "ORDER_FROM", 6000)
+    monkeypatch.setattr(_exact_cpu, "MIN_ORDERED_POINTS", 6000)
     v = points(6000)
     found = build(name, k=10, **knobs).neighbors(v)
     assert sorted(found.order.tolist()) == list(range(6000))
@@ -378,19 +378,19 @@ def test_drop_self_by_identity():
     assert found.similarities.tolist() == [[1, 2], [3, 5], [6, 7], [10, 11]]
 
 
-def test_a_faiss_that_aborts_on_this_gpu_is_found_out():
+def test_a_faiss_that_aborts_on_this_gpu_is_noticed():
     assert "no kernel image" in _faiss_gpu.why_not(
         "import os; os.write(2, b'CUDA error: no kernel image'); os.abort()"
     )
     assert _faiss_gpu.why_not("pass") is None
 
 
-def test_faiss_flat_says_why_torch_searches_instead(monkeypatch):
+def test_faiss_flat_warns_why_torch_searches_instead(monkeypatch):
     v = points(500)
     monkeypatch.setattr(_faiss_gpu, "why_not", lambda: "no kernel image")
 
     class OnGPU:
-        """A CPU tensor that says it is on a GPU."""
+        """A CPU tensor with the device of a GPU."""
 
         device = torch.device("cuda")
         shape = v.shape

@@ -52,7 +52,7 @@ def problems(draw: st.DrawFn) -> tuple[np.ndarray, Tensor]:
 
 
 def exact(w: np.ndarray, alpha: float, y: np.ndarray) -> np.ndarray:
-    """(I - alpha D^(-1/2) W D^(-1/2))^(-1) Y, from the affinities, in float64, by nobody's help."""
+    """(I - alpha D^(-1/2) W D^(-1/2))^(-1) Y from affinities, in float64, by NumPy alone."""
     degree = w.sum(axis=1)
     scale = np.zeros_like(degree)
     scale[degree > 0] = degree[degree > 0] ** -0.5
@@ -81,7 +81,7 @@ def test_solvers_agree_with_dense_float64_and_each_other(
     ):
         solution = run(name, graph, y, alpha=alpha, **more)
         # Chebyshev's recurrence carries rounding along: on a bipartite graph, alpha near 1, it may
-        # stop short of what the others reach, and then says so.
+        # stop short of what the others reach, and then reports it.
         assert solution.converged or (name == "chebyshev" and solution.residual.max() < 1e-3), name
         np.testing.assert_allclose(solution.scores, truth, rtol=0, atol=2e-4 * abs(truth).max())
         assert not solution.scores[:3].any(), name  # the component without a label
@@ -180,7 +180,7 @@ def test_conjugate_gradient_renumbers_nodes_without_changing_the_answer(
     graph, y = Graph.from_affinity(w + w.T), spread_labels(500, 5)
     plain = run("cg", graph, y, alpha=0.9, max_iterations=100)
     assert "renumbered" not in vars(graph)
-    monkeypatch.setattr(_local_order, "RENUMBER_FROM", 1)
+    monkeypatch.setattr(_local_order, "MIN_RENUMBERED_ENTRIES", 1)
     for order in (None, torch.randperm(500, generator=torch.Generator().manual_seed(0))):
         graph = replace(graph, order=order)
         cg = solvers.build("cg", alpha=0.9, max_iterations=100)
@@ -242,7 +242,7 @@ def test_closed_form_refuses_a_large_graph(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("alpha", [0.5, 0.99])
-def test_spectral_is_exact_with_every_eigenvector_and_says_so_without(alpha: float) -> None:
+def test_spectral_is_exact_with_every_eigenvector_and_unconverged_without(alpha: float) -> None:
     graph, y = ring(60), spread_labels(60, 3)
     truth = exact(ring(60).to_scipy().toarray(), alpha, y.double().numpy())
     whole = run("spectral", graph, y, alpha=alpha, rank=60)
@@ -338,7 +338,7 @@ def ring_of_many(n: int) -> Graph:
     return Graph(crow, col, torch.full((2 * n,), 0.5), torch.full((n,), 2.0))
 
 
-def test_every_solver_says_what_it_needs() -> None:
+def test_every_solver_declares_what_it_needs() -> None:
     for name in solvers.names():
         component = solvers.get(name)
         assert component.summary, name
