@@ -1,6 +1,7 @@
 """Multinomial logistic regression, equal to scikit-learn's, without its second of import.
 
-SciPy's L-BFGS: the first use of any of torch's optimizers imports its compiler, which takes as long.
+SciPy's L-BFGS, as the first use of any of torch's optimizers imports its compiler, which takes as
+long.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ UNLABELED = -1
 class Given:
     """The labels that are known.
 
-    points: [m] int64, the labelled points in ascending order.
+    points: [m] int64, the labelled points.
     distributions: [m, c] float32, rows that sum to 1; one-hot for a plain label.
     weights: [m] float32, what each label counts; 1 for a plain one.
     """
@@ -37,6 +38,30 @@ class Given:
         return cls(points, own, torch.ones(len(points), device=labels.device))
 
 
+class Classifier(Protocol):
+    """Labels new points as a refiner labelled the old ones, without doing it again."""
+
+    def probabilities(self, descriptors: Tensor, neighbors: Tensor) -> Tensor:
+        """[b, c] of new points.
+
+        Args:
+            descriptors: [b, d] float32, transformed as the old ones were.
+            neighbors: [b, c], rows of Wn Q: the mean of their neighbours' Q by weight in the graph.
+        """
+
+
+@dataclass(frozen=True)
+class Refined:
+    """What a refiner found.
+
+    probabilities: Q [n, c] float32, rows that sum to 1; a labelled row is as given.
+    classifier: for new points; None where a refiner has nothing to add to the graph's scores.
+    """
+
+    probabilities: Tensor
+    classifier: Classifier | None = None
+
+
 class Refiner(ABC):
     """Improves class probabilities once, after the solve."""
 
@@ -48,8 +73,8 @@ class Refiner(ABC):
         probabilities: Tensor,
         given: Given,
         shares: Tensor,
-    ) -> Tensor:
-        """Probabilities Q [n, c] float32, rows that sum to 1; a labelled row is as given.
+    ) -> Refined:
+        """Better probabilities, all tensors on one device.
 
         Args:
             descriptors: F [n, d] float32, unit rows, as the graph was built from.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from dlp_plugins.graph import Graph
-from dlp_plugins.refiners.contract import Given, Refiner
+from dlp_plugins.refiners.contract import Given, Refined, Refiner
 
 
 @dataclass(frozen=True)
@@ -21,5 +21,5 @@ class NoRefiner(Refiner):
         probabilities: Tensor,
         given: Given,
         shares: Tensor,
-    ) -> Tensor:
-        return probabilities
+    ) -> Refined:
+        return Refined(probabilities)

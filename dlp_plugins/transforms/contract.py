@@ -1,7 +1,7 @@
-"""What a transform is: descriptors in, descriptors of unit length out, in two passes over the rows.
+"""What a transform is: descriptors in, descriptors of unit length out, in two passes over rows.
 
-`statistics` of every block, summed, is all that `apply` needs to know of the other rows: so rows may
-stay in a file, and a new point is transformed as the others were.
+`statistics` of every block, summed, is all that `apply` needs to know of the other rows: so rows
+may stay in a file, and a new point is transformed as the others were.
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ def unit_rows(rows: Tensor) -> Tensor:
 
 
 def moments(rows: Tensor) -> Tensor:
-    """[3, d] float64: number of rows that are not zero, sums of their columns and of the squares."""
+    """[3, d] float64: number of rows that are not zero, sums of columns and of their squares."""
     used = rows.any(dim=1).sum().double().expand(rows.shape[1])
     return torch.stack([used, rows.sum(dim=0), rows.square().sum(dim=0)])
 
 
 def mean_and_deviation(total: Tensor) -> tuple[Tensor, Tensor]:
-    """Means and standard deviations (over n, not n - 1) of the columns, [d] each, from `moments`."""
+    """Means and standard deviations (over n, not n - 1) of columns, [d] each, from `moments`."""
     count = total[0].clamp(min=1)
     mean = total[1] / count
     return mean, (total[2] / count - mean.square()).clamp(min=0).sqrt()

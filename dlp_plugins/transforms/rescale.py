@@ -1,4 +1,4 @@
-"""Centred, and columns that vary much divided: the default for embeddings of a pretrained network."""
+"""Centred, and the columns that vary most divided: for embeddings of a pretrained network."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from dlp_plugins.transforms.contract import (
 
 @dataclass(frozen=True)
 class Rescale(Transform):
-    """Rows to unit length, less the column means, column j over max(s_j / median(s), 1), unit length.
+    """Unit rows, less the column means, column j over max(s_j / median(s), 1), unit rows.
 
-    s_j is the standard deviation of column j. A few columns of a pretrained network's output often
-    vary many times more than the rest and say little of the class; divided, they no longer decide
-    who is near. Not for principal components: their first columns vary most and say most.
+    s_j is the standard deviation of column j; a zero row stays zero and is left out of both. A few
+    columns of a pretrained network's output often vary many times more than the rest and say little
+    of the class; divided, they no longer decide which points are near. Not for principal
+    components: their first columns vary most and say most.
     """
 
     def statistics(self, rows: Tensor) -> Tensor:
@@ -35,7 +36,7 @@ class Rescale(Transform):
 
 
 def divisors(deviation: Tensor) -> Tensor:
-    """[d]: max(s_j / median(s), 1); where half of the columns are constant, the median of the rest."""
+    """[d]: max(s_j / median(s), 1), the median of the columns that vary where the other is 0."""
     varying = deviation[deviation > 0]
     if len(varying) == 0:
         return torch.ones_like(deviation)

@@ -2,8 +2,8 @@
 
 A float64 port of the published steps, for tests: nothing here comes from `dlp_plugins`, and clarity
 goes before speed. Shapes: n points, d numbers each, c classes, m of the points labelled. `given`
-[n, c] holds a labelled point's distribution (one-hot for a plain label), zeros elsewhere; a point is
-labelled where its row is not zero. pi [c] are the shares of the classes among unlabelled points.
+[n, c] holds a labelled point's distribution (one-hot for a plain label), zeros elsewhere; a point
+is labelled where its row is not zero. pi [c] are the shares of the classes among unlabelled points.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ def rescale(x: np.ndarray) -> np.ndarray:
 
 
 def graph(f: np.ndarray, k: int = 10, gamma: float = 3) -> sp.csr_matrix:
-    """Wn [n, n] = D^(-1/2) (A + A^T) D^(-1/2), a_ij = max(f_i . f_j, 0)^gamma, j among i's k nearest.
+    """Wn [n, n] = D^(-1/2) (A + A^T) D^(-1/2) of unit rows f [n, d].
 
-    f [n, d] has unit rows.
+    a_ij = max(f_i . f_j, 0)^gamma where j is among the k nearest of i, else 0.
     """
     n = len(f)
     k = min(k, n - 1)
@@ -83,8 +83,10 @@ def spread(wn: sp.csr_matrix, given: np.ndarray, alpha: float = 0.9) -> np.ndarr
 
 
 def class_mass(z: np.ndarray, unlabeled: np.ndarray, pi: np.ndarray) -> np.ndarray:
-    """P [n, c]: z clipped at 0, column j times n_u pi_j over its sum over the n_u unlabelled points,
-    rows to sum 1 (Zhu, Ghahramani, Lafferty, 2003). A column or row of zeros stays zero.
+    """P [n, c]: z clipped at 0, column j times n_u pi_j over its sum, rows to sum 1.
+
+    The sum is over the n_u unlabelled points (Zhu, Ghahramani, Lafferty, 2003). A column or row of
+    zeros stays zero.
     """
     z = np.maximum(z, 0)
     mass = z[unlabeled].sum(axis=0)
@@ -113,9 +115,9 @@ def logistic_regression(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Weights V [c, d] and intercepts u [c] of multinomial logistic regression, classes balanced.
 
-    Minimises |V|^2 / 2 - strength sum_ij g_ij log p_ij, p_i = softmax(V f_i + u), over rows f [m, d]
-    with distributions `target` [m, c] and weights [m]; g_ij = weight_i target_ij total / (present
-    N_j), N_j the sum of column j of weight_i target_ij, total their sum, present the number of
+    Minimises |V|^2 / 2 - strength sum_ij g_ij log p_ij, p_i = softmax(V f_i + u), over rows f
+    [m, d] with distributions `target` [m, c] and weights [m]; g_ij = weight_i target_ij total /
+    (present N_j), N_j the sum of column j of weight_i target_ij, total their sum, present the number of
     classes with N_j > 0. A class that is absent is left out: V_j = 0, u_j = -inf. This is
     scikit-learn's LogisticRegression(C=strength, class_weight="balanced"), which fits two classes
     by one vector: its penalty is half of the multinomial's, |V|^2.
@@ -124,7 +126,7 @@ def logistic_regression(
     mass = g.sum(axis=0)
     present = mass > 0
     g = g[:, present] * (mass.sum() / (present.sum() * mass[present]))
-    (m, d), c = f.shape, int(present.sum())
+    d, c = f.shape[1], int(present.sum())
     penalty = 2.0 if c == 2 else 1.0
 
     def loss(theta: np.ndarray) -> tuple[float, np.ndarray]:
@@ -158,14 +160,12 @@ def logistic_probabilities(
     return np.maximum(softmax(f @ v.T + u, axis=1), 1e-12)
 
 
-def discriminant_scores(
-    f: np.ndarray, r: np.ndarray, prior: np.ndarray, labeled: np.ndarray
-) -> np.ndarray:
+def discriminant_scores(f: np.ndarray, r: np.ndarray, prior: np.ndarray) -> np.ndarray:
     """L [n, c], steps 2 to 4, for soft labels r = R [n, c] and p = `prior` [n, c].
 
     N = R^T 1, M = diag(1/N) R^T F, S = (F^T diag(R 1) F - M^T diag(N) M) / sum N,
     Sigma = 0.5 S + 0.5 (trace S / d) I,
-    L = 0.4 (F Sigma^-1 M^T - diag(M Sigma^-1 M^T) / 2) + log(p + 0.001); -inf for a class with N = 0.
+    L = 0.4 (F Sigma^-1 M^T - diag(M Sigma^-1 M^T) / 2) + log(p + 0.001); -inf where N = 0.
     """
     mass = r.sum(axis=0)
     present = mass > 0
@@ -207,7 +207,7 @@ def discriminant(
     prior = logistic_probabilities(f, given, weight)
     for _ in range(STEPS):
         r = np.where(labeled[:, None], 5 * weight[:, None] * q, q)
-        scores = discriminant_scores(f, r, prior, labeled)
+        scores = discriminant_scores(f, r, prior)
         q = softmax(scores, axis=1)
         for _ in range(SMOOTHING_STEPS):
             q[labeled] = given[labeled]
