@@ -33,6 +33,10 @@ class Transform(ABC):
             total: the sum of `statistics` over all blocks.
         """
 
+    def note(self, total: Tensor | None, dim: int) -> str | None:
+        """A sentence for the summary on what was done to rows of `dim` numbers, if worth one."""
+        return None
+
 
 def total_statistics(transform: Transform, blocks: Iterable[Tensor]) -> Tensor | None:
     """The first pass: `statistics` of every block, summed."""

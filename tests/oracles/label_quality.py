@@ -117,10 +117,10 @@ def logistic_regression(
 
     Minimises |V|^2 / 2 - strength sum_ij g_ij log p_ij, p_i = softmax(V f_i + u), over rows f
     [m, d] with distributions `target` [m, c] and weights [m]; g_ij = weight_i target_ij total /
-    (present N_j), N_j the sum of column j of weight_i target_ij, total their sum, present the number of
-    classes with N_j > 0. A class that is absent is left out: V_j = 0, u_j = -inf. This is
-    scikit-learn's LogisticRegression(C=strength, class_weight="balanced"), which fits two classes
-    by one vector: its penalty is half of the multinomial's, |V|^2.
+    (present N_j), N_j the sum of column j of weight_i target_ij, total their sum, present the
+    number of classes with N_j > 0. A class that is absent is left out: V_j = 0, u_j = -inf. This is
+    scikit-learn's LogisticRegression(C=strength, class_weight="balanced"), two classes included,
+    which it fits by one vector: the same as a penalty of |V|^2.
     """
     g = target if weight is None else target * weight[:, None]
     mass = g.sum(axis=0)

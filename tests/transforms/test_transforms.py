@@ -8,6 +8,7 @@ import torch
 from oracles import label_quality as oracle
 from oracles.digits import digits
 
+from dlp_plugins.transforms.auto import Auto
 from dlp_plugins.transforms.center import Center
 from dlp_plugins.transforms.contract import Transform, total_statistics
 from dlp_plugins.transforms.none import NoTransform
@@ -26,7 +27,7 @@ def test_rescale_equals_the_equations() -> None:
     np.testing.assert_allclose(transformed(Rescale(), x), oracle.rescale(x), atol=1e-6)
 
 
-@pytest.mark.parametrize("transform", [Rescale(), Center(), Power(), NoTransform()])
+@pytest.mark.parametrize("transform", [Rescale(), Auto(), Center(), Power(), NoTransform()])
 def test_a_transform_gives_unit_rows_whatever_the_blocks_and_keeps_zero_rows(transform) -> None:
     x = np.random.default_rng(0).normal(size=(50, 8)) * 10.0 ** np.arange(8) + 3
     whole = transformed(transform, x, 50)
@@ -53,3 +54,22 @@ def test_power_takes_the_signed_root() -> None:
     row = np.array([[4.0, -9.0, 0.0]])
     expected = np.array([2.0, -3.0, 0.0]) / np.sqrt(13)
     np.testing.assert_allclose(transformed(Power(0.5), row)[0], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("columns", [512, 20])
+def test_auto_rescales_embeddings_but_not_their_principal_components(
+    columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dlp_plugins.transforms.auto.COLUMNS", columns)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(400, 30)) @ rng.normal(size=(30, 60)) + 2
+    np.testing.assert_allclose(transformed(Auto(), x), oracle.rescale(x), atol=1e-6)
+    middle = x - x.mean(axis=0)
+    u, s, _ = np.linalg.svd(middle, full_matrices=False)
+    components = (u * s)[:, :25]
+    np.testing.assert_allclose(
+        transformed(Auto(), components), oracle.unit_rows(components), atol=1e-6
+    )
+    rows = [torch.from_numpy(components)]
+    assert "uncorrelated" in (Auto().note(total_statistics(Auto(), rows), 25) or "")
+    assert Auto().note(total_statistics(Auto(), [torch.from_numpy(x)]), 60) is None
