@@ -1,0 +1,33 @@
+"""Class mass normalisation: every class gets its share of the unlabelled points."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ClassMass:
+    """Column j of the scores, clipped at 0, times n_u pi_j over its sum; then rows to sum 1.
+
+    The sum is over the n_u unlabelled points; pi is uniform unless given (Zhu, Ghahramani and
+    Lafferty, 2003, section 4). A column of zeros stays zero, and so does a row.
+    """
+
+    def statistics(self, scores: Tensor) -> Tensor:
+        """Sums of a block's unlabelled rows [b, c]: [c] float64, to be added up over blocks."""
+        return scores.clamp(min=0).sum(dim=0, dtype=torch.float64)
+
+    def apply(self, scores: Tensor, total: Tensor, shares: Tensor) -> Tensor:
+        """Probabilities [b, c] float32 of scores [b, c], from all blocks' sums [c] and pi [c].
+
+        n_u is the same for every class and so has no effect on rows that are divided by their sums.
+        """
+        # the largest factor to 1: sums of few labels over many points leave float32 otherwise
+        factor = torch.where(total > 0, shares.double() / total, 0.0)
+        factor = (factor / factor.max().clamp(min=torch.finfo(torch.float64).tiny)).to(scores)
+        p = scores.clamp(min=0) * factor
+        mass = p.sum(dim=1, keepdim=True)
+        return torch.where(mass > torch.finfo(p.dtype).tiny, p / mass, 0.0)

@@ -1,0 +1,118 @@
+"""Linear discriminant analysis on soft labels, smoothed over the graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from dlp_plugins import _logistic_regression
+from dlp_plugins._logistic_regression import LogisticRegression
+from dlp_plugins.graph import Graph
+from dlp_plugins.refiners._balance import balance
+from dlp_plugins.refiners._gaussians import Moments
+from dlp_plugins.refiners.contract import Given, Refined, Refiner
+from dlp_plugins.solvers._local_order import RENUMBER_FROM
+from dlp_plugins.solvers._rows import by_rows
+
+PRIOR_FLOOR = 0.001  # added to the logistic regression's probabilities, which may be near 0
+SMOOTHING = 3.0  # factor of the neighbours' mean probabilities
+SMOOTHING_STEPS = 3
+
+
+@dataclass(frozen=True)
+class Discriminant(Refiner):
+    """Expectation maximisation of one Gaussian per class, with a smoothness term from the graph.
+
+    Each step: L = 0.4 (F Sigma^-1 M^T - diag(M Sigma^-1 M^T) / 2) + log(p + 0.001), M the means and
+    Sigma the shrunken covariance of P (`_gaussians.py`), p the probabilities of a logistic
+    regression on the labelled rows; Q = softmax(L), three times Q = softmax(L + 3 Wn Q); Q balanced
+    is the next P. Labelled rows are as given throughout. Rows that no label reaches start from 1/c,
+    c the classes that have any mass; a class without mass is left out.
+
+    Linear discriminant analysis on soft labels; the full covariance is what matters (a multiple of
+    the identity loses 7 to 9 points of accuracy).
+    """
+
+    steps: Annotated[int, Field(ge=1, description="steps of expectation maximisation")] = 8
+
+    def refine(
+        self,
+        descriptors: Tensor,
+        graph: Graph,
+        probabilities: Tensor,
+        given: Given,
+        shares: Tensor,
+    ) -> Refined:
+        if descriptors.device.type != "cpu" or probabilities.numel() < RENUMBER_FROM:
+            return self._refine(descriptors, graph, probabilities, given, shares)
+        # linked points near each other in memory: products with the graph find their rows in cache
+        graph, order = graph.renumbered
+        number = torch.empty_like(order)
+        number[order] = torch.arange(len(order))
+        given = Given(number[given.points], given.distributions, given.weights)
+        found = self._refine(descriptors[order], graph, probabilities[order], given, shares)
+        probabilities.index_copy_(0, order, found.probabilities)
+        return Refined(probabilities, found.classifier)
+
+    def _refine(self, f: Tensor, graph: Graph, p: Tensor, given: Given, shares: Tensor) -> Refined:
+        unlabeled = f.new_ones(len(f))
+        unlabeled[given.points] = 0
+        present = p.any(dim=0) | given.distributions.any(dim=0)
+        p[~p.any(dim=1)] = present / present.sum()
+        p[given.points] = given.distributions
+        prior = _logistic_regression.fit(f[given.points], given.distributions, given.weights)
+        q, scores = torch.empty_like(p), torch.empty_like(p)
+        with by_rows(p) as each:
+            log_prior = torch.cat(each(lambda rows: _log_prior(prior, f[rows]), f))
+            moments = Moments.of(f, given, each)
+            factors = balance(p, unlabeled, shares, each)
+            for _ in range(self.steps):
+                v, u = moments.discriminant(f, p, each)
+
+                def classify(rows: slice, v: Tensor = v, u: Tensor = u, p: Tensor = p) -> None:
+                    torch.addmm(u, f[rows], v, out=scores[rows]).add_(log_prior[rows])
+                    torch.softmax(scores[rows], dim=1, out=p[rows])
+
+                each(classify, p)
+                for _ in range(SMOOTHING_STEPS):
+                    p[given.points] = given.distributions
+
+                    def smooth(rows: slice, p: Tensor = p, q: Tensor = q) -> None:
+                        z = torch.add(scores[rows], graph.matmul(p, rows), alpha=SMOOTHING)
+                        torch.softmax(z, dim=1, out=q[rows])
+
+                    each(smooth, p)
+                    p, q = q, p
+                p[given.points] = given.distributions
+                factors = balance(p, unlabeled, shares, each)
+        return Refined(p, FittedDiscriminant(v, u, prior, factors))
+
+
+@dataclass(frozen=True)
+class FittedDiscriminant:
+    """The last step's discriminant, for new points.
+
+    directions: V [d, c] and offsets: u [c] of the scores f V + u.
+    prior: the logistic regression.
+    factors: b [c] of the last balance.
+    """
+
+    directions: Tensor
+    offsets: Tensor
+    prior: LogisticRegression
+    factors: Tensor
+
+    def probabilities(self, descriptors: Tensor, neighbors: Tensor) -> Tensor:
+        """[b, c] of rows [b, d] whose rows of Wn Q are `neighbors` [b, c]."""
+        scores = torch.addmm(self.offsets, descriptors, self.directions)
+        scores += _log_prior(self.prior, descriptors) + SMOOTHING * neighbors
+        q = scores.softmax(dim=1) * self.factors
+        return q / q.sum(dim=1, keepdim=True)
+
+
+def _log_prior(prior: LogisticRegression, f: Tensor) -> Tensor:
+    return prior.probabilities(f).add_(PRIOR_FLOOR).log_()

@@ -1,0 +1,17 @@
+"""No transform but unit length."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from dlp_plugins.transforms.contract import Transform, unit_rows
+
+
+@dataclass(frozen=True)
+class NoTransform(Transform):
+    """Rows to unit length, as the paper takes them."""
+
+    def apply(self, rows: Tensor, total: Tensor | None) -> Tensor:
+        return unit_rows(rows).float()

@@ -1,0 +1,25 @@
+"""Class mass against a plain NumPy port."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from oracles import label_quality as oracle
+
+from dlp_plugins.normalizers.class_mass import ClassMass
+
+
+def test_class_mass_equals_the_equations() -> None:
+    rng = np.random.default_rng(0)
+    z = rng.gamma(0.3, size=(40, 4)) * 1e-9 - 1e-10  # some below 0
+    z[:, 2] = 0  # a class without a label
+    z[5] = 0  # a point that no label reaches
+    unlabeled = np.arange(40) > 3
+    pi = np.array([0.4, 0.3, 0.2, 0.1])
+    mass, blocks = ClassMass(), torch.from_numpy(z).float().split(13)
+    keep = torch.from_numpy(unlabeled).split(13)
+    total = sum(mass.statistics(b[k]) for b, k in zip(blocks, keep, strict=True))
+    p = torch.cat([mass.apply(b, total, torch.from_numpy(pi)) for b in blocks])
+    np.testing.assert_allclose(p.numpy(), oracle.class_mass(z, unlabeled, pi), atol=1e-6)
+    assert not p[5].any()
+    assert not p[:, 2].any()
