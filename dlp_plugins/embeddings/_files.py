@@ -1,19 +1,21 @@
-"""Opening users' files: what is wrong with one is said in a sentence."""
+"""Opening users' files; whatever is wrong with one is reported in a sentence that names it."""
 
 from __future__ import annotations
 
 import csv
 import importlib.util
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from dlp_plugins.component import install_command
 from dlp_plugins.errors import DataError, MissingDependency
+
+T = TypeVar("T")
 
 
 def check_file(path: Path, formats: tuple[str, ...], what: str) -> None:
@@ -52,22 +54,72 @@ def pyarrow() -> tuple[Any, Any]:
     return pyarrow, pyarrow.parquet
 
 
-def load_array(path: Path, ndim: int) -> np.ndarray:
-    """A memory-mapped `.npy`, or the one array of `ndim` dimensions in an `.npz`."""
+def load_array(
+    path: Path, ndim: int, key: str | None = None, preferred: str | None = None
+) -> np.ndarray:
+    """A memory-mapped `.npy`, or an array of an `.npz` (see `choose`)."""
     loaded = np.load(path, mmap_mode="r", allow_pickle=False)
     if isinstance(loaded, np.ndarray):
         return loaded
     with loaded:
-        return only_one(path, {k: loaded[k] for k in loaded.files}, ndim)
+        return choose(path, {k: loaded[k] for k in loaded.files}, ndim, key, preferred)
 
 
-def only_one(path: Path, arrays: dict[str, Any], ndim: int) -> Any:
-    """The one array of `ndim` dimensions, or DataError with what there is."""
-    fitting = {k: a for k, a in arrays.items() if len(a.shape) == ndim}
+def choose(
+    path: Path,
+    arrays: Mapping[str, T],
+    ndim: int,
+    key: str | None = None,
+    preferred: str | None = None,
+) -> T:
+    """The array called `key`, else the one called `preferred`, else the only one of that ndim.
+
+    Raises:
+        DataError: there is none, or several; the message lists what the file holds.
+    """
+    held = ", ".join(f"{k} {list(_shape(a))}" for k, a in arrays.items()) or "nothing"
+    if key is not None:
+        if key not in arrays:
+            raise DataError(f"{path}: holds no '{key}'; it holds {held}.")
+        return arrays[key]
+    if preferred is not None and preferred in arrays:
+        return arrays[preferred]
+    fitting = [a for a in arrays.values() if len(_shape(a)) == ndim]
     if len(fitting) != 1:
-        held = ", ".join(f"{k} {list(a.shape)}" for k, a in arrays.items()) or "nothing"
+        name = f"call it '{preferred}'" if preferred else "name it with --key"
         raise DataError(
-            f"{path}: exactly one array of {ndim} dimension{'s' if ndim > 1 else ''} is wanted; "
-            f"the file holds {held}. Save that array on its own, as .npy for example."
+            f"{path}: found {len(fitting)} arrays of {ndim} dimension{'s' if ndim > 1 else ''} "
+            f"where one is needed; the file holds {held}. Save it alone, or {name}."
         )
-    return next(iter(fitting.values()))
+    return fitting[0]
+
+
+def _shape(array: Any) -> tuple[int, ...]:
+    return tuple(array.shape)
+
+
+def read_csv(path: Path) -> list[list[str]]:
+    """Rows of a CSV file; its first bytes may be a byte-order mark."""
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        return list(csv.reader(file))
+
+
+def read_parquet(path: Path, column: str) -> np.ndarray:
+    """[n] of a column: as NumPy holds it, or objects with None where cells are empty.
+
+    Raises:
+        DataError: there is no such column, or its cells hold lists or tables.
+    """
+    pa, pq = pyarrow()
+    cells = pq.read_table(path, columns=[column]).column(0)
+    if pa.types.is_nested(cells.type):
+        raise DataError(f"{path}: column '{column}' must hold numbers or text; found {cells.type}.")
+    if cells.null_count or not pa.types.is_primitive(cells.type):
+        return np.array(cells.to_pylist(), dtype=object)
+    return cells.to_numpy()
+
+
+def parquet_columns(path: Path) -> list[str]:
+    """Names of a Parquet file's columns."""
+    _, pq = pyarrow()
+    return list(pq.ParquetFile(path).schema_arrow.names)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlp_plugins.embeddings.memory import Chunks
+from dlp_plugins.embeddings.memory import ClassChunks
 from dlp_plugins.embeddings.scores import Probabilities, Scores
 from dlp_plugins.inputs import check_labels
 from dlp_plugins.propagation import (
@@ -70,7 +70,7 @@ def propagate_chunked(
     load: Callable[[Callable[[int], None]], Tensor],
     labels: Tensor,
     num_classes: int,
-    chunks: Chunks,
+    chunks: ClassChunks,
     *,
     scratch: Path,
     device: torch.device | str = "cpu",

@@ -1,9 +1,9 @@
-"""Embeddings from files of several types, L2-normalised, read a block of rows at a time."""
+"""Embeddings from files of several types, L2-normalised, a block of rows at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,44 +11,56 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlp_plugins.embeddings._files import check_file, load_array, only_one, pyarrow, readable
-from dlp_plugins.errors import FeatureError
+from dlp_plugins.embeddings._files import (
+    check_file,
+    choose,
+    load_array,
+    pyarrow,
+    read_parquet,
+    readable,
+)
+from dlp_plugins.embeddings.ids import COLUMN, Ids, to_ids
+from dlp_plugins.errors import DataError, FeatureError
 from dlp_plugins.inputs import unit_rows
 
 BLOCK_ROWS = 16_384
 FORMATS = (".npy", ".npz", ".parquet", ".safetensors")
+# Columns of a Parquet file that are never numbers of an embedding; pandas writes the last one.
+NOT_NUMBERS = (COLUMN, "index", "label", "__index_level_0__")
 
 
 @dataclass(frozen=True)
-class Features:
+class EmbeddingFile:
     """Embeddings in a file, of known shape, not yet read.
 
     blocks: yields arrays [rows, dim] of any real type, in the order of the file.
+    ids: of the points, where the file holds a column or array `id`.
     """
 
     path: Path
     points: int
     dim: int
     blocks: Callable[[], Iterator[np.ndarray]]
+    ids: Ids | None = None
 
     def load(self, progress: Callable[[int], None] = lambda done: None) -> Tensor:
         """Read and L2-normalise every row.
 
         Args:
-            progress: told how many rows have been read.
+            progress: called with the number of rows read so far.
 
         Returns:
             [points, dim] float32; a zero row is left as it is.
 
         Raises:
-            FeatureError: NaN or infinity; says how many rows and which is the first.
+            FeatureError: NaN or infinity; names the number of rows and the first.
             DataError: the file is truncated or cannot be read.
         """
         unit = torch.empty(self.points, self.dim)
         bad, first_bad, done = 0, -1, 0
         with readable(self.path):
             for block in self.blocks():
-                rows = np.asarray(block, dtype=np.float64)
+                rows = np.array(block, dtype=np.float64)  # a copy: a mapped file is read-only
                 finite = np.isfinite(rows).all(axis=1)
                 if not finite.all():
                     first_bad = first_bad if bad else done + int(np.argmin(finite))
@@ -60,50 +72,64 @@ class Features:
         if bad:
             raise FeatureError(
                 f"{self.path}: {bad:,} of {self.points:,} rows hold NaN or infinity (or an empty "
-                f"cell); the first is row {first_bad:,} (counted from 0). Remove or mend those "
+                f"cell); the first is row {first_bad:,} (counted from 0). Remove or fix those "
                 "rows, in the labels too."
             )
         return unit
 
 
-def open_features(path: Path) -> Features:
+def open_embeddings(path: Path, key: str | None = None) -> EmbeddingFile:
     """The shape of a file of embeddings, and how to read it.
+
+    Args:
+        key: name of the array (.npz), tensor (.safetensors) or column of lists (.parquet); needed
+            where the file holds several.
 
     Raises:
         DataError: no such file, unknown type, empty, truncated, or ambiguous.
         FeatureError: the array is not [n, d].
         MissingDependency: Parquet without pyarrow.
     """
-    check_file(path, FORMATS, "features")
+    check_file(path, FORMATS, "embeddings")
+    if key is not None and path.suffix == ".npy":
+        raise DataError(f"{path}: --key {key}: a .npy file holds one array, without a name.")
     with readable(path):
         if path.suffix == ".parquet":
-            return _open_parquet(path)
+            return _open_parquet(path, key)
         if path.suffix == ".safetensors":
-            return _open_safetensors(path)
-        array = load_array(path, ndim=2)
-    return _features(path, array.shape, array.dtype, lambda a, b: array[a:b])
+            return _open_safetensors(path, key)
+        array = load_array(path, ndim=2, key=key)
+        found = _from_array(path, array.shape, array.dtype, lambda a, b: array[a:b])
+        return replace(found, ids=_npz_ids(path, found.points))
 
 
-def _features(
+def _npz_ids(path: Path, points: int) -> Ids | None:
+    if path.suffix != ".npz":
+        return None
+    with np.load(path, allow_pickle=False) as arrays:
+        return to_ids(arrays[COLUMN], points, path) if COLUMN in arrays.files else None
+
+
+def _from_array(
     path: Path, shape: tuple[int, ...], dtype: Any, rows: Callable[[int, int], np.ndarray]
-) -> Features:
+) -> EmbeddingFile:
     if len(shape) != 2:
         raise FeatureError(
-            f"{path}: features must be [points, numbers]; this array is {list(shape)}."
+            f"{path}: embeddings must be [points, numbers]; this array is {list(shape)}."
         )
     if np.dtype(dtype).kind not in "iuf":
-        raise FeatureError(f"{path}: features must be real numbers; this array holds {dtype}.")
+        raise FeatureError(f"{path}: embeddings must be real numbers; this array holds {dtype}.")
     n, dim = _large_enough(path, *shape)
 
     def blocks() -> Iterator[np.ndarray]:
         for start in range(0, n, BLOCK_ROWS):
             yield rows(start, min(start + BLOCK_ROWS, n))
 
-    return Features(path, n, dim, blocks)
+    return EmbeddingFile(path, n, dim, blocks)
 
 
 class _Slice:
-    """A tensor of a safetensors file; its rows are read when they are asked for."""
+    """A tensor of a safetensors file, whose rows are read when they are needed."""
 
     def __init__(self, path: Path, key: str, shape: list[int]) -> None:
         self.path, self.key, self.shape = path, key, tuple(shape)
@@ -116,43 +142,51 @@ class _Slice:
             return file.get_slice(self.key)[start:stop].double().numpy()
 
 
-def _open_safetensors(path: Path) -> Features:
+def _open_safetensors(path: Path, key: str | None) -> EmbeddingFile:
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
         held = {k: _Slice(path, k, file.get_slice(k).get_shape()) for k in file.keys()}  # noqa: SIM118
-    chosen: _Slice = only_one(path, held, ndim=2)
-    return _features(path, chosen.shape, np.float64, chosen.rows)
+    chosen = choose(path, held, ndim=2, key=key)
+    return _from_array(path, chosen.shape, np.float64, chosen.rows)
 
 
-def _open_parquet(path: Path) -> Features:
+def _open_parquet(path: Path, key: str | None) -> EmbeddingFile:
     pa, pq = pyarrow()
     file = pq.ParquetFile(path)
-    lists = [f.name for f in file.schema_arrow if _is_list(pa, f.type)]
-    if len(lists) == 1:
-        first = next(file.iter_batches(batch_size=1, columns=lists), None)
+    rows, schema = file.metadata.num_rows, file.schema_arrow
+    ids = to_ids(read_parquet(path, COLUMN), rows, path) if COLUMN in schema.names else None
+    lists = [f.name for f in schema if _is_list(pa, f.type)]
+    if key is not None and key not in lists:
+        raise DataError(f"{path}: no column '{key}' of lists; found {', '.join(lists) or 'none'}.")
+    if key is not None or len(lists) == 1:
+        column = key or lists[0]
+        first = next(file.iter_batches(batch_size=1, columns=[column]), None)
         width = len(first.column(0)[0] or ()) if first is not None else 0
-        shape = _large_enough(path, file.metadata.num_rows, width)
-        return Features(path, *shape, lambda: _list_blocks(path, lists[0], width))
-    types = pa.types
-    other = [
-        f.name
-        for f in file.schema_arrow
-        if not (types.is_floating(f.type) or types.is_integer(f.type))
-    ]
-    if other:
-        raise FeatureError(
-            f"{path}: wanted either one column of lists or nothing but columns of numbers; found "
-            f"besides: {', '.join(other[:5])}. Keep the feature columns alone."
+        shape = _large_enough(path, rows, width)
+        return EmbeddingFile(path, *shape, lambda: _list_blocks(path, column, width), ids)
+    if lists:
+        raise DataError(
+            f"{path}: holds several columns of lists, {', '.join(lists)}; name one with --key."
         )
-    shape = _large_enough(path, file.metadata.num_rows, len(file.schema_arrow))
-    return Features(path, *shape, lambda: _column_blocks(path))
+    types = pa.types
+    columns = [f for f in schema if f.name not in NOT_NUMBERS]
+    if other := [
+        f.name for f in columns if not (types.is_floating(f.type) or types.is_integer(f.type))
+    ]:
+        raise FeatureError(
+            f"{path}: needs one column of lists, or only columns of numbers besides "
+            f"{', '.join(NOT_NUMBERS[:3])}; found also {', '.join(other[:5])}."
+        )
+    shape = _large_enough(path, rows, len(columns))
+    names = [f.name for f in columns]
+    return EmbeddingFile(path, *shape, lambda: _column_blocks(path, names), ids)
 
 
 def _large_enough(path: Path, points: int, dim: int) -> tuple[int, int]:
     if points < 2 or dim < 1:
         raise FeatureError(
-            f"{path}: features must be two points of one number at least; these are {points} of "
+            f"{path}: embeddings must be at least two points of one number; these are {points} of "
             f"{dim}."
         )
     return points, dim
@@ -178,7 +212,7 @@ def _list_blocks(path: Path, column: str, width: int) -> Iterator[np.ndarray]:
         done += len(lengths)
 
 
-def _column_blocks(path: Path) -> Iterator[np.ndarray]:
+def _column_blocks(path: Path, columns: list[str]) -> Iterator[np.ndarray]:
     _, pq = pyarrow()
-    for batch in pq.ParquetFile(path).iter_batches(batch_size=BLOCK_ROWS):
+    for batch in pq.ParquetFile(path).iter_batches(batch_size=BLOCK_ROWS, columns=columns):
         yield np.column_stack([c.to_numpy(zero_copy_only=False) for c in batch.columns])

@@ -2,169 +2,292 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dlp_plugins.embeddings._files import check_file, load_array, pyarrow, readable
+from dlp_plugins.embeddings._files import (
+    check_file,
+    load_array,
+    parquet_columns,
+    read_csv,
+    read_parquet,
+    readable,
+)
+from dlp_plugins.embeddings.ids import Ids, to_ids
 from dlp_plugins.errors import DataError, LabelError
-from dlp_plugins.propagation import UNLABELED
+from dlp_plugins.inputs import UNLABELED
 
 FORMATS = (".csv", ".npy", ".npz", ".parquet")
+TOO_LARGE = 2**64
 
 
 @dataclass(frozen=True)
-class Labels:
+class LabelFile:
     """Partial labels of n points.
 
-    index: [n] int64, position in `classes`, -1 where unlabelled.
+    labels: [n] int64, position in `classes`, -1 where unlabelled.
     classes: names (str) or numbers (int) as the file gives them, in ascending order.
+    ids: of the points, where they are known from the embeddings or from this file.
     """
 
-    index: Tensor
+    labels: Tensor
     classes: list[str] | list[int]
+    ids: Ids | None = None
 
 
-def read_labels(path: Path, points: int, num_classes: int | None = None) -> Labels:
+@dataclass(frozen=True)
+class _Table:
+    """A file's columns: a value per row, and where given the row's point by position or by id."""
+
+    values: np.ndarray
+    index: list[Any] | None = None
+    ids: list[Any] | None = None
+    first_line: int | None = None  # line of the file of the first row, in a CSV
+
+
+def read_labels(
+    path: Path, points: int, num_classes: int | None = None, ids: Ids | None = None
+) -> LabelFile:
     """Partial labels of `points` points.
 
-    A CSV file holds one column, a row a point, or `index,label` rows for the points that have one
-    (index from 0). A header is optional; with one, the columns `label` and `index` are taken. A
-    Parquet file holds a column `label`, or one column.
+    A CSV file holds one column with a row per point, or columns `index` (from 0) or `id`, and
+    `label`, with rows for the points that have a label. A header is optional for one column and
+    for index and label. A Parquet file holds the same columns. Where embeddings have no ids, a
+    column `id` with a row per point gives them theirs.
+
+    Text is a number only where every cell reads back the same ('007' does not); else all are names.
 
     Args:
         points: how many points there are.
         num_classes: with it, the classes are 0..num_classes-1, labelled points or not.
+        ids: of the points.
 
     Raises:
-        LabelError: wrong number, out of range, not whole numbers or names, or none given.
+        LabelError: wrong number, out of range, an unknown id, not whole numbers or names, or no
+            label at all.
         DataError: no such file, unknown type, empty, truncated, or ambiguous.
     """
     check_file(path, FORMATS, "labels")
     with readable(path):
         if path.suffix == ".csv":
-            values = _read_csv(path, points)
+            table = _read_csv(path)
         elif path.suffix == ".parquet":
-            values = _read_parquet_column(path)
+            table = _read_parquet(path)
         else:
-            values = np.asarray(load_array(path, ndim=1))
-    if values.ndim != 1 or len(values) != points:
-        raise LabelError(
-            f"{path}: there are {points:,} points but labels of shape {list(values.shape)}."
-            + _header_hint(path, values, points)
-        )
-    labels = _encode(path, values, num_classes)
-    if not (labels.index != UNLABELED).any():
+            table = _Table(np.asarray(load_array(path, ndim=1, preferred="label")))
+    if ids is None and table.ids is not None and len(table.ids) == points:
+        ids = to_ids(table.ids, points, path)
+    rows = _rows(path, table, points, ids)
+    known, values, names = _to_classes(path, table.values, num_classes, rows)
+    labels = np.full(points, UNLABELED, dtype=np.int64)
+    labels[rows[known]] = values
+    if not (labels != UNLABELED).any():
         raise LabelError(f"{path}: no point is labelled; label propagation needs at least one.")
-    return labels
+    return LabelFile(torch.from_numpy(labels), names, ids)
 
 
-def _header_hint(path: Path, values: np.ndarray, points: int) -> str:
-    if path.suffix == ".csv" and len(values) == points + 1:
-        return f" If the first line, '{values[0]}', is a header, call that column 'label'."
-    return ""
+# -- columns of a file --------------------------------------------------------------------------
 
 
-def _read_csv(path: Path, points: int) -> np.ndarray:
-    """[n] of str: a value a point, '' for unlabelled."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.reader(file))
-    header = [cell.strip().lower() for cell in rows[0]]
-    label_at: int | None = None
-    index_at: int | None = None
-    if "label" in header:
-        label_at, rows = header.index("label"), rows[1:]
-        index_at = header.index("index") if "index" in header else None
-    elif (width := max(1, *map(len, rows))) <= 2:
-        label_at, index_at = width - 1, (0 if width == 2 else None)
-    if label_at is None:
+def _read_csv(path: Path) -> _Table:
+    rows = read_csv(path)
+    header = [cell.strip().lower() for cell in rows[0]] if rows else []
+    width = max(1, *map(len, rows)) if rows else 1
+    if named := "label" in header:
+        rows = rows[1:]
+        at = {name: header.index(name) for name in ["label", "index", "id"] if name in header}
+    elif width <= 2:
+        at = {"label": width - 1} | ({"index": 0} if width == 2 else {})
+    else:
         raise LabelError(f"{path}: has {len(header)} columns; name the one of labels 'label'.")
-    first_line = 2 if "label" in header else 1
-    if index_at is None:
-        # a blank line is a point without a label
-        return np.array([r[label_at].strip() if len(r) > label_at else "" for r in rows], dtype=str)
-    values: dict[int, str] = {}
+    first_line = 2 if named else 1
+    if len(at) == 1:  # a blank line is a point without a label
+        cells = [row[at["label"]] if len(row) > at["label"] else "" for row in rows]
+        return _Table(np.array(cells, dtype=object), first_line=first_line)
     for line, row in enumerate(rows, start=first_line):
-        if not row:
-            continue
-        where = f"{path}, line {line}"
-        if len(row) <= max(index_at, label_at):
-            raise LabelError(f"{where}: expected index and label, found {','.join(row)!r}.")
-        try:
-            index = int(row[index_at])
-        except ValueError:
+        if row and len(row) <= max(at.values()):
             raise LabelError(
-                f"{where}: '{row[index_at]}' is not an index. If it is a header, name the columns "
-                "'index' and 'label'."
-            ) from None
-        if not 0 <= index < points:
-            raise LabelError(f"{where}: index {index} is outside 0..{points - 1}.")
-        label = row[label_at].strip()
-        if values.setdefault(index, label) != label:
-            raise LabelError(
-                f"{where}: point {index} has two labels, '{values[index]}' and '{label}'."
+                f"{path}, line {line}: expected {' and '.join(sorted(at))}, found "
+                f"{','.join(row)!r}."
             )
-    return np.array([values.get(i, "") for i in range(points)], dtype=str)
+    columns = {name: [row[i].strip() if row else "" for row in rows] for name, i in at.items()}
+    return _Table(
+        np.array(columns["label"], dtype=object),
+        columns.get("index"),
+        columns.get("id"),
+        first_line,
+    )
 
 
-def _read_parquet_column(path: Path) -> np.ndarray:
-    _, pq = pyarrow()
-    names = pq.ParquetFile(path).schema_arrow.names
+def _read_parquet(path: Path) -> _Table:
+    names = parquet_columns(path)
     if "label" not in names and len(names) != 1:
         raise DataError(
             f"{path}: name the column of labels 'label'; it has {', '.join(names[:8])}."
         )
-    column = pq.read_table(path, columns=["label" if "label" in names else names[0]]).column(0)
-    return column.to_numpy(zero_copy_only=False)  # empty cells become NaN or None
+    values = read_parquet(path, "label" if "label" in names else names[0])
+    index, ids = (
+        read_parquet(path, name).tolist() if name in names else None for name in ("index", "id")
+    )
+    return _Table(values, index, ids)
 
 
-def _encode(path: Path, values: np.ndarray, num_classes: int | None) -> Labels:
-    numbers = _as_numbers(values)
-    if numbers is None:
+# -- which point a row belongs to ---------------------------------------------------------------
+
+
+def _rows(path: Path, table: _Table, points: int, ids: Ids | None) -> np.ndarray:
+    """[rows] int64: the point of each row of the table."""
+    n = len(table.values)
+    if table.index is None and (ids is None or table.ids is None):
+        if table.values.ndim != 1 or n != points:
+            hint = _hint(path, table, points)
+            raise LabelError(
+                f"{path}: there are {points:,} points but labels of shape "
+                f"{list(table.values.shape)}.{hint}"
+            )
+        return np.arange(points)
+    found: dict[int, Any] = {}
+    rows = np.full(n, -1, dtype=np.int64)
+    for i, value in enumerate(table.values):
+        where = (
+            f"{path}, row {i}"
+            if table.first_line is None
+            else f"{path}, line {table.first_line + i}"
+        )
+        if ids is not None and table.ids is not None:
+            if table.ids[i] in (None, "") and _is_blank(value):
+                continue  # a blank line
+            row = ids.row_of(table.ids[i], where)
+        else:
+            assert table.index is not None
+            if table.index[i] in (None, "") and _is_blank(value):
+                continue
+            row = _position(table.index[i], points, where)
+        if row in found and not _same(found[row], value):
+            raise LabelError(f"{where}: point {row} has two labels, '{found[row]}' and '{value}'.")
+        found[row] = value
+        rows[i] = row
+    return rows
+
+
+def _hint(path: Path, table: _Table, points: int) -> str:
+    n = len(table.values)
+    if table.ids is not None:
+        return " Its ids fit where the points have ids too: give them with --ids."
+    if path.suffix == ".csv" and n == points + 1:
+        return f" If the first line, '{table.values[0]}', is a header, call that column 'label'."
+    return ""
+
+
+def _position(value: Any, points: int, where: str) -> int:
+    try:
+        index = int(value)
+    except (TypeError, ValueError):
+        raise LabelError(
+            f"{where}: '{value}' is not an index. If it is a header, name the columns 'index' and "
+            "'label'."
+        ) from None
+    if not 0 <= index < points:
+        raise LabelError(f"{where}: index {index} is outside 0..{points - 1}.")
+    return index
+
+
+def _same(a: Any, b: Any) -> bool:
+    return a == b or (_is_blank(a) and _is_blank(b))
+
+
+def _is_blank(value: Any) -> bool:
+    return value is None or value != value or (isinstance(value, str) and not value.strip())
+
+
+# -- which class a value is ---------------------------------------------------------------------
+
+
+def _to_classes(
+    path: Path, values: np.ndarray, num_classes: int | None, rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, list[str] | list[int]]:
+    """Which rows hold a label [rows] bool; the classes of these; the names of all classes."""
+    if values.dtype.kind in "OUS":
+        known, given = _numbers_or_names(path, values)
+    else:
+        known = (values == values) & (values != UNLABELED)  # NaN is not equal to itself
+        given = values[known]
+    if given.dtype.kind == "U":
         if num_classes is not None:
             raise LabelError(
                 f"{path}: the number of classes can be given for numbered classes only; these have "
                 "names."
             )
-        names = np.array(["" if v is None or v != v else str(v).strip() for v in values], dtype=str)
-        known = (names != "") & (names != str(UNLABELED))
-        classes, own = np.unique(names[known], return_inverse=True)
-        return Labels(_positions(known, own), classes.tolist())
-    known = ~(np.isnan(numbers) | (numbers == UNLABELED))
-    wrong = known & ((numbers != np.floor(numbers)) | (numbers < 0) | np.isinf(numbers))
-    allowed = "whole numbers from 0"
-    if num_classes is not None:
-        wrong |= known & (numbers >= num_classes)
-        allowed = f"0..{num_classes - 1}"
+        names, own = np.unique(given, return_inverse=True)
+        return known, own, names.tolist()
+    wrong = (given < 0) | (given >= (TOO_LARGE if num_classes is None else num_classes))
+    if given.dtype.kind == "f":
+        wrong = wrong | (given != np.floor(given))
     if wrong.any():
         at = int(np.argmax(wrong))
+        allowed = "whole numbers from 0" if num_classes is None else f"0..{num_classes - 1}"
         raise LabelError(
-            f"{path}: label {values[at]} of point {at:,} is not among {allowed} (blank or -1 means "
-            "unlabelled)."
+            f"{path}: label {given[at]} of point {rows[known][at]:,} is not among {allowed} (blank "
+            "or -1 means unlabelled)."
         )
-    given = numbers[known].astype(np.int64)
-    classes, own = np.unique(given, return_inverse=True)
+    given = given.astype(np.uint64)
     if num_classes is not None:
-        classes, own = np.arange(num_classes), given
-    return Labels(_positions(known, own), classes.tolist())
+        return known, given.astype(np.int64), list(range(num_classes))
+    numbers, own = np.unique(given, return_inverse=True)
+    return known, own, numbers.tolist()
 
 
-def _as_numbers(values: np.ndarray) -> np.ndarray | None:
-    """[n] float64 with NaN for unlabelled, or None where any value is a name."""
-    if values.dtype.kind in "iuf":
-        return values.astype(np.float64)
-    cells = ["nan" if v is None or (isinstance(v, str) and not v.strip()) else v for v in values]
-    try:
-        return np.array([float(cell) for cell in cells])
-    except (TypeError, ValueError):
+def _numbers_or_names(path: Path, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which cells hold a label [rows] bool, and these labels: numbers, or names (str)."""
+    cells = [_text(path, value) for value in values.tolist()]
+    known = np.array([cell not in ("", str(UNLABELED)) for cell in cells], dtype=bool)
+    given = [cell for cell in cells if cell not in ("", str(UNLABELED))]
+    numbers = _numbers(given)
+    if numbers is None:
+        return known, np.array(given, dtype=str)
+    known[known] = [n == n and n != UNLABELED for n in numbers]
+    labels = [n for n in numbers if n == n and n != UNLABELED]
+    exact = all(isinstance(n, int) for n in labels)  # int64 and float64 do not hold every uint64
+    return known, np.array(labels, dtype=object if exact else float)
+
+
+def _text(path: Path, value: Any) -> str:
+    """A cell as text without blanks around it; '' for an empty one."""
+    if _is_blank(value):
+        return ""
+    if isinstance(value, bytes):
+        return value.decode().strip()
+    if not isinstance(value, (str, int, float)):
+        raise LabelError(f"{path}: labels must be numbers or names; found {value!r}.")
+    return str(int(value) if isinstance(value, bool) else value).strip()
+
+
+def _numbers(cells: list[str]) -> list[int] | list[float] | None:
+    """The numbers that the cells hold, or None where any is a name.
+
+    A cell is a number only if that reads back the same: '007', '1_0' and '1e1' are names, and so is
+    one too large for uint64. Where '3' and '3.0' occur, all are names; 'nan' is no label.
+    """
+    numbers = [_number(cell) for cell in cells]
+    if None in numbers:
         return None
+    given = [n for n in numbers if n == n]
+    if len({type(n) for n in given}) == 2 and all(n % 1 == 0 for n in given):  # type: ignore
+        return None
+    return numbers  # type: ignore[return-value]
 
 
-def _positions(known: np.ndarray, own: np.ndarray) -> Tensor:
-    index = np.full(len(known), UNLABELED, dtype=np.int64)
-    index[known] = own
-    return torch.from_numpy(index)
+def _number(cell: str) -> int | float | None:
+    for read in (int, float):
+        try:
+            number = read(cell)
+        except ValueError:
+            continue
+        if str(number) == cell:
+            return None if isinstance(number, int) and number >= TOO_LARGE else number
+    return None

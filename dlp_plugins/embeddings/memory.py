@@ -1,4 +1,4 @@
-"""How much memory a propagation takes, and how many classes at once a budget allows."""
+"""How much memory a propagation takes, and how many classes fit a budget at once."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ class MemoryBudgetError(DlpError):
     """The budget does not hold the graph and one class."""
 
 
-# Bytes of each entry of the neighbour lists. Upper estimates from the arrays that live at once,
-# checked against measured peaks in tests/test_plan.py.
+# Bytes per entry of the neighbour lists. Upper estimates from the arrays that exist at the same
+# time, checked against measured peaks in tests/embeddings/test_plan.py.
 SEARCH_BYTES = {
     "exact": 190,  # candidates of both ends, grouped by point
-    "cells": 65,  # the lists themselves, and candidates of the groups in work
+    "cells": 65,  # the lists themselves, and candidates of the groups that are searched
     "faiss_flat": 60,  # int64 indices and similarities, and their narrower copies
     "faiss_ivf": 60,
-    "faiss_hnsw": 70,  # the same and the links
+    "faiss_hnsw": 70,  # the same, and the links
 }
-CELLS_BYTES = 400  # of each point in `cells`: the cells it looks into, sorted both ways
-# What each thread of the exact search compares with every point: similarities, a copy, their order.
+CELLS_BYTES = 400  # per point in `cells`: the cells it probes, sorted both ways
+# Per thread of the exact search: a block of similarities, a copy of it, and its order.
 SCRATCH_BYTES = 2**23 * (4 + 4 + 8)
 ASSEMBLE_BYTES = 90  # the list and its transpose, their sum
 GRAPH_BYTES = 40  # two directions of int32 and float32, and float64 while components are counted
@@ -47,36 +47,37 @@ class Memory:
     graph: float
     column: float
 
-    @classmethod
-    def of(
-        cls, points: int, dim: int, k: int, solver: Solver | None = None, builder: str = "exact"
-    ) -> Memory:
-        """For n points of d numbers and k neighbours.
 
-        `builder` is a graph builder's name; one that is not known counts as the exact one. Without
-        a solver what it would take counts as nothing.
-        """
-        edges = points * min(k, max(points - 1, 1))
-        scratch = min(SCRATCH_BYTES, 16 * points**2) * torch.get_num_threads()
-        return cls(
-            search=points * dim * 4 * 2
-            + edges * SEARCH_BYTES.get(builder, SEARCH_BYTES["exact"])
-            + (scratch if builder == "exact" else 0)
-            + (CELLS_BYTES * points if builder == "cells" else 0),
-            assemble=edges * ASSEMBLE_BYTES,
-            graph=edges * GRAPH_BYTES
-            # two entries for each neighbour at most
-            + (solver.prepared_bytes(points, 2 * edges) if solver else 0),
-            column=points * 4 * solver.vectors if solver else 0,
-        )
+def estimate_memory(
+    points: int, dim: int, k: int, solver: Solver | None = None, builder: str = "exact"
+) -> Memory:
+    """For n points of d numbers and k neighbours.
+
+    Args:
+        solver: without one, what it would take counts as nothing.
+        builder: a graph builder's name; one that is not known counts as the exact one.
+    """
+    edges = points * min(k, max(points - 1, 1))
+    scratch = min(SCRATCH_BYTES, 16 * points**2) * torch.get_num_threads()
+    return Memory(
+        search=points * dim * 4 * 2
+        + edges * SEARCH_BYTES.get(builder, SEARCH_BYTES["exact"])
+        + (scratch if builder == "exact" else 0)
+        + (CELLS_BYTES * points if builder == "cells" else 0),
+        assemble=edges * ASSEMBLE_BYTES,
+        graph=edges * GRAPH_BYTES
+        # two entries for each neighbour at most
+        + (solver.prepared_bytes(points, 2 * edges) if solver else 0),
+        column=points * 4 * solver.vectors if solver else 0,
+    )
 
 
 @dataclass(frozen=True)
-class Chunks:
+class ClassChunks:
     """How the classes are solved within a budget.
 
     width: classes solved at once.
-    on_disk: scores wait in a scratch file, as they do not fit beside the graph.
+    on_disk: scores are kept in a scratch file, as they do not fit beside the graph.
     peak: bytes that the largest phase takes.
     """
 
@@ -87,14 +88,14 @@ class Chunks:
 
 def choose_chunks(
     memory: Memory, points: int, num_classes: int, budget: float, columnwise: bool = True
-) -> Chunks:
-    """The widest chunks of classes that a budget of bytes holds.
+) -> ClassChunks:
+    """The widest chunks of classes that fit a budget of bytes.
 
     Args:
-        columnwise: the solver takes a class without the others; if not, there is one chunk.
+        columnwise: the solver can solve a class without the others; if not, there is one chunk.
 
     Raises:
-        MemoryBudgetError: not even one class fits; the message says how much would do.
+        MemoryBudgetError: not even one class fits; the message states how much would.
     """
     least = 1 if columnwise else num_classes
     phases = {
@@ -108,8 +109,8 @@ def choose_chunks(
     if phases[worst] > budget:
         raise MemoryBudgetError(
             f"{format_bytes(budget)} of memory is too little: {worst} takes about "
-            f"{format_bytes(phases[worst])} for {points:,} points. Give more with --memory, take "
-            "fewer neighbours with --set graph.k, another solver, or fewer points."
+            f"{format_bytes(phases[worst])} for {points:,} points. Allow more with --memory, or "
+            "use fewer neighbours (--set graph.k), another solver, or fewer points."
         )
     free = budget - memory.graph
     scores = points * num_classes * 4
@@ -118,4 +119,4 @@ def choose_chunks(
     number = math.ceil(num_classes / max(1, fit))
     width = math.ceil(num_classes / number)
     solving = memory.graph + width * memory.column + (0 if on_disk else scores)
-    return Chunks(width, on_disk, max(memory.search, memory.assemble, solving))
+    return ClassChunks(width, on_disk, max(memory.search, memory.assemble, solving))

@@ -1,7 +1,7 @@
-"""How long and how much memory a propagation would take here, and which components to choose.
+"""How long a propagation would take here, how much memory, and which components to choose.
 
 Each candidate is run at a small size; its time is scaled by how its cost grows. Memory follows from
-the sizes of arrays (`budget.py`). Both are estimates: `docs/embeddings.md` says how good they are.
+the sizes of arrays (`memory.py`). Both are estimates; docs/embeddings.md states how good.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from typing import Any
 import torch
 
 from dlp_plugins import registry
-from dlp_plugins.embeddings.memory import Memory
+from dlp_plugins.embeddings.memory import estimate_memory
 from dlp_plugins.errors import DataError
 from dlp_plugins.graph import Graph, assemble
 from dlp_plugins.propagation import label_matrix
 from dlp_plugins.units import format_bytes, format_seconds
 
-# Graph builders and how the cost of each grows with the number of points, at its own defaults; the
-# two of our own fitted to 20,000 and 50,000, and 20,000 and 1,000,000 points x 128. HNSW and
-# NN-descent are left out: their caches and compilers make small runs say little of large ones.
+# How the cost of each graph builder grows with the number of points n, at its own defaults. `exact`
+# was fitted to 20,000 and 50,000 points x 128, `cells` to 20,000 and 1,000,000. HNSW and NN-descent
+# are left out: caches and compilation make their small runs a poor guide to large ones.
 GROWTH: dict[str, Callable[[float], float]] = {
-    "exact": lambda n: n * (33_000 + n),  # what each point costs, and each pair
-    "cells": lambda n: n * (5_000 + n / 512),  # its cells, and n / 512 centres to choose among
-    "faiss_ivf": lambda n: n**1.5,  # root of n lists, a fixed number of them visited
+    "exact": lambda n: n * (33_000 + n),  # a cost per point, and one per pair
+    "cells": lambda n: n * (5_000 + n / 512),  # its cells, and n / 512 centroids to choose among
+    "faiss_ivf": lambda n: n**1.5,  # sqrt(n) lists, of which a fixed number is probed
 }
 SOLVERS = ("cg", "spectral")
-# A wait that an exact answer is worth; beyond it the cheaper component is advised.
-PATIENCE = 600.0
+# Seconds that an exact component may take; beyond that the fastest is recommended.
+EXACT_SECONDS = 600.0
 
 SEARCH_POINTS = 20_000
 SOLVE_POINTS = 50_000
@@ -45,8 +45,8 @@ ENTRIES_PER_NEIGHBOR = 1.5
 
 
 @dataclass(frozen=True)
-class Constants:
-    """Seconds measured on one machine, for descriptors of `dim` numbers and k neighbours.
+class Rates:
+    """Costs in seconds, measured on one machine, for descriptors of `dim` numbers and k neighbours.
 
     search: by builder, seconds over GROWTH at the size measured.
     edge: building the graph, per neighbour-list entry.
@@ -64,9 +64,10 @@ class Constants:
 
 @dataclass(frozen=True)
 class Choice:
-    """A component with what it would cost.
+    """A component and what it would cost.
 
-    memory: bytes at its peak; seconds: on this machine; exact: gives the true answer.
+    seconds: on this machine. memory: bytes at its peak. exact: not an approximation.
+    fits: within the budget of memory.
     """
 
     kind: str
@@ -95,7 +96,7 @@ class Plan:
 
     @property
     def seconds(self) -> float:
-        """Of the chosen components, all phases; reading and writing files not counted."""
+        """Of the chosen components, without reading and writing files."""
         return self.builder.seconds + self.assemble_seconds + self.solver.seconds
 
     @property
@@ -107,7 +108,7 @@ class Plan:
 # -- measuring ----------------------------------------------------------------------------------
 
 
-def measure(dim: int, k: int, progress: Callable[[str], None] = lambda what: None) -> Constants:
+def measure(dim: int, k: int, progress: Callable[[str], None] = lambda what: None) -> Rates:
     """Run every candidate at a small size; a few seconds in all."""
     search = {}
     for name in candidates():
@@ -116,11 +117,11 @@ def measure(dim: int, k: int, progress: Callable[[str], None] = lambda what: Non
     progress("cg")
     edge, step = _measure_solve(k)
     progress("spectral")
-    return Constants(dim, k, search, edge, step, _measure_spectral(k))
+    return Rates(dim, k, search, edge, step, _measure_spectral(k))
 
 
 def candidates() -> list[str]:
-    """The builders that there is a law of growth for, and whose packages are installed."""
+    """Builders with a known growth of cost, whose packages are installed."""
     known = registry.graphs.names()
     return [n for n in GROWTH if n in known and not registry.graphs.get(n).missing()]
 
@@ -128,7 +129,7 @@ def candidates() -> list[str]:
 def _measure_search(name: str, dim: int, k: int) -> float:
     builder = registry.graphs.build(name, k=k)
     points = _clustered(SEARCH_POINTS, dim)
-    builder.neighbors(points[: SEARCH_POINTS // 5])  # threads, compilers and caches warm up
+    builder.neighbors(points[: SEARCH_POINTS // 5])  # warms up threads and caches
     return _seconds(lambda: builder.neighbors(points)) / GROWTH[name](SEARCH_POINTS)
 
 
@@ -137,10 +138,10 @@ def _measure_solve(k: int) -> tuple[float, float]:
     weights = torch.rand(indices.shape, generator=_generator())
     edge = _seconds(lambda: assemble(indices, weights)) / indices.numel()
     graph = assemble(indices, weights)
-    # As many steps as asked for: a random graph would let the solver stop early otherwise.
+    # no tolerance that can be reached: on a random graph the solver would stop early
     cg = registry.solvers.build("cg", max_iterations=SOLVE_STEPS, tolerance=1e-30)
     labels = label_matrix(torch.arange(SOLVE_POINTS) % SOLVE_COLUMNS, SOLVE_COLUMNS)
-    products = SOLVE_STEPS + 1  # and one for the residual at the end
+    products = SOLVE_STEPS + 1  # one for the residual at the end
     seconds = _seconds(lambda: cg.solve(cg.prepare(graph), labels))
     return edge, seconds / (products * graph.num_entries * SOLVE_COLUMNS)
 
@@ -157,7 +158,7 @@ def _neighbor_graph(points: int, k: int) -> Graph:
 
 
 def _clustered(points: int, dim: int) -> torch.Tensor:
-    """[n, d] unit vectors in clusters near few dimensions, as descriptors are."""
+    """[n, d] unit rows in clusters, near a subspace of few dimensions as descriptors are."""
     generator = _generator()
     few = min(dim, 16)
     centers = torch.randn(100, few, generator=generator)
@@ -178,65 +179,63 @@ def _seconds(run: Callable[[], Any]) -> float:
     return time.perf_counter() - begin
 
 
-def load_constants(path: Path, dim: int, k: int) -> Constants:
-    """Constants that `save_constants` wrote.
+def load_rates(path: Path, dim: int, k: int) -> Rates:
+    """Rates that `save_rates` wrote.
 
     Raises:
         DataError: not such a file, or measured for another dim or k.
     """
     try:
-        constants = Constants(**json.loads(path.read_text(encoding="utf-8")))
+        rates = Rates(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise DataError(
-            f"{path}: does not hold constants of `dlp plan`: {error}. Delete it to measure anew."
+            f"{path}: holds no rates of `dlp plan`: {error}. Delete it to measure again."
         ) from None
-    if (constants.dim, constants.k) != (dim, k):
+    if (rates.dim, rates.k) != (dim, k):
         raise DataError(
-            f"{path}: measured for --dim {constants.dim} --k {constants.k}, not {dim} and {k}. "
-            "Name another file to measure anew."
+            f"{path}: measured for --dim {rates.dim} --k {rates.k}, not {dim} and {k}. "
+            "Name another file to measure again."
         )
-    return constants
+    return rates
 
 
-def save_constants(path: Path, constants: Constants) -> None:
-    """Write constants as JSON."""
-    path.write_text(json.dumps(asdict(constants), indent=2) + "\n", encoding="utf-8")
+def save_rates(path: Path, rates: Rates) -> None:
+    """Write rates as JSON."""
+    path.write_text(json.dumps(asdict(rates), indent=2) + "\n", encoding="utf-8")
 
 
 # -- predicting ---------------------------------------------------------------------------------
 
 
-def predict(constants: Constants, points: int, classes: int, budget: float) -> Plan:
-    """What each candidate would take for n points and c classes, and which to choose.
+def predict(rates: Rates, points: int, classes: int, budget: float) -> Plan:
+    """What each candidate would cost for n points and c classes, and which to choose.
 
     Args:
         budget: bytes of memory to stay within.
     """
-    k = min(constants.k, points - 1)
+    k = min(rates.k, points - 1)
     entries = points * k * ENTRIES_PER_NEIGHBOR
-    builders = [
-        _builder(name, constants, points, k, budget) for name in constants.search if points > k
-    ]
-    solvers = [_solver(name, constants, points, k, entries, classes, budget) for name in SOLVERS]
-    memory = Memory.of(points, constants.dim, k)
+    builders = [_builder(name, rates, points, k, budget) for name in rates.search if points > k]
+    solvers = [_solver(name, rates, points, k, entries, classes, budget) for name in SOLVERS]
+    memory = estimate_memory(points, rates.dim, k)
     builder, why_builder = _choose(builders, budget)
     solver, why_solver = _choose(solvers, budget)
     return Plan(
-        builders, solvers, constants.edge * points * k, memory.assemble, builder, solver,
+        builders, solvers, rates.edge * points * k, memory.assemble, builder, solver,
         [why_builder, why_solver],
     )  # fmt: skip
 
 
-def _builder(name: str, constants: Constants, points: int, k: int, budget: float) -> Choice:
-    memory = Memory.of(points, constants.dim, k, builder=name).search
-    seconds = constants.search[name] * GROWTH[name](points)
+def _builder(name: str, rates: Rates, points: int, k: int, budget: float) -> Choice:
+    memory = estimate_memory(points, rates.dim, k, builder=name).search
+    seconds = rates.search[name] * GROWTH[name](points)
     exact = bool(getattr(registry.graphs.get(name).factory, "exact", False))
     return Choice("graph", name, seconds, memory, exact, memory <= budget)
 
 
 def _solver(
     name: str,
-    constants: Constants,
+    rates: Rates,
     points: int,
     k: int,
     entries: float,
@@ -244,35 +243,35 @@ def _solver(
     budget: float,
 ) -> Choice:
     solver = registry.solvers.build(name)
-    memory = Memory.of(points, constants.dim, k, solver)
+    memory = estimate_memory(points, rates.dim, k, solver)
     one, all_ = memory.graph + memory.column, memory.graph + classes * memory.column
     if name == "spectral":
-        # one product with the graph, for the residual, and two thin ones with the basis
+        # one product with the graph, for the residual, and two with the basis
         steps = 1 + 2 * points * solver.rank / entries
-        seconds = constants.spectral * entries + constants.step * entries * classes * steps
+        seconds = rates.spectral * entries + rates.step * entries * classes * steps
     else:
-        seconds = constants.step * entries * classes * (solver.max_iterations + 1)
-    # classes go in chunks: anything from one class up will do
+        seconds = rates.step * entries * classes * (solver.max_iterations + 1)
+    # classes are solved in chunks: at least one class must fit
     return Choice(
         "solver", name, seconds, min(all_, max(one, budget)), not solver.approximate, one <= budget
     )
 
 
 def _choose(choices: list[Choice], budget: float) -> tuple[Choice, str]:
-    """Exact while one can wait for it, else the fastest; of those that fit in memory."""
+    """Of those that fit in memory the exact one if it is quick enough, else the fastest."""
     fitting = [c for c in choices if c.fits]
     if not fitting:
         least = min(choices, key=lambda c: c.memory)
         return least, (
-            f"{least.kind} '{least.name}': none fits in {format_bytes(budget)}; this one needs the "
-            f"least, {format_bytes(least.memory)}. Take a machine with more memory, fewer points, "
+            f"No {least.kind} component fits in {format_bytes(budget)}; '{least.name}' needs the "
+            f"least, {format_bytes(least.memory)}. Use a machine with more memory, fewer points, "
             "or a smaller k."
         )
     fastest = min(fitting, key=lambda c: c.seconds)
     exact = min((c for c in fitting if c.exact), key=lambda c: c.seconds, default=fastest)
     if exact is fastest:
         return exact, f"{exact.kind} '{exact.name}': exact, and the fastest that fits in memory."
-    if exact.seconds <= PATIENCE:
+    if exact.seconds <= EXACT_SECONDS:
         return exact, (
             f"{exact.kind} '{exact.name}': exact, for {format_seconds(exact.seconds)}; "
             f"'{fastest.name}' would take {format_seconds(fastest.seconds)} and approximate."

@@ -1,25 +1,43 @@
-"""The table of pseudo-labels: a row a point, columns label, certainty, margin and class scores."""
+"""The table of pseudo-labels: a row per point, with its position, id, label and certainty."""
 
 from __future__ import annotations
 
 import csv
 import os
+import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from dlp_plugins.embeddings._files import pyarrow
 from dlp_plugins.embeddings.chunked import Outcome
+from dlp_plugins.embeddings.labels import LabelFile
 from dlp_plugins.errors import SaveError, UsageError
 
 FORMATS = (".csv", ".parquet")
-Rows = tuple[list, np.ndarray, np.ndarray, np.ndarray | None]
+# What a spreadsheet would run as a formula; a number such as -5 is none.
+FORMULA = re.compile(r"[=@\t\r]|[+-](?!\d*\.?\d*$)")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the table.
+
+    kind: 'int64', 'uint64', 'string' or 'float32'.
+    values: those of a slice of rows; None is an empty cell.
+    """
+
+    name: str
+    kind: str
+    values: Callable[[slice], Sequence[Any] | np.ndarray]
 
 
 def check_out(path: Path, overwrite: bool) -> None:
-    """Refuse a path that cannot be written, before hours are spent on what should go there.
+    """Refuse a path that cannot be written, before time is spent on what should go there.
 
     Raises:
         UsageError: unknown type, no such folder, or a file that is there already.
@@ -40,29 +58,28 @@ def check_out(path: Path, overwrite: bool) -> None:
 def write_table(
     path: Path,
     outcome: Outcome,
-    classes: list[str] | list[int],
-    scores: bool = False,
+    given: LabelFile,
+    probabilities: bool = False,
     progress: Callable[[int], None] = lambda done: None,
 ) -> None:
-    """Write the table whole or not at all: into a temporary file beside it, then renamed.
+    """Write the table completely or not at all: into a temporary file beside it, then renamed.
 
-    Columns: `label` (a class as the label file gives it; empty where no label reaches),
-    `certainty`, `margin`, and with `scores` a column `score_<class>` of class probabilities.
+    Columns: `index` (from 0), `id` where points have ids, `label` (a class as the label file names
+    it; empty where no label reaches), `certainty`, `margin`, and with `probabilities` a column
+    `probability_<class>` for each class.
 
     Raises:
         SaveError: the disk is full or the folder cannot be written; an old file is as it was.
     """
-    names = [f"score_{c}" for c in classes] if scores else []
+    columns = _columns(outcome, given)
     temporary: Path | None = None
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
         os.close(handle)
         temporary = Path(name)
-        blocks = _rows(outcome, classes, scores, progress)
-        if path.suffix == ".parquet":
-            _write_parquet(temporary, blocks, names, classes)
-        else:
-            _write_csv(temporary, blocks, names)
+        names = [f"probability_{c}" for c in given.classes] if probabilities else []
+        write = _write_parquet if path.suffix == ".parquet" else _write_csv
+        write(temporary, columns, names, _blocks(outcome, bool(names), progress))
         os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's own mode is private
         os.replace(temporary, path)
     except OSError as error:
@@ -72,43 +89,80 @@ def write_table(
             temporary.unlink(missing_ok=True)
 
 
-def _rows(
-    outcome: Outcome,
-    classes: list[str] | list[int],
-    scores: bool,
-    progress: Callable[[int], None],
-) -> Iterator[Rows]:
+def _columns(outcome: Outcome, given: LabelFile) -> list[Column]:
+    def label(rows: slice) -> list[Any]:
+        assigned = outcome.labels[rows].tolist()
+        return [given.classes[i] if i >= 0 else None for i in assigned]
+
+    columns = [Column("index", "int64", lambda rows: range(rows.start, rows.stop))]
+    if given.ids is not None:
+        ids = given.ids.values
+        columns.append(Column("id", _kind(ids), lambda rows: ids[rows]))
+    return [
+        *columns,
+        Column("label", _kind(given.classes), label),
+        Column("certainty", "float32", lambda rows: outcome.certainty[rows].numpy()),
+        Column("margin", "float32", lambda rows: outcome.margin[rows].numpy()),
+    ]
+
+
+def _kind(values: Sequence[Any]) -> str:
+    if not all(isinstance(value, int) for value in values):
+        return "string"
+    low, high = min(values), max(values)
+    if low >= -(2**63) and high < 2**63:
+        return "int64"
+    return "uint64" if low >= 0 and high < 2**64 else "string"
+
+
+Blocks = Iterator[tuple[slice, np.ndarray | None]]
+
+
+def _blocks(outcome: Outcome, probabilities: bool, progress: Callable[[int], None]) -> Blocks:
+    """Slices of rows, with their class probabilities [b, c] where these are wanted."""
     for rows in outcome.probabilities.blocks():
-        yield (
-            [classes[i] if i >= 0 else None for i in outcome.labels[rows].tolist()],
-            outcome.certainty[rows].numpy(),
-            outcome.margin[rows].numpy(),
-            outcome.probabilities.rows(rows).numpy() if scores else None,
-        )
+        yield rows, outcome.probabilities.rows(rows).numpy() if probabilities else None
         progress(rows.stop)
 
 
-def _write_csv(path: Path, blocks: Iterator[Rows], names: list[str]) -> None:
+def _write_csv(path: Path, columns: list[Column], names: list[str], blocks: Blocks) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["label", "certainty", "margin", *names])
-        for labels, certainty, margin, scores in blocks:
-            columns = [certainty, margin, *(scores.T if scores is not None else ())]
-            texts = [[f"{x:.7g}" for x in column.tolist()] for column in columns]
-            writer.writerows(zip(labels, *texts, strict=True))
+        writer.writerow([*(column.name for column in columns), *names])
+        for rows, probabilities in blocks:
+            texts = [_texts(column.kind, column.values(rows)) for column in columns]
+            more = () if probabilities is None else probabilities.T
+            texts += [_texts("float32", column) for column in more]
+            writer.writerows(zip(*texts, strict=True))
 
 
-def _write_parquet(
-    path: Path, blocks: Iterator[Rows], names: list[str], classes: list[str] | list[int]
-) -> None:
+def _texts(kind: str, values: Any) -> Any:
+    if kind == "float32":
+        return [f"{x:.7g}" for x in values.tolist()]
+    return [harmless(x) if isinstance(x, str) else x for x in values]
+
+
+def harmless(text: str) -> str:
+    """Text with an apostrophe before it where a spreadsheet would run it as a formula."""
+    return f"'{text}" if FORMULA.match(text) else text
+
+
+def _write_parquet(path: Path, columns: list[Column], names: list[str], blocks: Blocks) -> None:
     pa, pq = pyarrow()
-    label = pa.int64() if isinstance(classes[0], int) else pa.string()
-    numbers = ["certainty", "margin", *names]
-    schema = pa.schema([("label", label), *((name, pa.float32()) for name in numbers)])
+    fields = [(column.name, getattr(pa, column.kind)()) for column in columns]
+    schema = pa.schema([*fields, *((name, pa.float32()) for name in names)])
     with pq.ParquetWriter(path, schema) as writer:
-        for labels, certainty, margin, scores in blocks:
-            columns = [certainty, margin, *(scores.T if scores is not None else ())]
-            writer.write_table(pa.table([pa.array(labels, label), *columns], schema=schema))
+        for rows, probabilities in blocks:
+            arrays = [_array(pa, column, rows) for column in columns]
+            more = () if probabilities is None else probabilities.T
+            writer.write_table(pa.table([*arrays, *map(pa.array, more)], schema=schema))
+
+
+def _array(pa: Any, column: Column, rows: slice) -> Any:
+    values = column.values(rows)
+    if column.kind == "string":
+        values = [None if value is None else str(value) for value in values]
+    return pa.array(values, getattr(pa, column.kind)())
 
 
 def _umask() -> int:

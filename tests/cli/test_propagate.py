@@ -18,7 +18,12 @@ from typer.testing import CliRunner
 
 from dlp_plugins.embeddings import scores
 from dlp_plugins.embeddings.chunked import propagate_chunked
-from dlp_plugins.embeddings.memory import Chunks, Memory, MemoryBudgetError, choose_chunks
+from dlp_plugins.embeddings.memory import (
+    ClassChunks,
+    MemoryBudgetError,
+    choose_chunks,
+    estimate_memory,
+)
 from dlp_plugins.errors import DlpError, SaveError, UsageError
 from dlp_plugins.propagation import Propagator, propagate
 from dlp_plugins.registry import solvers
@@ -39,9 +44,9 @@ def data(tmp_path):
     return x, truth, few
 
 
-def dlp(tmp_path, *options, features="x.npy", labels="y.npy", out="out.csv"):
+def dlp(tmp_path, *options, embeddings="x.npy", labels="y.npy", out="out.csv"):
     """Run `dlp propagate` in this process; a DlpError comes through."""
-    arguments = ["propagate", str(tmp_path / features), "--labels", str(tmp_path / labels)]
+    arguments = ["propagate", str(tmp_path / embeddings), "--labels", str(tmp_path / labels)]
     arguments += ["--out", str(tmp_path / out), "--device", "cpu", *options]
     done = CliRunner().invoke(app, arguments)
     if isinstance(done.exception, DlpError):
@@ -66,14 +71,20 @@ def expected(x, few, **parameters):
 
 def test_the_table_holds_what_propagate_gives(tmp_path, data):
     x, truth, few = data
-    output = dlp(tmp_path, "--scores", "--set", "graph.k=12", "--set", "solver.alpha=0.9")
+    output = dlp(tmp_path, "--probabilities", "--set", "graph.k=12", "--set", "solver.alpha=0.9")
     rows = table(tmp_path)
     pseudo = expected(x, few, k=12, alpha=0.9)
-    assert list(rows[0]) == ["label", "certainty", "margin", *(f"score_{i}" for i in range(C))]
+    assert list(rows[0]) == [
+        "index",
+        "label",
+        "certainty",
+        "margin",
+        *(f"probability_{i}" for i in range(C)),
+    ]
     assert [int(r["label"]) for r in rows] == pseudo.labels.tolist()
     assert (pseudo.labels.numpy() == truth).mean() > 0.95
     np.testing.assert_allclose([float(r["certainty"]) for r in rows], pseudo.certainty, atol=1e-4)
-    p = np.array([[float(r[f"score_{i}"]) for i in range(C)] for r in rows])
+    p = np.array([[float(r[f"probability_{i}"]) for i in range(C)] for r in rows])
     np.testing.assert_allclose(p, pseudo.probabilities, atol=1e-4)
     others = p.copy()
     others[range(N), pseudo.labels] = 0
@@ -102,15 +113,15 @@ def test_names_are_written_back_in_both_formats(tmp_path, data):
     names = np.array(["ant", "bee", "cat, tabby", "dog", "élan"])
     with (tmp_path / "y.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([[names[i]] if i >= 0 else [""] for i in few])
-    dlp(tmp_path, "--scores", labels="y.csv")
-    dlp(tmp_path, "--scores", labels="y.csv", out="out.parquet")
+    dlp(tmp_path, "--probabilities", labels="y.csv")
+    dlp(tmp_path, "--probabilities", labels="y.csv", out="out.parquet")
     dlp(tmp_path, labels="y.npy", out="numbers.parquet")
     rows, parquet = table(tmp_path), pq.read_table(tmp_path / "out.parquet").to_pylist()
     assert [r["label"] for r in rows] == [r["label"] for r in parquet]
     numbers = pq.read_table(tmp_path / "numbers.parquet")
-    assert numbers.column_names == ["label", "certainty", "margin"]
+    assert numbers.column_names == ["index", "label", "certainty", "margin"]
     assert names[numbers["label"].to_numpy()].tolist() == [r["label"] for r in parquet]
-    for name in ["certainty", "margin", *(f"score_{n}" for n in names)]:
+    for name in ["certainty", "margin", *(f"probability_{n}" for n in names)]:
         np.testing.assert_allclose(
             [float(r[name]) for r in rows], [r[name] for r in parquet], atol=1e-6
         )
@@ -151,7 +162,7 @@ def test_as_a_command_with_progress_on_stderr_and_the_summary_on_stdout(tmp_path
     assert done.returncode == 0, done.stderr
     phases = [line.partition(":")[0] for line in done.stderr.splitlines()]
     assert phases == [
-        "Reading features", "Finding neighbours", "Building the graph", "Spreading labels",
+        "Reading embeddings", "Finding neighbours", "Building the graph", "Spreading labels",
         "Weighing", "Writing the table",
     ]  # fmt: skip
     assert "certainty, quartiles" in done.stdout
@@ -173,7 +184,7 @@ def test_chunks_do_not_change_the_answer(tmp_path, data, monkeypatch, width, on_
     told = []
     outcome = propagate_chunked(
         Propagator.default(k=12), lambda tick: unit, torch.from_numpy(few), C,
-        Chunks(width, on_disk, 0), scratch=tmp_path,
+        ClassChunks(width, on_disk, 0), scratch=tmp_path,
         progress=lambda phase, done, total: told.append((phase, done)),
     )  # fmt: skip
     pseudo = expected(x, few, k=12)
@@ -187,7 +198,7 @@ def test_chunks_do_not_change_the_answer(tmp_path, data, monkeypatch, width, on_
 
 
 def test_a_solver_that_needs_all_classes_gets_one_chunk():
-    memory = Memory.of(1000, dim=8, k=5, solver=solvers.build("cg"), builder="faiss_flat")
+    memory = estimate_memory(1000, dim=8, k=5, solver=solvers.build("cg"), builder="faiss_flat")
     assert choose_chunks(memory, 1000, 100, 10e6, columnwise=False).width == 100
     assert choose_chunks(memory, 1000, 100, 2e6).width < 100
     with pytest.raises(MemoryBudgetError, match="solving for 100 classes"):
@@ -199,7 +210,7 @@ def test_what_a_solver_prepares_counts(name):
     """A dense factorisation, an eigenbasis, int64 indices: all before the first class."""
     if missing := solvers.get(name).missing():
         pytest.skip(f"needs {', '.join(missing)}")
-    cg, other = (Memory.of(20_000, 64, 10, solvers.build(s)) for s in ("cg", name))
+    cg, other = (estimate_memory(20_000, 64, 10, solvers.build(s)) for s in ("cg", name))
     assert other.graph > cg.graph
     budget = (cg.graph + other.graph) / 2 + cg.column
     alone = replace(cg, search=0, assemble=0)
@@ -212,7 +223,7 @@ def test_what_a_solver_prepares_counts(name):
 def test_chunks_fit_the_budget(budget):
     n, classes = 1_000_000, 1000
     chunks = choose_chunks(
-        Memory.of(n, dim=64, k=5, solver=solvers.build("cg"), builder="faiss_flat"),
+        estimate_memory(n, dim=64, k=5, solver=solvers.build("cg"), builder="faiss_flat"),
         n,
         classes,
         budget,
@@ -244,12 +255,12 @@ def test_a_full_scratch_disk(tmp_path, monkeypatch):
 # -- bad input ----------------------------------------------------------------------------------
 
 
-def test_nan_and_infinite_features(tmp_path, data):
+def test_nan_and_infinite_embeddings(tmp_path, data):
     x = data[0].copy()
     x[13, 2], x[20, 1] = np.nan, np.inf
     np.save(tmp_path / "bad.npy", x)
     with pytest.raises(DlpError, match=r"2 of 600 rows hold NaN or infinity.*row 13 "):
-        dlp(tmp_path, features="bad.npy")
+        dlp(tmp_path, embeddings="bad.npy")
     assert not (tmp_path / "out.csv").exists()
 
 
@@ -258,15 +269,15 @@ def test_a_zero_vector_gets_no_label(tmp_path, data):
     x = x.copy()
     x[[11, 20]] = 0  # 11 is unlabelled, 20 labelled
     np.save(tmp_path / "zero.npy", x)
-    output = dlp(tmp_path, "--scores", features="zero.npy")
+    output = dlp(tmp_path, "--probabilities", embeddings="zero.npy")
     rows = table(tmp_path)
     assert (rows[11]["label"], rows[11]["certainty"], rows[11]["margin"]) == ("", "0", "0")
-    assert {rows[11][f"score_{i}"] for i in range(C)} == {"0"}
+    assert {rows[11][f"probability_{i}"] for i in range(C)} == {"0"}
     assert (rows[20]["label"], rows[20]["certainty"]) == (str(few[20]), "1")
     assert re.search("zero vectors +2", output)
     assert re.search("points no label reaches +1", output)
     assert all(r["label"] for i, r in enumerate(rows) if i != 11)
-    dlp(tmp_path, features="zero.npy", out="out.parquet")
+    dlp(tmp_path, embeddings="zero.npy", out="out.parquet")
     assert pq.read_table(tmp_path / "out.parquet")["label"][11].as_py() is None
 
 
@@ -275,7 +286,7 @@ def test_duplicates_by_the_thousand(tmp_path, data):
     copies = np.vstack([x, np.tile(x[:2], (2000, 1))])  # copies of a labelled and another point
     np.save(tmp_path / "many.npy", copies)
     np.save(tmp_path / "many_y.npy", np.concatenate([few, np.full(4000, -1)]))
-    output = dlp(tmp_path, "--set", "graph.k=10", features="many.npy", labels="many_y.npy")
+    output = dlp(tmp_path, "--set", "graph.k=10", embeddings="many.npy", labels="many_y.npy")
     labels = [r["label"] for r in table(tmp_path)]
     # k copies fill a copy's list: they keep to themselves, and take their own label if one has any
     assert {labels[0], *labels[600::2]} <= {str(few[0]), ""}
@@ -287,17 +298,17 @@ def test_duplicates_by_the_thousand(tmp_path, data):
 def test_one_class_only(tmp_path, data):
     _, _, few = data
     np.save(tmp_path / "one.npy", np.where(few >= 0, 3, -1))
-    dlp(tmp_path, "--scores", labels="one.npy")
+    dlp(tmp_path, "--probabilities", labels="one.npy")
     rows = table(tmp_path)
-    assert {(r["label"], r["certainty"], r["margin"], r["score_3"]) for r in rows} == {
+    assert {(r["label"], r["certainty"], r["margin"], r["probability_3"]) for r in rows} == {
         ("3", "1", "1", "1")
     }
 
 
 def test_classes_without_a_label(tmp_path, data):
-    output = dlp(tmp_path, "--classes", "8", "--scores")
+    output = dlp(tmp_path, "--classes", "8", "--probabilities")
     rows = table(tmp_path)
-    assert {r["score_6"] for r in rows} == {"0"}
+    assert {r["probability_6"] for r in rows} == {"0"}
     assert {int(r["label"]) for r in rows} == set(range(C))
     assert re.search("classes without a point +3", output)
 

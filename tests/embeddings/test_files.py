@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from dlp_plugins.embeddings import features
-from dlp_plugins.embeddings.features import open_features
+from dlp_plugins.embeddings.features import open_embeddings
 from dlp_plugins.embeddings.labels import read_labels
 from dlp_plugins.errors import DataError, FeatureError, LabelError, UsageError
 from dlp_plugins.units import format_bytes, format_seconds, parse_bytes, parse_count
@@ -58,7 +58,7 @@ KINDS = [
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_format_gives_the_same_unit_rows(tmp_path, x, kind):
-    features = open_features(save(tmp_path / kind, x))
+    features = open_embeddings(save(tmp_path / kind, x))
     assert (features.points, features.dim) == (N, D)
     told = []
     unit = features.load(told.append)
@@ -72,26 +72,26 @@ def test_every_format_gives_the_same_unit_rows(tmp_path, x, kind):
 @pytest.mark.parametrize("dtype", [np.float16, np.float64, np.int32])
 def test_other_real_types(tmp_path, dtype):
     x = np.arange(1, 13).reshape(3, 4).astype(dtype)
-    unit = open_features(save(tmp_path / "x.npy", x)).load()
+    unit = open_embeddings(save(tmp_path / "x.npy", x)).load()
     np.testing.assert_allclose(unit, x / np.linalg.norm(x.astype(float), axis=1)[:, None], 1e-6)
 
 
 def test_norms_beyond_float32(tmp_path):
     x = np.array([[3e30, 4e30], [3e-30, 4e-30]])
-    unit = open_features(save(tmp_path / "x.npy", x)).load()
+    unit = open_embeddings(save(tmp_path / "x.npy", x)).load()
     np.testing.assert_allclose(unit, [[0.6, 0.8], [0.6, 0.8]], rtol=1e-6)
 
 
 def test_bfloat16(tmp_path):
     save_file({"x": torch.eye(3, dtype=torch.bfloat16)}, tmp_path / "x.safetensors")
-    assert open_features(tmp_path / "x.safetensors").load().tolist() == np.eye(3).tolist()
+    assert open_embeddings(tmp_path / "x.safetensors").load().tolist() == np.eye(3).tolist()
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("kind", KINDS)
 def test_nan_and_infinity_name_the_first_row(tmp_path, x, kind, bad):
     x[[20, 45], 1] = bad
-    features = open_features(save(tmp_path / kind, x))
+    features = open_embeddings(save(tmp_path / kind, x))
     with pytest.raises(FeatureError, match=r"2 of 50 rows hold NaN or infinity.*row 20 "):
         features.load()
 
@@ -101,14 +101,14 @@ def test_truncated_file(tmp_path, x, kind):
     path = save(tmp_path / kind, x)
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(DataError, match=f"{kind}: cannot be read as .*Is it whole"):
-        open_features(path).load()
+        open_embeddings(path).load()
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_empty_file(tmp_path, kind):
     (tmp_path / kind).touch()
     with pytest.raises(DataError, match="the file is empty"):
-        open_features(tmp_path / kind)
+        open_embeddings(tmp_path / kind)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_empty_file(tmp_path, kind):
         (np.zeros(5), "must be"),
         (np.zeros((0, 3)), "0 of 3"),
         (np.zeros((3, 0)), "3 of 0"),
-        (np.zeros((1, 3)), "two points"),
+        (np.zeros((1, 3)), "two points of one number"),
         (np.zeros((2, 2), complex), "real numbers"),
         (np.array([["a", "b"]] * 2), "real numbers"),
     ],
@@ -125,29 +125,29 @@ def test_empty_file(tmp_path, kind):
 def test_arrays_that_are_not_features(tmp_path, array, says):
     np.save(tmp_path / "x.npy", array)
     with pytest.raises(FeatureError, match=says):
-        open_features(tmp_path / "x.npy")
+        open_embeddings(tmp_path / "x.npy")
 
 
 def test_files_that_hold_something_else(tmp_path, x):
     with pytest.raises(DataError, match="no such file"):
-        open_features(tmp_path / "x.npy")
+        open_embeddings(tmp_path / "x.npy")
     with pytest.raises(DataError, match=r"read from \.npy, \.npz"):
-        open_features(tmp_path / "x.txt")
+        open_embeddings(tmp_path / "x.txt")
     np.savez(tmp_path / "two.npz", a=x, b=x)
-    with pytest.raises(DataError, match=r"exactly one array of 2 dimensions.*a \[50, 4\], b"):
-        open_features(tmp_path / "two.npz")
+    with pytest.raises(DataError, match=r"2 arrays of 2 dimensions.*a \[50, 4\], b.*--key"):
+        open_embeddings(tmp_path / "two.npz")
     pq.write_table(pa.table({"f0": [1.0, 2.0], "name": ["a", "b"]}), tmp_path / "x.parquet")
-    with pytest.raises(FeatureError, match="found besides: name"):
-        open_features(tmp_path / "x.parquet")
+    with pytest.raises(FeatureError, match="found also name"):
+        open_embeddings(tmp_path / "x.parquet")
     pq.write_table(pa.table({"v": [[1.0, 2.0], [1.0]]}), tmp_path / "ragged.parquet")
     with pytest.raises(FeatureError, match="row 1 of column 'v' holds 1 numbers"):
-        open_features(tmp_path / "ragged.parquet").load()
+        open_embeddings(tmp_path / "ragged.parquet").load()
     pq.write_table(pa.table({"v": [[1.0, 2.0], None]}), tmp_path / "empty.parquet")
     with pytest.raises(FeatureError, match="row 1 of column 'v' is empty"):
-        open_features(tmp_path / "empty.parquet").load()
+        open_embeddings(tmp_path / "empty.parquet").load()
     pq.write_table(pa.table({"v": [[1.0, 2.0], [1.0, None]]}), tmp_path / "cell.parquet")
     with pytest.raises(FeatureError, match="1 of 2 rows hold NaN or infinity"):
-        open_features(tmp_path / "cell.parquet").load()
+        open_embeddings(tmp_path / "cell.parquet").load()
 
 
 # -- labels -------------------------------------------------------------------------------------
@@ -173,7 +173,7 @@ def test_csv_labels(tmp_path, text, classes, index):
     path.write_bytes(text.encode())
     labels = read_labels(path, 5)
     assert labels.classes == classes
-    assert labels.index.tolist() == index
+    assert labels.labels.tolist() == index
 
 
 def test_array_labels(tmp_path):
@@ -181,7 +181,7 @@ def test_array_labels(tmp_path):
 
     def read(name):
         labels = read_labels(tmp_path / name, 4)
-        assert labels.index.tolist() == expected
+        assert labels.labels.tolist() == expected
         return labels.classes
 
     np.save(tmp_path / "y.npy", np.array([2, -1, 7, -1]))
@@ -201,7 +201,7 @@ def test_a_number_of_classes_makes_room_for_those_without_a_label(tmp_path):
     assert read_labels(tmp_path / "y.npy", 3).classes == [0, 2]
     labels = read_labels(tmp_path / "y.npy", 3, num_classes=5)
     assert labels.classes == [0, 1, 2, 3, 4]
-    assert labels.index.tolist() == [2, -1, 0]
+    assert labels.labels.tolist() == [2, -1, 0]
 
 
 @pytest.mark.parametrize(

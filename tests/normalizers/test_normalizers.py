@@ -11,7 +11,7 @@ from torch import Tensor
 from dlp_plugins import testing
 from dlp_plugins.embeddings import scores
 from dlp_plugins.embeddings.chunked import propagate_chunked
-from dlp_plugins.embeddings.memory import Chunks
+from dlp_plugins.embeddings.memory import ClassChunks
 from dlp_plugins.normalizers import Normalizer
 from dlp_plugins.normalizers.clamp import Clamp
 from dlp_plugins.propagation import Propagator
@@ -56,7 +56,7 @@ def test_sums_over_all_points_are_the_same_in_blocks(mass, tmp_path, monkeypatch
     propagator = Propagator.default(normalizer=mass, k=5)
     whole = propagator(x, labels, 3)
     parts = propagate_chunked(
-        propagator, lambda tick: unit, labels, 3, Chunks(2, on_disk, 0), scratch=tmp_path
+        propagator, lambda tick: unit, labels, 3, ClassChunks(2, on_disk, 0), scratch=tmp_path
     )
     with parts.probabilities as p:
         torch.testing.assert_close(p.rows(slice(0, 90)), whole.probabilities, atol=1e-5, rtol=1e-4)

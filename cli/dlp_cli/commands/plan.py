@@ -1,4 +1,4 @@
-"""`dlp plan`: what a propagation would take on this machine, and which components to choose."""
+"""`dlp plan`: what a propagation would cost on this machine, and which components to choose."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from dlp_cli import output
 
 
 def plan(
-    points: Annotated[str, typer.Option(metavar="N", help="Points: 50000, 1.5M, 100M.")],
-    dim: Annotated[int, typer.Option(min=1, help="Numbers in a descriptor.")],
-    classes: Annotated[str, typer.Option(metavar="N", help="Classes: 10, 1k.")],
+    points: Annotated[str, typer.Option(metavar="N", help="Number of points: 50000, 1.5M, 100M.")],
+    dim: Annotated[int, typer.Option(min=1, help="Numbers in each embedding.")],
+    classes: Annotated[str, typer.Option(metavar="N", help="Number of classes: 10, 1k.")],
     k: Annotated[int, typer.Option("--k", min=1, help="Neighbours of each point.")] = 50,
     memory: Annotated[
         str | None,
@@ -22,10 +22,10 @@ def plan(
             metavar="SIZE", help="Memory to stay within, 64GB. By default 3/4 of what is free."
         ),
     ] = None,
-    constants: Annotated[
+    rates: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Numbers measured before; if there is no such file, write it."
+            metavar="FILE", help="Speeds measured before; written if there is no such file."
         ),
     ] = None,
 ) -> None:
@@ -37,26 +37,26 @@ def plan(
 
     count, num_classes = parse_count(points), parse_count(classes)
     if count < 2:
-        raise UsageError("--points: a graph has two points at least.")
+        raise UsageError("--points: a graph has at least two points.")
     budget = parse_bytes(memory) if memory else 0.75 * free_memory()
-    if constants and constants.exists():
-        known = planner.load_constants(constants, dim, k)
+    if rates and rates.exists():
+        known = planner.load_rates(rates, dim, k)
     else:
         with output.error_console.status("Measuring this machine"):
             known = planner.measure(dim, k)
-        if constants:
-            planner.save_constants(constants, known)
+        if rates:
+            planner.save_rates(rates, known)
     chosen = planner.predict(known, count, num_classes, budget)
 
     def row(choice: planner.Choice) -> tuple[str | Text, ...]:
-        picked = choice in (chosen.builder, chosen.solver)
+        picked = choice.fits and choice in (chosen.builder, chosen.solver)
         return (
             choice.kind,
             Text(choice.name, "green" if picked else ""),
             format_seconds(choice.seconds),
             format_bytes(choice.memory),
             "exact" if choice.exact else "approximate",
-            "chosen" if picked else "" if choice.fits else "too large",
+            "too large" if not choice.fits else "chosen" if picked else "",
         )
 
     assembling = (
@@ -67,6 +67,8 @@ def plan(
     output.print_table(("part", "component", "time", "memory", "answer", ""), rows)
     for reason in chosen.reasons:
         output.say(reason)
+    if not (chosen.builder.fits and chosen.solver.fits):
+        return
     output.say(
         f"In all about {format_seconds(chosen.seconds)} and {format_bytes(chosen.memory)} of "
         f"{format_bytes(budget)}, for {count:,} points of {dim:,} numbers, {num_classes:,} "

@@ -1,0 +1,148 @@
+"""From files of embeddings and labels to a table of pseudo-labels: what `dlp propagate` does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dlp_plugins.embeddings import table
+from dlp_plugins.embeddings.chunked import Outcome, Progress, propagate_chunked, silent
+from dlp_plugins.embeddings.features import EmbeddingFile, open_embeddings
+from dlp_plugins.embeddings.ids import read_ids
+from dlp_plugins.embeddings.labels import LabelFile, read_labels
+from dlp_plugins.embeddings.memory import ClassChunks, choose_chunks, estimate_memory
+from dlp_plugins.environment import choose_device, free_memory
+from dlp_plugins.errors import UsageError, did_you_mean
+from dlp_plugins.propagation import Propagator
+from dlp_plugins.recipe.build import build_propagator
+from dlp_plugins.recipe.check import check_dependencies, check_layers
+from dlp_plugins.recipe.files import override_layer
+from dlp_plugins.recipe.model import Recipe
+from dlp_plugins.registry import PROPAGATION
+from dlp_plugins.units import parse_bytes
+
+# The table holds no weights of classes, so the balancer has nothing to do here.
+PARTS = tuple(part for part in PROPAGATION if part != "balancer")
+SCALE = "certainty_scale"  # the one setting of pseudo_labels that matters without training
+FREE_SHARE = 0.75  # of free memory, where no budget is given
+
+
+@dataclass(frozen=True)
+class FilePropagation:
+    """A propagation from files, checked and ready to run.
+
+    given: the known labels.
+    budget: bytes of memory to stay within.
+    """
+
+    recipe: Recipe
+    propagator: Propagator
+    source: EmbeddingFile
+    given: LabelFile
+    chunks: ClassChunks
+    budget: float
+    device: torch.device
+    out: Path
+    probabilities: bool
+
+    def run(self, progress: Progress = silent) -> Outcome:
+        """Propagate and write the table; `progress` is called in each phase, 'write' the last."""
+        outcome = propagate_chunked(
+            self.propagator, self.source.load, self.given.labels, len(self.given.classes),
+            self.chunks, scratch=self.out.parent, device=self.device, progress=progress,
+        )  # fmt: skip
+        with outcome.probabilities, outcome.clock.phase("write", self.source.points) as tick:
+            table.write_table(self.out, outcome, self.given, self.probabilities, tick)
+        return outcome
+
+
+def prepare(
+    embeddings: Path | str,
+    labels: Path | str,
+    out: Path | str,
+    *,
+    settings: Iterable[str] = (),
+    ids: Path | str | None = None,
+    key: str | None = None,
+    classes: int | None = None,
+    probabilities: bool = False,
+    memory: str | None = None,
+    device: str = "auto",
+    overwrite: bool = False,
+) -> FilePropagation:
+    """Check everything that can be checked before the embeddings are read.
+
+    Args:
+        embeddings: .npy, .npz, .safetensors or .parquet, [points, numbers].
+        labels: .csv, .npy, .npz or .parquet; see `read_labels`.
+        out: the table, .csv or .parquet.
+        settings: `key=value` as for `--set`, of the parts of a propagation.
+        ids: file of what the points are called; else the embeddings' own column or array `id`.
+        key: which array of the file of embeddings, where it holds several.
+        classes: with it, the classes are 0..classes-1.
+        probabilities: write the probability of each class too.
+        memory: a size such as '4GB'; by default three quarters of what is free.
+        device: 'auto' (a GPU where there is one), 'cpu' or 'cuda'.
+        overwrite: replace the table if it exists.
+
+    Raises:
+        UsageError: a setting, a size, a device or a path is wrong.
+        DataError, FeatureError, LabelError: a file cannot be used as it is.
+        MemoryBudgetError: the budget does not hold the graph and one class.
+    """
+    out = Path(out)
+    recipe = propagation_recipe(settings)
+    check_dependencies(recipe)
+    where = choose_device(device)
+    budget = parse_bytes(memory) if memory else FREE_SHARE * free_memory(where)
+    table.check_out(out, overwrite)
+    source = open_embeddings(Path(embeddings), key)
+    known = source.ids if ids is None else read_ids(Path(ids), source.points)
+    given = read_labels(Path(labels), source.points, classes, known)
+    propagator = build_propagator(recipe)
+    k, solver = propagator.graph.k, propagator.solver
+    need = estimate_memory(source.points, source.dim, k, solver, recipe.graph.name)
+    chunks = choose_chunks(need, source.points, len(given.classes), budget, solver.columnwise)
+    return FilePropagation(
+        recipe, propagator, source, given, chunks, budget, where, out, probabilities
+    )
+
+
+def propagate_file(
+    embeddings: Path | str,
+    labels: Path | str,
+    out: Path | str,
+    *,
+    progress: Progress = silent,
+    **options: Any,
+) -> Outcome:
+    """Spread the labels of a file over the embeddings of another and write the table.
+
+    Args:
+        options: as `prepare` takes them.
+
+    Raises:
+        As `prepare`; SaveError: the table or the scratch file cannot be written.
+
+    >>> from dlp_plugins.embeddings.run import propagate_file
+    >>> outcome = propagate_file("x.npy", "y.csv", "out.csv", settings=["graph.k=10"])
+    ... # doctest: +SKIP
+    """
+    return prepare(embeddings, labels, out, **options).run(progress)
+
+
+def propagation_recipe(settings: Iterable[str]) -> Recipe:
+    """The paper's components with what the settings change; other keys of a recipe are refused."""
+    layer = override_layer(settings)
+    for key, value in layer.data.items():
+        if key not in (*PARTS, "pseudo_labels"):
+            raise UsageError(
+                f"--set {key}: unknown here.{did_you_mean(key, PARTS)} Known: {', '.join(PARTS)}."
+            )
+        if key == "pseudo_labels" and (not isinstance(value, dict) or set(value) != {SCALE}):
+            raise UsageError(f"--set pseudo_labels: of that table only {SCALE} is known here.")
+    return check_layers([layer])
