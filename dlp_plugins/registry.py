@@ -325,10 +325,12 @@ augmentations = Registry(
     "augmentations", "dlp_plugins.augmentations.contract:Augmentation", context=("mean", "std")
 )
 backbones = Registry("backbones", "torch.nn:Module", context=("input_shape",))
+transforms = Registry("transforms", "dlp_plugins.transforms.contract:Transform")
 graphs = Registry("graphs", "dlp_plugins.graphs.contract:GraphBuilder")
 affinities = Registry("affinities", "dlp_plugins.affinities.contract:Affinity")
 solvers = Registry("solvers", "dlp_plugins.solvers.contract:Solver")
 normalizers = Registry("normalizers", "dlp_plugins.normalizers.contract:Normalizer")
+refiners = Registry("refiners", "dlp_plugins.refiners.contract:Refiner")
 weighters = Registry("weighters", "dlp_plugins.weighters.contract:Weighter")
 balancers = Registry("balancers", "dlp_plugins.balancers.contract:Balancer")
 consistency = Registry(
@@ -340,16 +342,18 @@ schedules = Registry("schedules", "dlp_plugins.schedules.contract:Schedule")
 trackers = Registry("trackers", "dlp_plugins.trackers.contract:Tracker", context=("folder",))
 
 KINDS: tuple[Registry, ...] = (
-    datasets, augmentations, backbones, graphs, affinities, solvers, normalizers, weighters,
-    balancers, sources, consistency, optimizers, schedules, trackers,
+    datasets, augmentations, backbones, transforms, graphs, affinities, solvers, normalizers,
+    refiners, weighters, balancers, sources, consistency, optimizers, schedules, trackers,
 )  # fmt: skip
 
 # The parts of a propagation in the order in which they act, each with the paper's component.
 PROPAGATION = {
+    "transform": "none",
     "graph": "exact",
     "affinity": "inner_product",
     "solver": "cg",
     "normalizer": "clamp",
+    "refiner": "none",
     "weighter": "entropy",
     "balancer": "inverse_frequency",
 }

@@ -29,7 +29,11 @@ LEVELS = [
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 # A kind's components may share a helper of another kind; they never build one another.
-SHARED_HELPERS = {("consistency", "schedules._ramp_up"), ("hosts", "schedules._ramp_up")}
+SHARED_HELPERS = {
+    ("consistency", "schedules._ramp_up"),
+    ("refiners", "solvers._rows"),
+    ("refiners", "solvers._local_order"),
+}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -92,21 +92,21 @@ class Health:
     @classmethod
     def of(
         cls,
-        assigned: Tensor,
+        reached: Tensor,
         counts: Tensor,
         labels: Tensor,
         convergence: Convergence,
         graph: Graph | None = None,
         approximate: bool = False,
     ) -> Self:
-        """From the labels [n] that points were assigned and the labels [n] that were given.
+        """From the points [n] that some label reached and the labels [n] that were given.
 
         Args:
             counts: [c] points of each class.
             graph: None where labels came from a network: no point then has a component.
             approximate: the solver may assign a label in a component without a labelled point.
         """
-        without = assigned == UNLABELED
+        without = ~reached & (labels == UNLABELED)
         unreached, not_yet, components = int(without.sum()), 0, 0
         # if every point was reached, no component lacks a label, unless the solver is approximate
         if graph is not None and (unreached or approximate):

@@ -9,7 +9,7 @@ import operator
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -29,7 +29,6 @@ from dlp_plugins.inputs import (
     count_classes,
     to_descriptors,
     to_labels,
-    unit_rows,
 )
 from dlp_plugins.normalizers.contract import Normalizer
 from dlp_plugins.propagation._outputs import checked, checked_neighbors, checked_solution
@@ -42,7 +41,10 @@ from dlp_plugins.propagation.pseudo_labels import (
     equal_shares,
     label_matrix,
 )
+from dlp_plugins.refiners.contract import Given, Refined, Refiner
+from dlp_plugins.refiners.none import NoRefiner
 from dlp_plugins.solvers.contract import Solution, Solver
+from dlp_plugins.transforms.contract import Transform
 from dlp_plugins.weighters.contract import Weighter
 
 
@@ -65,10 +67,12 @@ class Propagator:
     certainty_scale: points over whose largest certainty all are divided, 'unlabeled' or 'all'.
     """
 
+    transform: Transform
     graph: GraphBuilder
     affinity: Affinity
     solver: Solver
     normalizer: Normalizer
+    refiner: Refiner
     weighter: Weighter
     balancer: Balancer
     mutual: bool = False
@@ -93,6 +97,13 @@ class Propagator:
         return cls(**parts)
 
     # -- the steps, in order ----------------------------------------------------------------------
+
+    @full_precision()
+    def apply_transform(self, descriptors: Tensor) -> Tensor:
+        """F [n, d] float32: descriptors transformed, rows of unit length."""
+        total = self.transform.statistics(descriptors)
+        shape = tuple(descriptors.shape)
+        return checked(self.transform.apply(descriptors, total), self.transform, "rows", shape)
 
     @full_precision()
     def find_neighbors(self, unit: Tensor) -> Neighbors:
@@ -121,6 +132,18 @@ class Propagator:
         return checked(found, self.normalizer, "probabilities", tuple(scores.shape), low=0)
 
     @full_precision()
+    def refine(
+        self, descriptors: Tensor, graph: Graph, probabilities: Tensor, labels: Tensor
+    ) -> Refined:
+        """Better probabilities [n, c] from F [n, d] and the P [n, c] of the graph (overwritten)."""
+        shape = tuple(probabilities.shape)
+        given = Given.from_labels(labels, shape[1])
+        shares = equal_shares(shape[1], probabilities.device)
+        found = self.refiner.refine(descriptors, graph, probabilities, given, shares)
+        q = checked(found.probabilities, self.refiner, "probabilities", shape, low=0)
+        return replace(found, probabilities=q)
+
+    @full_precision()
     def best_class(self, probabilities: Tensor) -> tuple[Tensor, Tensor]:
         """Best class [n] (-1 for a row of zeros) and certainty [n] of rows [n, c], row by row."""
         reached = probabilities.sum(dim=1) > 0
@@ -139,22 +162,28 @@ class Propagator:
         num_classes: int,
         convergence: Convergence | None = None,
         graph: Graph | None = None,
+        reached: Tensor | None = None,
     ) -> Assignment:
         """Given labels, class weights and health, after `best_class` of all points.
 
         Args:
+            reached: [n] bool, points that some label reached over the graph; by default those that
+                have a class. Others have certainty 0, also where a refiner gave them a class.
             convergence: None where nothing was solved.
             graph: None where labels came from a network.
         """
+        reached = best != UNLABELED if reached is None else reached
+        certainty = torch.where(reached, certainty, 0.0)
         assigned, certainty = apply_given_labels(best, certainty, labels, self.certainty_scale)
         counts = torch.bincount(assigned[assigned >= 0], minlength=num_classes)
         weights = self.balancer.class_weights(counts)
         return Assignment(
             assigned,
             certainty,
+            reached | (labels != UNLABELED),
             checked(weights, self.balancer, "class weights", (num_classes,), low=0),
             Health.of(
-                assigned, counts, labels, convergence or Convergence(), graph,
+                reached, counts, labels, convergence or Convergence(), graph,
                 self.solver.approximate,
             ),
         )  # fmt: skip
@@ -168,7 +197,7 @@ class Propagator:
         A zero vector stays zero, and so becomes a node without edges.
         """
         check_descriptors(descriptors)
-        return self.assemble_graph(self.find_neighbors(unit_rows(descriptors)))
+        return self.assemble_graph(self.find_neighbors(self.apply_transform(descriptors)))
 
     def __call__(
         self, descriptors: Tensor, labels: Tensor, num_classes: int, initial: Tensor | None = None
@@ -178,20 +207,35 @@ class Propagator:
         `initial` [n, c]: an earlier propagation's scores, to start the solver from.
         """
         check_labels(labels, num_classes, len(descriptors))
-        graph = self.build_graph(descriptors)
-        return self.spread(graph, labels.to(graph.device), num_classes, initial)
+        check_descriptors(descriptors)
+        f = self.apply_transform(descriptors)
+        graph = self.assemble_graph(self.find_neighbors(f))
+        return self.spread(graph, labels.to(graph.device), num_classes, initial, f)
 
     @full_precision()
     def spread(
-        self, graph: Graph, labels: Tensor, num_classes: int, initial: Tensor | None = None
+        self,
+        graph: Graph,
+        labels: Tensor,
+        num_classes: int,
+        initial: Tensor | None = None,
+        descriptors: Tensor | None = None,
     ) -> PseudoLabels:
-        """Pseudo-labels on a graph that is already built."""
+        """Pseudo-labels on a graph that is already built.
+
+        Args:
+            descriptors: F [n, d] that it was built from; a refiner other than `none` needs them.
+        """
         check_labels(labels, num_classes, graph.num_nodes)
         y = label_matrix(labels, num_classes)
         solution = self.solve(self.solver.prepare(graph), y, initial)
-        return self.to_pseudo_labels(
-            self.normalize(solution.scores, labels), labels, solution, graph
-        )
+        p = self.normalize(solution.scores, labels)
+        reached = p.any(dim=1)
+        if not isinstance(self.refiner, NoRefiner):
+            if descriptors is None:
+                raise TypeError("a refiner needs the descriptors that the graph was built from")
+            p = self.refine(descriptors, graph, p, labels).probabilities
+        return self.to_pseudo_labels(p, labels, solution, graph, reached)
 
     @full_precision()
     def to_pseudo_labels(
@@ -200,6 +244,7 @@ class Propagator:
         labels: Tensor,
         solution: Solution | None = None,
         graph: Graph | None = None,
+        reached: Tensor | None = None,
     ) -> PseudoLabels:
         """Labels, certainty and balance for class probabilities [n, c], whoever made them.
 
@@ -208,7 +253,7 @@ class Propagator:
         best, certainty = self.best_class(probabilities)
         convergence = None if solution is None else Convergence.of(solution)
         assignment = self.assign(
-            best, certainty, labels, probabilities.shape[1], convergence, graph
+            best, certainty, labels, probabilities.shape[1], convergence, graph, reached
         )
         scores = None if solution is None else solution.scores
         return PseudoLabels(**vars(assignment), probabilities=probabilities, scores=scores)

@@ -23,11 +23,14 @@ class Assignment:
 
     labels: [n] int64; a labelled point keeps its own, an unreached one has -1.
     certainty: [n] float32 in 0..1; 1 for a labelled point, 0 for an unreached one.
+    reached: [n] bool, whether some label reached the point over the graph; a refiner may give a
+        label to the others too.
     class_weights: [c] float32 from the balancer.
     """
 
     labels: Tensor
     certainty: Tensor
+    reached: Tensor
     class_weights: Tensor
     health: Health
 

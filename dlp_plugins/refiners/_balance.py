@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dlp_plugins.solvers._rows import EachBlock
+from dlp_plugins.solvers._rows import RowBlocks
 
 MAX_STEPS = 30
 POWER = 0.25  # 1 would force the shares, which costs 10 points of accuracy where they are wrong
 TOLERANCE = 0.001  # change of log b at which to stop
 
 
-def balance(p: Tensor, unlabeled: Tensor, shares: Tensor, each: EachBlock) -> Tensor:
+def balance(p: Tensor, unlabeled: Tensor, shares: Tensor, blocks: RowBlocks) -> Tensor:
     """Unlabelled rows of p [n, c] times diag(b), rows to sum 1, in place; returns b [c].
 
     From b = 1: a_i = 1 / (p b)_i, b_j = (n_u pi_j / (p^T a)_j)^0.25 over the n_u unlabelled points.
@@ -31,7 +31,7 @@ def balance(p: Tensor, unlabeled: Tensor, shares: Tensor, each: EachBlock) -> Te
             block = p[rows]
             return block.T.mv(unlabeled[rows] / block.mv(b))
 
-        mass = torch.stack(each(masses, p)).double().sum(dim=0)
+        mass = torch.stack(blocks.map(masses)).double().sum(dim=0)
         new = torch.where(mass > 0, POWER * (log_wanted - mass.log()), 0.0)
         moved = float((new - log_b).abs().max())
         log_b = new
@@ -45,5 +45,5 @@ def balance(p: Tensor, unlabeled: Tensor, shares: Tensor, each: EachBlock) -> Te
         scaled /= scaled.sum(dim=1, keepdim=True)
         torch.where(unlabeled[rows, None] > 0, scaled, block, out=block)
 
-    each(divide, p)
+    blocks.map(divide)
     return b

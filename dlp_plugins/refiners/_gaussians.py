@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dlp_plugins.refiners.contract import Given
-from dlp_plugins.solvers._rows import EachBlock
+from dlp_plugins.solvers._rows import RowBlocks
 
 LABEL_WEIGHT = 5.0  # of a labelled point, beside an unlabelled one's 1
 SHRINKAGE = 0.5  # of the covariance, towards a multiple of the identity
@@ -34,25 +34,25 @@ class Moments:
     total: float
 
     @classmethod
-    def of(cls, f: Tensor, given: Given, each: EachBlock) -> Moments:
+    def of(cls, f: Tensor, given: Given, blocks: RowBlocks) -> Moments:
         """Of descriptors F [n, d]."""
         labeled = f[given.points].double()
         beyond = LABEL_WEIGHT * given.weights.double() - 1
         # R 1 is 1 but for labelled rows: F^T F, and a correction by these few
-        second = _sum(lambda rows: f[rows].T @ f[rows], f, each)
+        second = _sum(lambda rows: f[rows].T @ f[rows], blocks)
         second.addmm_(labeled.T, beyond[:, None] * labeled)
         e = beyond[:, None] * given.distributions.double()
         return cls(second, e.T @ labeled, e.sum(dim=0), len(f) + float(beyond.sum()))
 
-    def discriminant(self, f: Tensor, p: Tensor, each: EachBlock) -> tuple[Tensor, Tensor]:
+    def discriminant(self, f: Tensor, p: Tensor, blocks: RowBlocks) -> tuple[Tensor, Tensor]:
         """V [d, c] and u [c] float32 of the scores F V + u, for soft labels P [n, c].
 
         N = R^T 1, M = diag(1/N) R^T F, S = (F^T diag(R 1) F - M^T diag(N) M) / sum N,
         Sigma = S / 2 + (trace S / 2d) I, V = 0.4 Sigma^-1 M^T, u = -0.2 diag(M Sigma^-1 M^T);
         u = -inf for a class with N = 0.
         """
-        first = _sum(lambda rows: p[rows].T @ f[rows], p, each).add_(self.labeled_first)
-        mass = _sum(lambda rows: p[rows].sum(dim=0), p, each).add_(self.labeled_mass)
+        first = _sum(lambda rows: p[rows].T @ f[rows], blocks).add_(self.labeled_first)
+        mass = _sum(lambda rows: p[rows].sum(dim=0), blocks).add_(self.labeled_mass)
         present = mass > 0
         means = torch.where(present[:, None], first / mass[:, None], 0.0)
         covariance = (self.second - means.T @ (mass[:, None] * means)) / self.total
@@ -64,9 +64,9 @@ class Moments:
         return (TEMPERATURE * directions).to(f), (TEMPERATURE * offsets).to(f)
 
 
-def _sum(f: Callable[[slice], Tensor], x: Tensor, each: EachBlock) -> Tensor:
-    """f of each block of rows of x, summed in float64."""
-    first, *rest = each(f, x)
+def _sum(f: Callable[[slice], Tensor], blocks: RowBlocks) -> Tensor:
+    """f of each block of rows, summed in float64."""
+    first, *rest = blocks.map(f)
     total = first.double()
     for part in rest:
         total += part

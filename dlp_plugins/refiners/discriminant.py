@@ -9,20 +9,22 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from dlp_plugins import _logistic_regression
-from dlp_plugins._logistic_regression import LogisticRegression
 from dlp_plugins.graph import Graph
+from dlp_plugins.refiners import _logistic_regression
 from dlp_plugins.refiners._balance import balance
 from dlp_plugins.refiners._gaussians import Moments
+from dlp_plugins.refiners._logistic_regression import LogisticRegression
 from dlp_plugins.refiners.contract import Given, Refined, Refiner
-from dlp_plugins.solvers._local_order import RENUMBER_FROM
-from dlp_plugins.solvers._rows import by_rows
+from dlp_plugins.registry import refiners
+from dlp_plugins.solvers._local_order import MIN_RENUMBERED_ENTRIES
+from dlp_plugins.solvers._rows import RowBlocks
 
 PRIOR_FLOOR = 0.001  # added to the logistic regression's probabilities, which may be near 0
 SMOOTHING = 3.0  # factor of the neighbours' mean probabilities
 SMOOTHING_STEPS = 3
 
 
+@refiners.register("discriminant")
 @dataclass(frozen=True)
 class Discriminant(Refiner):
     """Expectation maximisation of one Gaussian per class, with a smoothness term from the graph.
@@ -47,7 +49,7 @@ class Discriminant(Refiner):
         given: Given,
         shares: Tensor,
     ) -> Refined:
-        if descriptors.device.type != "cpu" or probabilities.numel() < RENUMBER_FROM:
+        if descriptors.device.type != "cpu" or probabilities.numel() < MIN_RENUMBERED_ENTRIES:
             return self._refine(descriptors, graph, probabilities, given, shares)
         # linked points near each other in memory: products with the graph find their rows in cache
         graph, order = graph.renumbered
@@ -66,18 +68,18 @@ class Discriminant(Refiner):
         p[given.points] = given.distributions
         prior = _logistic_regression.fit(f[given.points], given.distributions, given.weights)
         q, scores = torch.empty_like(p), torch.empty_like(p)
-        with by_rows(p) as each:
-            log_prior = torch.cat(each(lambda rows: _log_prior(prior, f[rows]), f))
-            moments = Moments.of(f, given, each)
-            factors = balance(p, unlabeled, shares, each)
+        with RowBlocks(p) as blocks:
+            log_prior = torch.cat(blocks.map(lambda rows: _log_prior(prior, f[rows])))
+            moments = Moments.of(f, given, blocks)
+            factors = balance(p, unlabeled, shares, blocks)
             for _ in range(self.steps):
-                v, u = moments.discriminant(f, p, each)
+                v, u = moments.discriminant(f, p, blocks)
 
                 def classify(rows: slice, v: Tensor = v, u: Tensor = u, p: Tensor = p) -> None:
                     torch.addmm(u, f[rows], v, out=scores[rows]).add_(log_prior[rows])
                     torch.softmax(scores[rows], dim=1, out=p[rows])
 
-                each(classify, p)
+                blocks.map(classify)
                 for _ in range(SMOOTHING_STEPS):
                     p[given.points] = given.distributions
 
@@ -85,10 +87,10 @@ class Discriminant(Refiner):
                         z = torch.add(scores[rows], graph.matmul(p, rows), alpha=SMOOTHING)
                         torch.softmax(z, dim=1, out=q[rows])
 
-                    each(smooth, p)
+                    blocks.map(smooth)
                     p, q = q, p
                 p[given.points] = given.distributions
-                factors = balance(p, unlabeled, shares, each)
+                factors = balance(p, unlabeled, shares, blocks)
         return Refined(p, FittedDiscriminant(v, u, prior, factors))
 
 

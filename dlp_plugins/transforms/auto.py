@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dlp_plugins.registry import transforms
 from dlp_plugins.transforms.contract import Transform, mean_and_deviation, moments, unit_rows
 from dlp_plugins.transforms.none import NoTransform
 from dlp_plugins.transforms.rescale import Rescale
@@ -18,6 +19,7 @@ UNCORRELATED = 0.0012
 COLUMNS = 512  # that are compared with each other, evenly spread, where there are more
 
 
+@transforms.register("auto")
 @dataclass(frozen=True)
 class Auto(Transform):
     """`rescale`, or `none` where the columns are uncorrelated.

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from dlp_plugins.registry import transforms
 from dlp_plugins.transforms.contract import (
     Transform,
     centered,
@@ -15,6 +16,7 @@ from dlp_plugins.transforms.contract import (
 )
 
 
+@transforms.register("center")
 @dataclass(frozen=True)
 class Center(Transform):
     """Rows to unit length, less the column means, rows to unit length."""

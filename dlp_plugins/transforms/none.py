@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from dlp_plugins.registry import transforms
 from dlp_plugins.transforms.contract import Transform, unit_rows
 
 
+@transforms.register("none")
 @dataclass(frozen=True)
 class NoTransform(Transform):
     """Rows to unit length, as the paper takes them."""

@@ -8,9 +8,11 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor
 
+from dlp_plugins.registry import transforms
 from dlp_plugins.transforms.contract import Transform, unit_rows
 
 
+@transforms.register("power")
 @dataclass(frozen=True)
 class Power(Transform):
     """x_ij = sign(x_ij) |x_ij|^exponent, rows to unit length (Hu, Gripon, Pateux, PT-MAP, 2021)."""

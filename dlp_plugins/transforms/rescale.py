@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dlp_plugins.registry import transforms
 from dlp_plugins.transforms.contract import (
     Transform,
     centered,
@@ -16,6 +17,7 @@ from dlp_plugins.transforms.contract import (
 )
 
 
+@transforms.register("rescale")
 @dataclass(frozen=True)
 class Rescale(Transform):
     """Unit rows, less the column means, column j over max(s_j / median(s), 1), unit rows.

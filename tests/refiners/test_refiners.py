@@ -14,7 +14,7 @@ from dlp_plugins.refiners._balance import balance
 from dlp_plugins.refiners.contract import Given
 from dlp_plugins.refiners.discriminant import Discriminant
 from dlp_plugins.refiners.none import NoRefiner
-from dlp_plugins.solvers._rows import by_rows
+from dlp_plugins.solvers._rows import RowBlocks
 
 C = 10
 
@@ -57,8 +57,8 @@ def test_balance_evens_out_in_part_and_leaves_labelled_rows_out() -> None:
     unlabeled = np.arange(50) >= 5
     pi = np.array([0.2, 0.3, 0.5])
     p32 = torch.from_numpy(p).float()
-    with by_rows(p32) as each:
-        balance(p32, torch.from_numpy(unlabeled).float(), torch.from_numpy(pi), each)
+    with RowBlocks(p32) as blocks:
+        balance(p32, torch.from_numpy(unlabeled).float(), torch.from_numpy(pi), blocks)
     np.testing.assert_array_equal(p32[:5].numpy(), p[:5].astype(np.float32))
     ours = p32.numpy()[unlabeled]
     np.testing.assert_allclose(ours, oracle.balance(p[unlabeled], pi), atol=1e-5)
@@ -120,7 +120,7 @@ def test_discriminant_in_the_order_of_the_graph_and_in_blocks_gives_the_same(
     wn = oracle.graph(f)
     p = oracle.class_mass(oracle.spread(wn, given), labels < 0, pi)
     before = refined(f, wn, p, given, pi)
-    monkeypatch.setattr("dlp_plugins.refiners.discriminant.RENUMBER_FROM", 1)
+    monkeypatch.setattr("dlp_plugins.refiners.discriminant.MIN_RENUMBERED_ENTRIES", 1)
     monkeypatch.setattr("dlp_plugins.solvers._rows.BLOCK_ENTRIES", 700)
     np.testing.assert_allclose(refined(f, wn, p, given, pi), before, atol=1e-4)
 

@@ -9,7 +9,7 @@ from oracles import label_quality as oracle
 from oracles.digits import digits, some_labels
 from sklearn.linear_model import LogisticRegression
 
-from dlp_plugins import _logistic_regression
+from dlp_plugins.refiners import _logistic_regression
 
 
 @pytest.mark.parametrize("classes", [2, 3, 10])
