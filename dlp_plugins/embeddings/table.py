@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import csv
-import os
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
+from dlp_plugins._atomic import replacing
 from dlp_plugins.embeddings._files import pyarrow
 from dlp_plugins.embeddings.chunked import Outcome
 from dlp_plugins.embeddings.scores import row_blocks
-from dlp_plugins.errors import SaveError, UsageError
+from dlp_plugins.errors import UsageError
 
 FORMATS = (".csv", ".parquet")
 Rows = tuple[list, np.ndarray, np.ndarray, np.ndarray | None]
@@ -54,23 +53,12 @@ def write_table(
         SaveError: the disk is full or the folder cannot be written; an old file is as it was.
     """
     names = [f"score_{c}" for c in classes] if scores else []
-    temporary: Path | None = None
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        os.close(handle)
-        temporary = Path(name)
-        blocks = _rows(outcome, classes, scores, progress)
+    blocks = _rows(outcome, classes, scores, progress)
+    with replacing(path) as temporary:
         if path.suffix == ".parquet":
             _write_parquet(temporary, blocks, names, classes)
         else:
             _write_csv(temporary, blocks, names)
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's own mode is private
-        os.replace(temporary, path)
-    except OSError as error:
-        raise SaveError(f"{path}: cannot be written: {error}.") from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
 
 
 def _rows(
@@ -111,9 +99,3 @@ def _write_parquet(
         for labels, certainty, margin, scores in blocks:
             columns = [certainty, margin, *(scores.T if scores is not None else ())]
             writer.write_table(pa.table([pa.array(labels, label), *columns], schema=schema))
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
