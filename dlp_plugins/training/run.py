@@ -16,10 +16,10 @@ from dlp_plugins.environment import (
     peak_memory_mb,
 )
 from dlp_plugins.errors import UsageError
-from dlp_plugins.recipe.model import Recipe
+from dlp_plugins.recipe.model import PARTS, Recipe
 from dlp_plugins.training import checkpoint, events
-from dlp_plugins.training.data import prepare_data
-from dlp_plugins.training.folder import RunFolder, write_json, write_text
+from dlp_plugins.training.data import RunData, prepare_data
+from dlp_plugins.training.folder import FORMAT, RunFolder, write_json, write_text
 from dlp_plugins.training.progress import PROPAGATION, STUDENT, SUPERVISED, TEACHER, metric
 from dlp_plugins.training.tracking import tracking
 from dlp_plugins.training.trainer import Trainer
@@ -54,25 +54,43 @@ def run(
         KeyboardInterrupt: after saving.
     """
     target = RunFolder(Path(folder))
+    inputs = _inputs(recipe, stage_one)
     if resume:
         target.check_same_recipe(recipe.as_dict())
         if target.summary.is_file():
             summary = target.read_summary()
             events.tell(listeners, events.RunDone(target.path, summary))
             return summary
+    else:
+        target.check_free(overwrite, inputs)
     accelerator = build_accelerator(device, recipe.training.precision)
-    data = prepare_data(
-        recipe, accelerator.device
-    )  # before the folder: a bad request leaves nothing
-    if not resume:
-        target.create(overwrite)
-        write_text(target.recipe, recipe.to_toml())
-        write_json(target.environment, describe_environment(accelerator.device))
-        write_json(target.labeled_indices, data.record)
-    with tracking(recipe, target) as trackers:
-        watchers = [*trackers, *listeners]
-        trainer = Trainer(recipe, data, accelerator, target, watchers)
-        return _train(trainer, resume, stage_one, watchers)
+    # Before the folder is made: a bad request leaves nothing.
+    data = prepare_data(recipe, accelerator.device)
+    with target.resumed() if resume else target.new(overwrite, inputs):
+        if not resume:
+            _describe(target, recipe, data, accelerator)
+        with tracking(recipe, target) as trackers:
+            watchers = [*trackers, *listeners]
+            trainer = Trainer(recipe, data, accelerator, target, watchers)
+            return _train(trainer, resume, stage_one, watchers)
+
+
+def _inputs(recipe: Recipe, stage_one: Path | None) -> list[Path]:
+    """Files and folders that a run by this recipe reads."""
+    found = [stage_one] if stage_one is not None else []
+    if recipe.dataset.labeled_indices is not None:
+        found.append(Path(recipe.dataset.labeled_indices))
+    for key in PARTS:
+        params = getattr(recipe, key).params.values()
+        found += [Path(v) for v in params if isinstance(v, str) and v and Path(v).exists()]
+    return found
+
+
+def _describe(target: RunFolder, recipe: Recipe, data: RunData, accelerator: Accelerator) -> None:
+    """Write what is known before training; the recipe last, so that its presence means all."""
+    write_json(target.environment, {"format": FORMAT, **describe_environment(accelerator.device)})
+    write_json(target.labeled_indices, data.record)
+    write_text(target.recipe, recipe.to_toml())
 
 
 def _train(
@@ -90,9 +108,9 @@ def _train(
     events.tell(listeners, _started(trainer, resumed))
     trainer.run()
     student, teacher = trainer.learner.network, trainer.learner.teacher
-    checkpoint.save(target.checkpoint / "student.safetensors", student.state_dict())
+    checkpoint.save(target.weights("student"), student.state_dict())
     if teacher is not None:
-        checkpoint.save(target.checkpoint / "teacher.safetensors", teacher.state_dict())
+        checkpoint.save(target.weights("teacher"), teacher.state_dict())
     summary = summarize(trainer)
     write_json(target.summary, summary)
     events.tell(listeners, events.RunDone(target.path, summary))

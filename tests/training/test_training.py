@@ -18,7 +18,6 @@ from dlp_plugins.datasets.contract import LazyImages, TensorImages
 from dlp_plugins.recipe.check import load_recipe
 from dlp_plugins.schedules.cosine import Cosine
 from dlp_plugins.training import batches, checkpoint, events, seeds
-from dlp_plugins.training.folder import write_json
 from dlp_plugins.training.run import run
 
 # Few images and a narrow network: a run of both stages takes about a second.
@@ -209,7 +208,7 @@ def test_a_run_folder_is_not_overwritten_without_being_asked_to(finished):
 
 def test_overwrite_spares_a_folder_that_no_run_made(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(errors.RunFolderError, match="no run made it"):
+    with pytest.raises(errors.RunFolderError, match="which no run made"):
         run(tiny(), tmp_path, overwrite=True)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
@@ -263,15 +262,6 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path, monkeypatch):
     assert not list((tmp_path / "run").rglob("*.tmp"))
     run(recipe, tmp_path / "run", resume=True)
     assert_same_run(tmp_path / "whole", tmp_path / "run")
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_really_full_device_is_a_save_error(tmp_path):
-    (tmp_path / "summary.json").write_text("old")
-    (tmp_path / ".summary.json.tmp").symlink_to("/dev/full")
-    with pytest.raises(errors.SaveError, match="No space left on device"):
-        write_json(tmp_path / "summary.json", {"test_error": 1.0})
-    assert (tmp_path / "summary.json").read_text() == "old"
 
 
 @pytest.mark.parametrize(
