@@ -383,16 +383,6 @@ def test_cosine_reaches_zero_at_its_horizon():
         assert cosine(180, 180) == pytest.approx(0.5 * (1 + np.cos(np.pi * 180 / 210)))
 
 
-def test_steps_draw_by_their_place_alone():
-    seeds.seed_step(0, 1, 2, 3)
-    first = torch.rand(3)
-    seeds.seed_step(0, 1, 2, 4)
-    second = torch.rand(3)
-    seeds.seed_step(0, 1, 2, 3)
-    assert torch.rand(3).equal(first)
-    assert not second.equal(first)
-
-
 def _read(position: int) -> torch.Tensor:
     return torch.full((1, 2, 2), position, dtype=torch.uint8)
 
