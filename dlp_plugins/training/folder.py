@@ -8,7 +8,7 @@ recipe.toml            the resolved recipe; the last file written at the start, 
                        all of the above
 metrics.jsonl          one line per epoch (tracker jsonl)
 pseudo_labels.npz      labels, weights, certainty of the last refresh
-checkpoint/            training.safetensors (all that a resume needs) and the one before it,
+checkpoint/            training.safetensors (all that a resume needs) and the previous one,
                        stage_one, student, teacher, best_...
 summary.json           written last: its presence means that the run is complete
 .lock                  while a process writes here: which one
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -38,7 +39,7 @@ FILES = (
     "recipe.toml", "environment.json",
 )  # fmt: skip
 CHECKPOINTS = (
-    "training", "training_before", "stage_one", "student", "teacher", "best_student_weights",
+    "training", "training_previous", "stage_one", "student", "teacher", "best_student_weights",
     "best_teacher_weights",
 )  # fmt: skip
 LOCK = ".lock"
@@ -51,8 +52,13 @@ def write_text(path: Path, text: str) -> None:
     _atomic.write_text(path, text, ADVICE)
 
 
+def to_json(value: Any, indent: int | None = None) -> str:
+    """JSON text. A number that is not finite becomes null, as JSON has no NaN."""
+    return json.dumps(_finite(value), indent=indent, allow_nan=False)
+
+
 def write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=2) + "\n")
+    write_text(path, to_json(value, indent=2) + "\n")
 
 
 def write_with(path: Path, write: Callable[[Path], None]) -> None:
@@ -74,7 +80,7 @@ class RunFolder:
         self.summary = path / "summary.json"
         self.checkpoint = path / "checkpoint"
         self.training = self.weights("training")
-        self.training_before = self.weights("training_before")
+        self.training_previous = self.weights("training_previous")
         self.stage_one = self.weights("stage_one")
 
     def weights(self, name: str) -> Path:
@@ -262,6 +268,14 @@ class RunFolder:
 
 # Settings that may change between a run and its resumption without changing its results.
 FREE = {"description", "tracker", "training.checkpoint_seconds", "training.image_memory_mb"}
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _passing(path: Path) -> bool:

@@ -59,7 +59,7 @@ def run(
         target.check_same_recipe(recipe.as_dict())
         if target.summary.is_file():
             summary = target.read_summary()
-            events.tell(listeners, events.RunDone(target.path, summary))
+            events.Listeners(listeners)(events.RunDone(target.path, summary))
             return summary
     else:
         target.check_free(overwrite, inputs)
@@ -70,9 +70,9 @@ def run(
         if not resume:
             _describe(target, recipe, data, accelerator)
         with tracking(recipe, target) as trackers:
-            watchers = [*trackers, *listeners]
-            trainer = Trainer(recipe, data, accelerator, target, watchers)
-            return _train(trainer, resume, stage_one, watchers)
+            tell = events.Listeners([*trackers, *listeners])
+            trainer = Trainer(recipe, data, accelerator, target, tell)
+            return _train(trainer, resume, stage_one, tell)
 
 
 def _inputs(recipe: Recipe, stage_one: Path | None) -> list[Path]:
@@ -94,7 +94,7 @@ def _describe(target: RunFolder, recipe: Recipe, data: RunData, accelerator: Acc
 
 
 def _train(
-    trainer: Trainer, resume: bool, stage_one: Path | None, listeners: Sequence[events.Listener]
+    trainer: Trainer, resume: bool, stage_one: Path | None, tell: events.Listener
 ) -> dict[str, Any]:
     target = trainer.folder
     # A run killed before its first checkpoint starts from the beginning: nothing was saved to lose.
@@ -105,7 +105,7 @@ def _train(
         trainer.load(*checkpoint.load(stage_one))
     else:
         trainer.begin()
-    events.tell(listeners, _started(trainer, resumed))
+    tell(_started(trainer, resumed))
     trainer.run()
     student, teacher = trainer.learner.network, trainer.learner.teacher
     checkpoint.save(target.weights("student"), student.state_dict())
@@ -113,7 +113,7 @@ def _train(
         checkpoint.save(target.weights("teacher"), teacher.state_dict())
     summary = summarize(trainer)
     write_json(target.summary, summary)
-    events.tell(listeners, events.RunDone(target.path, summary))
+    tell(events.RunDone(target.path, summary))
     return summary
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -45,7 +44,7 @@ class Trainer:
         data: images and labels, on the accelerator's device.
         accelerator: device, mixed precision and the backward pass.
         folder: where checkpoints go.
-        listeners: told of everything that happens.
+        tell: called with every event.
 
     Raises:
         UsageError: the source of pseudo-labels needs a teacher that the method does not keep.
@@ -57,9 +56,9 @@ class Trainer:
         data: RunData,
         accelerator: Accelerator,
         folder: RunFolder,
-        listeners: Sequence[events.Listener] = (),
+        tell: events.Listener,
     ) -> None:
-        self.recipe, self.data, self.folder, self.listeners = recipe, data, folder, listeners
+        self.recipe, self.data, self.folder, self._tell = recipe, data, folder, tell
         self.accelerator, self.device = accelerator, accelerator.device
         t = recipe.training
         self.stages = [(SUPERVISED, t.stage_one_epochs), (PROPAGATION, t.stage_two_epochs)]
@@ -330,6 +329,3 @@ class Trainer:
     def seconds(self) -> float:
         """Of the whole run so far, earlier parts of a resumed one included."""
         return self.progress.seconds + time.monotonic() - self._started
-
-    def _tell(self, event: events.Event) -> None:
-        events.tell(self.listeners, event)
