@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dlp_plugins._atomic import replacing
+from dlp_plugins._writing import replacing
 from dlp_plugins.embeddings._files import pyarrow
 from dlp_plugins.embeddings.chunked import Outcome
 from dlp_plugins.embeddings.scores import row_blocks

@@ -17,8 +17,9 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
+from dlp_plugins._writing import to_json
 from dlp_plugins.errors import DataError
-from dlp_plugins.training.folder import to_json, write_with
+from dlp_plugins.training.folder import write_with
 
 State = dict[str, Tensor]
 MARK = b'"sha256":"'

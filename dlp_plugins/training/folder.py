@@ -11,6 +11,7 @@ pseudo_labels.npz      labels, weights, certainty of the last refresh
 checkpoint/            training.safetensors (all that a resume needs) and the previous one,
                        stage_one, student, teacher, best_...
 summary.json           written last: its presence means that the run is complete
+trackers/              whatever other trackers write
 .lock                  while a process writes here: which one
 """
 
@@ -18,13 +19,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import re
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from dlp_plugins import _atomic
+from dlp_plugins import _writing
 from dlp_plugins.errors import DataError, RunFolderError, SaveError
 from dlp_plugins.recipe.check import load_recipe
 from dlp_plugins.training.lock import Lock
@@ -42,6 +43,9 @@ CHECKPOINTS = (
     "training", "training_previous", "stage_one", "student", "teacher", "best_student_weights",
     "best_teacher_weights",
 )  # fmt: skip
+TRACKERS = "trackers"
+# Keys that every summary.json has.
+REQUIRED = {"epochs", "images_per_second", "peak_memory_mb", "seconds", "seed"}
 LOCK = ".lock"
 _WEIGHTS = [f"{name}.safetensors" for name in CHECKPOINTS]
 _LEFT_OVER = re.compile(rf"\.({'|'.join(map(re.escape, [*FILES, *_WEIGHTS]))})\.[0-9a-f]+\.tmp")
@@ -49,21 +53,16 @@ _LEFT_OVER = re.compile(rf"\.({'|'.join(map(re.escape, [*FILES, *_WEIGHTS]))})\.
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
-    _atomic.write_text(path, text, ADVICE)
-
-
-def to_json(value: Any, indent: int | None = None) -> str:
-    """JSON text. A number that is not finite becomes null, as JSON has no NaN."""
-    return json.dumps(_finite(value), indent=indent, allow_nan=False)
+    _writing.write_text(path, text, ADVICE)
 
 
 def write_json(path: Path, value: Any) -> None:
-    write_text(path, to_json(value, indent=2) + "\n")
+    write_text(path, _writing.to_json(value, indent=2) + "\n")
 
 
 def write_with(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a temporary file, then put it in place."""
-    with _atomic.replacing(path, ADVICE) as temporary:
+    with _writing.replacing(path, ADVICE) as temporary:
         write(temporary)
 
 
@@ -79,6 +78,7 @@ class RunFolder:
         self.pseudo_labels = path / "pseudo_labels.npz"
         self.summary = path / "summary.json"
         self.checkpoint = path / "checkpoint"
+        self.trackers = path / TRACKERS
         self.training = self.weights("training")
         self.training_previous = self.weights("training_previous")
         self.stage_one = self.weights("stage_one")
@@ -159,6 +159,8 @@ class RunFolder:
             try:
                 for path in [*self._weights(), *(self.path / name for name in FILES)]:
                     path.unlink(missing_ok=True)
+                if self.trackers.is_dir():
+                    shutil.rmtree(self.trackers)
                 self._remove_left_over()
                 self.checkpoint.mkdir(exist_ok=True)
             except OSError as error:
@@ -187,7 +189,7 @@ class RunFolder:
         return found
 
     def _is_ours(self, path: Path) -> bool:
-        if path == self.checkpoint:
+        if path in (self.checkpoint, self.trackers):
             return path.is_dir() and not path.is_symlink()
         names = FILES if path.parent == self.path else _WEIGHTS
         return path.name in names and (path.is_symlink() or not path.is_dir())
@@ -251,6 +253,12 @@ class RunFolder:
                 "Resume with the same settings, or choose another folder with --out."
             )
 
+    def read_plugins(self) -> list[tuple[str, str]]:
+        """(path, SHA-256) of the plug-in files that the run was started with."""
+        found = (_read_object(self.environment) or {}).get("plugins")
+        entries = [p for p in found if isinstance(p, dict)] if isinstance(found, list) else []
+        return [(str(p.get("path")), str(p.get("sha256"))) for p in entries]
+
     def read_summary(self) -> dict[str, Any]:
         """The result of a finished run.
 
@@ -258,24 +266,29 @@ class RunFolder:
             DataError: the file is damaged.
         """
         try:
-            return json.loads(self.summary.read_text(encoding="utf-8"))
+            found = json.loads(self.summary.read_text(encoding="utf-8"))
+            _check_summary(found)
         except (ValueError, OSError) as error:
             raise DataError(
                 f"{self.summary} cannot be read: {error}. Delete it and continue with --resume: "
                 "the checkpoint holds the result."
             ) from error
+        return found
 
 
 # Settings that may change between a run and its resumption without changing its results.
 FREE = {"description", "tracker", "training.checkpoint_seconds", "training.image_memory_mb"}
 
 
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _check_summary(found: Any) -> None:
+    """Raise ValueError unless it is what `summarize` makes."""
+    if not isinstance(found, dict) or not found.keys() >= REQUIRED:
+        raise ValueError(f"it is no object with {', '.join(sorted(REQUIRED))}")
+    if not isinstance(found["epochs"], dict):
+        raise ValueError("epochs is no object")
+    for key, value in found.items():
+        if key != "epochs" and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise ValueError(f"{key} is no number")
 
 
 def _passing(path: Path) -> bool:

@@ -1,12 +1,15 @@
-"""Writing a file whole or not at all, so that a crash or a full disk destroys nothing."""
+"""Writing a file whole or not at all, so that a crash or a full disk destroys nothing; JSON."""
 
 from __future__ import annotations
 
 import contextlib
+import json
+import math
 import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from dlp_plugins.errors import SaveError
 
@@ -61,3 +64,16 @@ def write_text(path: Path, text: str, advice: str = "") -> None:
     """
     with replacing(path, advice) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """JSON text. A number that is not finite becomes null, as JSON has no NaN."""
+    return json.dumps(_finite(value), indent=indent, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
