@@ -22,7 +22,9 @@ from dlp_plugins.errors import DataError
 from dlp_plugins.training.folder import write_with
 
 State = dict[str, Tensor]
-MARK = b'"sha256":"'
+# The file's only metadata, as one text, so that the same state always gives the same bytes.
+METADATA = "checkpoint"
+MARK = b'"checkpoint":"{\\"sha256\\": \\"'
 BLANK = b"0" * 64  # stands in the digest's place while the digest is computed
 
 
@@ -41,8 +43,8 @@ def save(
     """
     # Copies: two names must not share memory in a safetensors file.
     plain = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-    metadata = {"numbers": to_json(numbers or {}), "sha256": BLANK.decode()}
-    raw = bytearray(safetensors.torch.save(plain, metadata))
+    metadata = to_json({"sha256": BLANK.decode(), "numbers": numbers or {}})
+    raw = bytearray(safetensors.torch.save(plain, {METADATA: metadata}))
     at = _place_of_digest(raw)
     raw[at : at + len(BLANK)] = _digest(raw, at)
 
@@ -73,7 +75,8 @@ def load(path: Path) -> tuple[State, dict[str, Any]]:
     if at < 0 or raw[at : at + len(BLANK)] != _digest(raw, at):
         raise DataError(f"{path} is damaged: its digest is not that of its contents.")
     header = json.loads(raw[8 : 8 + _header_length(raw)])
-    return safetensors.torch.load(raw), json.loads(header["__metadata__"]["numbers"])
+    metadata = json.loads(header["__metadata__"][METADATA])
+    return safetensors.torch.load(raw), metadata["numbers"]
 
 
 def _header_length(raw: bytes | bytearray) -> int:

@@ -124,28 +124,25 @@ Listener = Callable[[Event], None]
 
 
 class Listeners:
-    """Many listeners as one, of which none can stop a run.
-
-    One that raises is dropped, and the others are sent a `Note`; if none is left, it becomes a
+    """Many listeners as one, of which none can stop a run: one that raises is dropped, with a
     warning. Only a KeyboardInterrupt passes.
     """
 
     def __init__(self, listeners: Iterable[Callable[[Any], None]] = ()) -> None:
         self._listeners = list(listeners)
 
+    def add(self, listeners: Iterable[Callable[[Any], None]]) -> None:
+        self._listeners += listeners
+
     def __call__(self, event: Any) -> None:
         for listener in list(self._listeners):
             try:
                 listener(event)
             except (Exception, SystemExit) as error:  # Rich leaves the program at a closed pipe
-                self._drop(listener, error)
-
-    def _drop(self, listener: Callable[[Any], None], error: BaseException) -> None:
-        self._listeners.remove(listener)
-        name = getattr(listener, "__qualname__", type(listener).__qualname__)
-        reason = f"{type(error).__name__}: {error}"
-        text = f"{name} failed and gets no more events; the run goes on. {reason}"
-        if self._listeners:
-            self(Note(text))
-        else:
-            warnings.warn(text, stacklevel=3)
+                self._listeners.remove(listener)
+                name = getattr(listener, "__qualname__", type(listener).__qualname__)
+                warnings.warn(
+                    f"{name} failed and gets no more events; the run goes on. "
+                    f"{type(error).__name__}: {error}",
+                    stacklevel=2,
+                )

@@ -37,6 +37,11 @@ def test_what_was_saved_comes_back(saved):
     assert_is_what_was_saved(checkpoint.load(saved))
 
 
+def test_the_same_state_gives_the_same_bytes(saved):
+    checkpoint.save(saved.with_name("again"), STATE, NUMBERS)
+    assert saved.with_name("again").read_bytes() == saved.read_bytes()
+
+
 def test_views_of_one_tensor_can_be_saved(tmp_path):
     whole = torch.arange(6.0)
     checkpoint.save(tmp_path / "x", {"a": whole[:3], "b": whole, "c": whole.reshape(2, 3).T})
