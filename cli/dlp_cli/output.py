@@ -33,6 +33,24 @@ def say(text: str | Text = "", style: str = "") -> None:
     console.print(text, style=style, soft_wrap=True)
 
 
+@contextlib.contextmanager
+def after_the_work(where: str = "") -> Iterator[None]:
+    """For printing results: a closed or full standard output is no failure of what was done.
+
+    where: for the note on standard error, where the results are besides.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except (OSError, SystemExit) as error:  # Rich leaves the program at a closed pipe
+        # What is still buffered goes nowhere, so that it does not fail again at exit.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+            reason = f"The results could not be printed ({error.strerror}); {where}."
+            error_console.print(reason.rstrip("; ."), soft_wrap=True)
+
+
 def print_error(message: str) -> None:
     """`error: ...` on standard error."""
     error_console.print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
