@@ -61,6 +61,10 @@ class ConvergenceError(DlpError):
     """A solver stopped before it reached its tolerance and the caller asked to be told so."""
 
 
+class DivergenceError(DlpError):
+    """Training diverged: a loss or a weight is not finite."""
+
+
 class RunFolderError(UsageError):
     """A run folder exists already, is missing, or holds another recipe."""
 

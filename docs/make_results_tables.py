@@ -12,30 +12,30 @@ import json
 import sys
 from pathlib import Path
 
-from dlp_plugins.bench.suite import Cell, load_suite
+from dlp_plugins.bench.suite import Trial, load_suite
 
 
 def main(suite: str = "recipes/suites/paper_table.toml", folder: str = "runs/paper") -> None:
-    rows: dict[str, list[Cell]] = {}
-    for cell in load_suite(Path(suite)).cells:
-        rows.setdefault(cell.row, []).append(cell)
+    rows: dict[str, list[Trial]] = {}
+    for trial in load_suite(Path(suite)).trials:
+        rows.setdefault(trial.row, []).append(trial)
     print("| row | command | published | ours (student) | on |")
     print("| --- | --- | ---: | ---: | --- |")
-    for name, cells in rows.items():
-        mean, deviation = cells[0].published or (float("nan"), None)
+    for name, trials in rows.items():
+        mean, deviation = trials[0].published or (float("nan"), None)
         published = f"{mean:.2f}" + ("" if deviation is None else f" ± {deviation:.2f}")
-        print(f"| {name} | `{command(cells[0])}` | {published} | {ours(cells, Path(folder))} |")
+        print(f"| {name} | `{command(trials[0])}` | {published} | {ours(trials, Path(folder))} |")
 
 
-def command(cell: Cell) -> str:
+def command(trial: Trial) -> str:
     """What runs this row's first seed."""
-    data_set, method, labels = cell.row.split(",")[0].split(" ")
+    data_set, method, labels = trial.row.split(",")[0].split(" ")
     return f"dlp run {method}_{data_set} --set dataset.num_labeled={labels}"
 
 
-def ours(cells: list[Cell], folder: Path) -> str:
-    key = "test_error_top5" if "top 5" in cells[0].row else "test_error"
-    found = [folder / c.folder for c in cells if (folder / c.folder / "summary.json").is_file()]
+def ours(trials: list[Trial], folder: Path) -> str:
+    key = "test_error_top5" if "top 5" in trials[0].row else "test_error"
+    found = [folder / t.folder for t in trials if (folder / t.folder / "summary.json").is_file()]
     if not found:
         return "not run | "
     errors = [json.loads((f / "summary.json").read_text())[key] for f in found]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -63,6 +64,24 @@ def say(text: str | Text = "", style: str = "") -> None:
 def print_line(text: str) -> None:
     """A line of progress, without the console: of a long run the pipe shows each at once."""
     print(clean(text), flush=True)
+
+
+@contextlib.contextmanager
+def after_the_work(where: str = "") -> Iterator[None]:
+    """For printing results: a closed or full standard output is no failure of what was done.
+
+    where: for the note on standard error, where the results are besides.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except (OSError, SystemExit) as error:  # Rich leaves the program at a closed pipe
+        # What is still buffered goes nowhere, so that it does not fail again at exit.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+            reason = f"The results could not be printed ({error.strerror}); {where}."
+            error_console.print(reason.rstrip("; ."), soft_wrap=True)
 
 
 def print_error(message: str) -> None:

@@ -1,4 +1,4 @@
-"""Runs a suite's cells: resumes what is unfinished, shares stage one, goes on past a failure."""
+"""Runs a suite's trials: resumes what is unfinished, shares stage one, goes on past a failure."""
 
 from __future__ import annotations
 
@@ -10,30 +10,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dlp_plugins.bench.suite import Cell, Suite
+from dlp_plugins.bench.suite import Suite, Trial
 from dlp_plugins.errors import DlpError, RunFolderError
+from dlp_plugins.recipe.check import check_layers
+from dlp_plugins.recipe.files import Layer
 from dlp_plugins.recipe.model import Recipe
 from dlp_plugins.registry import PROPAGATION
 from dlp_plugins.training import events
 from dlp_plugins.training.folder import RunFolder
 from dlp_plugins.training.run import run
 
-# Settings that stage one does not depend on.
+# Keys of a recipe that stage one does not depend on.
 STAGE_TWO = (*PROPAGATION, "source", "pseudo_labels", "tracker", "description")
 
 
 @dataclass(frozen=True)
 class Result:
-    """How one cell ended: `summary` as in its summary.json, or `failure`, a sentence."""
+    """How one trial ended: `summary` as in its summary.json, or `failure`, a sentence."""
 
-    cell: Cell
+    trial: Trial
     summary: dict[str, Any] | None = None
     failure: str | None = None
 
 
 @dataclass(frozen=True)
-class CellStarted:
-    """number: from 0; work: 'stage one, shared by 6' or the row's name."""
+class TrialStarted:
+    """number: from 0; work: 'stage one, shared by 6 runs' or the row's name."""
 
     number: int
     total: int
@@ -43,102 +45,111 @@ class CellStarted:
 
 
 @dataclass(frozen=True)
-class CellDone:
+class TrialDone:
     number: int
     result: Result
 
 
-Watcher = Callable[[CellStarted | CellDone | events.Event], None]
+Listener = Callable[[TrialStarted | TrialDone | events.Event], None]
 
 
 def run_suite(
-    suite: Suite, folder: Path, *, device: str = "auto", watchers: Sequence[Watcher] = ()
-) -> list[Result]:
-    """Run every cell below `folder` and return the results in the suite's order.
-
-    A cell that is finished already is read, one that was broken off is resumed. A cell that fails
-    is recorded and the others go on.
-    """
-    shared = Counter(_stage_one_key(cell.recipe) for cell in suite.cells)
-    results = []
-    for number, cell in enumerate(suite.cells):
-        results.append(_run_cell(number, cell, suite, folder, device, shared, watchers))
-        _tell(watchers, CellDone(number, results[-1]))
-    return results
-
-
-def _run_cell(
-    number: int,
-    cell: Cell,
     suite: Suite,
     folder: Path,
-    device: str,
-    shared: Counter[str],
-    watchers: Sequence[Watcher],
-) -> Result:
-    def start(work: str, recipe: Recipe) -> None:
+    *,
+    device: str = "auto",
+    plugins: Sequence[str | Path] = (),
+    listeners: Sequence[Listener] = (),
+) -> list[Result]:
+    """Run every trial below `folder` and return the results in the suite's order.
+
+    A trial that is finished already is read, one that was broken off is resumed. A trial that fails
+    is recorded and the others go on. A listener that fails is dropped.
+    """
+    return _Runner(suite, folder, device, plugins, events.Listeners(listeners)).run()
+
+
+class _Runner:
+    def __init__(
+        self,
+        suite: Suite,
+        folder: Path,
+        device: str,
+        plugins: Sequence[str | Path],
+        tell: events.Listeners,
+    ) -> None:
+        self.suite, self.folder, self.tell = suite, folder, tell
+        self.device, self.plugins = device, plugins
+        self.shared = Counter(_key(stage_one_alone(trial.recipe)) for trial in suite.trials)
+
+    def run(self) -> list[Result]:
+        results = []
+        for number, trial in enumerate(self.suite.trials):
+            results.append(self._result(number, trial))
+            self.tell(TrialDone(number, results[-1]))
+        return results
+
+    def _result(self, number: int, trial: Trial) -> Result:
+        try:
+            stage_one = self._stage_one(number, trial)
+            self._started(number, trial, trial.row, trial.recipe)
+            summary = self._run_or_resume(trial.recipe, self.folder / trial.folder, stage_one)
+            return Result(trial, summary)
+        except DlpError as error:
+            return Result(trial, failure=str(error))
+        except Exception as error:  # a plug-in's bug must not take the other trials with it
+            return Result(trial, failure=f"{type(error).__name__}: {error}")
+
+    def _stage_one(self, number: int, trial: Trial) -> Path | None:
+        """The end of stage one, trained once for all trials that share it; None if none does."""
+        alone = stage_one_alone(trial.recipe)
+        key = _key(alone)
+        if self.shared[key] < 2 or not alone.training.stage_one_epochs:
+            return None
+        common = RunFolder(self.folder / "_stage_one" / key)
+        if not (common.summary.is_file() and common.stage_one.is_file()):
+            work = f"stage one, shared by {self.shared[key]} runs"
+            self._started(number, trial, work, alone)
+            # A summary without the file itself: nothing to resume, it is trained again.
+            self._run_or_resume(alone, common.path, None, again=common.summary.is_file())
+        return common.stage_one
+
+    def _started(self, number: int, trial: Trial, work: str, recipe: Recipe) -> None:
         t = recipe.training
         epochs = t.stage_one_epochs + t.stage_two_epochs
-        _tell(watchers, CellStarted(number, len(suite.cells), work, cell.seed, epochs))
+        self.tell(TrialStarted(number, len(self.suite.trials), work, trial.seed, epochs))
 
-    try:
-        key, stage_one = _stage_one_key(cell.recipe), None
-        if shared[key] > 1 and cell.recipe.training.stage_one_epochs:
-            common = folder / "_stage_one" / key
-            alone = _stage_one_alone(cell.recipe)
-            if not RunFolder(common).summary.is_file():
-                start(f"stage one, shared by {shared[key]} runs", alone)
-                _run_or_resume(alone, common, device, None, watchers)
-            stage_one = RunFolder(common).stage_one
-        start(cell.row, cell.recipe)
-        return Result(
-            cell, _run_or_resume(cell.recipe, folder / cell.folder, device, stage_one, watchers)
+    def _run_or_resume(
+        self, recipe: Recipe, folder: Path, stage_one: Path | None, again: bool = False
+    ) -> dict[str, Any]:
+        target = RunFolder(folder)
+        begun = target.recipe.is_file()
+        if begun:
+            try:
+                target.check_same_recipe(recipe.as_dict())
+            except RunFolderError as error:
+                raise RunFolderError(f"{error} For a suite: give another --out.") from None
+        saved = (target.training, target.training_previous, target.stage_one, target.summary)
+        resume = begun and not again and any(path.exists() for path in saved)
+        return run(
+            recipe,
+            folder,
+            device=self.device,
+            resume=resume,
+            overwrite=begun and not resume,  # broken off before its first checkpoint
+            plugins=self.plugins,
+            stage_one=stage_one,
+            listeners=[self.tell],
         )
-    except DlpError as error:
-        return Result(cell, failure=str(error))
-    except Exception as error:  # a plug-in's bug must not take the other cells with it
-        return Result(cell, failure=f"{type(error).__name__}: {error}")
 
 
-def _run_or_resume(
-    recipe: Recipe,
-    folder: Path,
-    device: str,
-    stage_one: Path | None,
-    watchers: Sequence[Watcher],
-) -> dict[str, Any]:
-    target = RunFolder(folder)
-    begun = target.recipe.is_file()
-    if begun:
-        try:
-            target.check_same_recipe(recipe.as_dict())
-        except RunFolderError as error:
-            raise RunFolderError(f"{error} For a suite: give another --out.") from None
-        if not target.training.is_file() and not target.summary.is_file():
-            begun = False  # broken off before its first checkpoint
-    return run(
-        recipe,
-        folder,
-        device=device,
-        resume=begun,
-        overwrite=not begun and target.recipe.is_file(),
-        stage_one=stage_one,
-        listeners=watchers,
-    )
+def stage_one_alone(recipe: Recipe) -> Recipe:
+    """The recipe's stage one: the same for all recipes that differ only in what comes after it."""
+    settings = {k: v for k, v in recipe.as_dict().items() if k not in STAGE_TWO}
+    training = {**settings["training"], "stage_two_epochs": 0}
+    return check_layers([Layer("stage one", {**settings, "training": training})])
 
 
-def _stage_one_alone(recipe: Recipe) -> Recipe:
-    training = recipe.training.model_copy(update={"stage_two_epochs": 0})
-    return recipe.model_copy(update={"training": training})
-
-
-def _stage_one_key(recipe: Recipe) -> str:
-    """The same for recipes whose stage one is the same."""
-    settings = _stage_one_alone(recipe).as_dict()
-    settings = {k: v for k, v in settings.items() if k not in STAGE_TWO}
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def _tell(watchers: Sequence[Watcher], event: CellStarted | CellDone) -> None:
-    for watcher in watchers:
-        watcher(event)
+def _key(stage_one: Recipe) -> str:
+    text = json.dumps(stage_one.as_dict(), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -33,6 +33,9 @@ from dlp_plugins.recipe.check import check_table, load_recipe
 from dlp_plugins.recipe.files import RecipeError, recipe_folders
 from dlp_plugins.recipe.model import Positive, Recipe, Table
 
+TABLES = ("results.md", "results.csv", "results.json")
+"""What a suite's folder holds besides the folders of its rows."""
+LONGEST_NAME = 200
 Figure = tuple[float, float | None]  # mean and, where known, standard deviation
 
 
@@ -57,7 +60,7 @@ class SuiteTable(Table):
 
 
 @dataclass(frozen=True)
-class Cell:
+class Trial:
     """One run of a suite.
 
     row: the row's name. factors: what varies, for the table's columns. published: mean and standard
@@ -80,7 +83,7 @@ class Cell:
 class Suite:
     name: str
     description: str
-    cells: list[Cell]
+    trials: list[Trial]
 
 
 def find_suite(name: str) -> Path | None:
@@ -106,17 +109,17 @@ def load_suite(path: Path, overrides: Sequence[str] = (), seeds: int | None = No
     table: SuiteTable = check_table(SuiteTable, data, str(path))
     rows = table.rows or [Row(name="")]
     settings = [*table.set, *overrides]
-    cells = []
+    trials = []
     for row in rows:
         recipe = row.recipe or table.recipe
         if recipe is None:
             raise RecipeError(f"{path}: rows: row '{row.name}' names no recipe, nor does the suite")
         figure = (row.published[0], (*row.published, None)[1]) if row.published else None
-        cells += _cells(
+        trials += _trials(
             row.name, recipe, [*settings, *row.set], table.vary, seeds or table.seeds, figure
         )
-    _check_names(cells, str(path))
-    return Suite(path.stem, table.description, cells)
+    _check_names(trials, str(path))
+    return Suite(path.stem, table.description, trials)
 
 
 def suite_of_recipe(
@@ -134,18 +137,20 @@ def suite_of_recipe(
             raise UsageError(f"--vary {text}: write key=value,value, e.g. --vary solver=cg,power")
         factors[key] = values.split(",")
     name = Path(recipe).stem
-    return Suite(name, "", _cells("" if factors else name, recipe, overrides, factors, seeds, None))
+    trials = _trials("" if factors else name, recipe, overrides, factors, seeds, None)
+    _check_names(trials, "--vary")
+    return Suite(name, "", trials)
 
 
-def _cells(
+def _trials(
     name: str,
     recipe: str,
     settings: Sequence[str],
     vary: dict[str, list[Any]],
     seeds: int,
     published: Figure | None,
-) -> list[Cell]:
-    cells = []
+) -> list[Trial]:
+    trials = []
     for values in itertools.product(*vary.values()):
         texts = [v if isinstance(v, str) else json.dumps(v) for v in values]
         factors = dict(zip(vary, texts, strict=True))
@@ -153,13 +158,20 @@ def _cells(
         label = " ".join(filter(None, [name, *chosen]))
         for seed in range(seeds):
             resolved = load_recipe(recipe, [*settings, *chosen, f"seed={seed}"])
-            cells.append(Cell(label, factors, seed, resolved, published))
-    return cells
+            trials.append(Trial(label, factors, seed, resolved, published))
+    return trials
 
 
-def _check_names(cells: list[Cell], source: str) -> None:
+def _check_names(trials: list[Trial], source: str) -> None:
+    """Refuse rows that would write into one folder, outside the suite's, or over its table."""
     seen: dict[Path, str] = {}
-    for cell in cells:
-        if cell.folder in seen:
-            raise RecipeError(f"{source}: rows: two rows are both called '{cell.row}'")
-        seen[cell.folder] = cell.row
+    for trial in trials:
+        name = trial.folder.parent.name
+        if ".." in trial.folder.parts or name in TABLES or len(name.encode()) > LONGEST_NAME:
+            raise RecipeError(
+                f"{source}: rows: '{trial.row}' cannot name a folder below the suite's. Take "
+                f"another name, of at most {LONGEST_NAME} bytes."
+            )
+        if trial.folder in seen:
+            raise RecipeError(f"{source}: rows: two rows are both called '{trial.row}'")
+        seen[trial.folder] = trial.row

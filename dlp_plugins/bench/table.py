@@ -1,17 +1,20 @@
-"""The table of a suite: a line a row, over its seeds; as CSV, Markdown and JSON."""
+"""The table of a suite: one line per row, over its seeds; as CSV, Markdown and JSON."""
 
 from __future__ import annotations
 
 import csv
 import io
+import json
 import statistics
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dlp_plugins.bench.runner import Result
-from dlp_plugins.bench.suite import Figure
+from dlp_plugins.bench.suite import TABLES, Figure, Suite
+from dlp_plugins.errors import DataError, RunFolderError
 from dlp_plugins.training.folder import write_json, write_text
 
 # Column titles of the errors, in the order shown; a column that no run filled is left out.
@@ -25,11 +28,11 @@ ERRORS = {
     "best_test_error": "best",
     "best_teacher_test_error": "best, teacher",
 }
-OTHERS = {"pseudo_label_accuracy": "pseudo-labels right", "seconds": "seconds"}
+OTHERS = {"pseudo_label_accuracy": "pseudo-label accuracy", "seconds": "seconds"}
 
 
 @dataclass
-class Line:
+class RowResult:
     """One row over its seeds.
 
     values: for each column the seeds' values, in percent or seconds. published: mean and deviation.
@@ -52,40 +55,40 @@ class Line:
         return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
-def collect(results: Iterable[Result]) -> list[Line]:
+def collect(results: Iterable[Result]) -> list[RowResult]:
     """Results by row, in the order of the suite."""
-    lines: dict[str, Line] = {}
+    rows: dict[str, RowResult] = {}
     for result in results:
-        cell = result.cell
-        line = lines.setdefault(cell.row, Line(cell.row, cell.published))
+        trial = result.trial
+        row = rows.setdefault(trial.row, RowResult(trial.row, trial.published))
         if result.failure:
-            line.failures.append(f"seed {cell.seed}: {result.failure}")
+            row.failures.append(f"seed {trial.seed}: {result.failure}")
         for column in {**ERRORS, **OTHERS}:
             if result.summary and column in result.summary:
-                line.values.setdefault(column, []).append(result.summary[column])
-    return list(lines.values())
+                row.values.setdefault(column, []).append(result.summary[column])
+    return list(rows.values())
 
 
-def columns(lines: Sequence[Line]) -> dict[str, str]:
+def columns(rows: Sequence[RowResult]) -> dict[str, str]:
     """Keys and titles of the columns that some run filled."""
     everything = {**ERRORS, **OTHERS}
-    return {k: title for k, title in everything.items() if any(k in x.values for x in lines)}
+    return {k: title for k, title in everything.items() if any(k in r.values for r in rows)}
 
 
-def header(lines: Sequence[Line]) -> list[str]:
-    titles = ["row", "runs", *columns(lines).values()]
-    return [*titles, "published"] if any(x.published for x in lines) else titles
+def header(rows: Sequence[RowResult]) -> list[str]:
+    titles = ["row", "runs", *columns(rows).values()]
+    return [*titles, "published"] if any(r.published for r in rows) else titles
 
 
-def cells(line: Line, lines: Sequence[Line]) -> list[str]:
-    """The texts of one row."""
-    shown = [line.row, str(line.runs)]
-    for column in columns(lines):
-        figure = line.mean_and_deviation(column)
+def row_texts(row: RowResult, rows: Sequence[RowResult]) -> list[str]:
+    """The texts of one row of the table that `rows` make."""
+    shown = [row.row, str(row.runs)]
+    for column in columns(rows):
+        figure = row.mean_and_deviation(column)
         digits = 1 if column == "seconds" else 2
-        shown.append(_figure(figure, digits) if figure else ("failed" if line.failures else "-"))
-    if any(x.published for x in lines):
-        shown.append(_figure(line.published, 2) if line.published else "-")
+        shown.append(_figure(figure, digits) if figure else ("failed" if row.failures else "-"))
+    if any(r.published for r in rows):
+        shown.append(_figure(row.published, 2) if row.published else "-")
     return shown
 
 
@@ -95,36 +98,80 @@ def _figure(figure: Figure, digits: int) -> str:
     return text if deviation is None else f"{text} ± {deviation:.{digits}f}"
 
 
-def to_markdown(lines: Sequence[Line]) -> str:
-    titles = header(lines)
-    rows = [titles, ["---"] + ["---:"] * (len(titles) - 1), *(cells(x, lines) for x in lines)]
-    text = "\n".join("| " + " | ".join(r) + " |" for r in rows) + "\n"
-    failures = [f"- {x.row}, {f}" for x in lines for f in x.failures]
+def to_markdown(rows: Sequence[RowResult]) -> str:
+    titles = header(rows)
+    table = [titles, ["---"] + ["---:"] * (len(titles) - 1), *(row_texts(r, rows) for r in rows)]
+    text = "\n".join("| " + " | ".join(line) + " |" for line in table) + "\n"
+    failures = [f"- {row.row}, {failure}" for row in rows for failure in row.failures]
     return text + ("\nFailed:\n\n" + "\n".join(failures) + "\n" if failures else "")
 
 
-def to_csv(lines: Sequence[Line]) -> str:
-    """A line a row: mean and standard deviation of each column apart, for further computation."""
+def to_csv(rows: Sequence[RowResult]) -> str:
+    """One line per row: mean and standard deviation of each column apart, to compute with."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    keys = columns(lines)
+    keys = columns(rows)
     figures = [f"{k}_{part}" for k in keys for part in ("mean", "std")]
     writer.writerow(["row", "runs", "failed", *figures, "published_mean", "published_std"])
-    for x in lines:
+    for row in rows:
         numbers: list[Any] = []
         for key in keys:
-            numbers += x.mean_and_deviation(key) or (None, None)
-        writer.writerow([x.row, x.runs, len(x.failures), *numbers, *(x.published or (None, None))])
+            numbers += row.mean_and_deviation(key) or (None, None)
+        published = row.published or (None, None)
+        writer.writerow([row.row, row.runs, len(row.failures), *numbers, *published])
     return out.getvalue()
 
 
-def write(folder: Path, lines: Sequence[Line], receipt: dict[str, Any]) -> list[Path]:
+def write(folder: Path, rows: Sequence[RowResult], receipt: dict[str, Any]) -> list[Path]:
     """results.md, results.csv and results.json below `folder`.
 
     receipt: what the numbers depend on (command, environment); goes into the JSON file.
+
+    Raises:
+        RunFolderError: the table that is there holds more runs of a row; it is left as it is.
+        SaveError: a file could not be written.
     """
-    paths = [folder / f"results.{ending}" for ending in ("md", "csv", "json")]
-    write_text(paths[0], to_markdown(lines))
-    write_text(paths[1], to_csv(lines))
-    write_json(paths[2], {**receipt, "rows": [asdict(x) for x in lines]})
+    if fewer := _fewer(folder, {row.row: row.runs for row in rows}):
+        raise RunFolderError(
+            f"The table in {folder} is left as it was: it holds more runs of {_listed(fewer)} "
+            "than have finished now. Choose another folder with --out."
+        )
+    paths = [folder / name for name in TABLES]
+    write_text(paths[0], to_markdown(rows))
+    write_text(paths[1], to_csv(rows))
+    write_json(paths[2], {**receipt, "rows": [asdict(row) for row in rows]})
     return paths
+
+
+def check_covers(folder: Path, suite: Suite) -> None:
+    """Refuse a suite that lacks runs of the table in `folder`, before anything is trained.
+
+    Raises:
+        RunFolderError: the suite lacks a row or seeds. DataError: the table cannot be read.
+    """
+    if fewer := _fewer(folder, Counter(trial.row for trial in suite.trials)):
+        raise RunFolderError(
+            f"{folder} holds a table with more runs of {_listed(fewer)} than this suite has. "
+            "Choose another folder with --out."
+        )
+
+
+def _fewer(folder: Path, runs: Mapping[str, int]) -> list[str]:
+    """Rows of the table in `folder` that have more runs there."""
+    path = folder / TABLES[2]
+    if not path.is_file():
+        return []
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))["rows"]
+        old = {r["row"]: RowResult(r["row"], None, r["values"]).runs for r in before}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DataError(
+            f"{path} cannot be read: {error}. Move it elsewhere, or choose another folder with "
+            "--out."
+        ) from error
+    return [row for row, count in old.items() if count > runs.get(row, 0)]
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more rows" if len(names) > 3 else ""
+    return ", ".join(f"'{name}'" for name in names[:3]) + more

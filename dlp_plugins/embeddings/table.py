@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-import os
 import re
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from dlp_plugins._writing import replacing
 from dlp_plugins.embeddings._files import pyarrow
 from dlp_plugins.embeddings.chunked import Outcome
 from dlp_plugins.embeddings.labels import LabelFile
-from dlp_plugins.errors import SaveError, UsageError
+from dlp_plugins.errors import UsageError
 
 FORMATS = (".csv", ".parquet")
 # What a spreadsheet would run as a formula; a number such as -5 is none.
@@ -72,21 +71,10 @@ def write_table(
         SaveError: the disk is full or the folder cannot be written; an old file is as it was.
     """
     columns = _columns(outcome, given)
-    temporary: Path | None = None
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        os.close(handle)
-        temporary = Path(name)
-        names = [f"probability_{c}" for c in given.classes] if probabilities else []
-        write = _write_parquet if path.suffix == ".parquet" else _write_csv
+    names = [f"probability_{c}" for c in given.classes] if probabilities else []
+    write = _write_parquet if path.suffix == ".parquet" else _write_csv
+    with replacing(path) as temporary:
         write(temporary, columns, names, _blocks(outcome, bool(names), progress))
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's own mode is private
-        os.replace(temporary, path)
-    except OSError as error:
-        raise SaveError(f"{path}: cannot be written: {error}.") from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
 
 
 def _columns(outcome: Outcome, given: LabelFile) -> list[Column]:
@@ -163,9 +151,3 @@ def _array(pa: Any, column: Column, rows: slice) -> Any:
     if column.kind == "string":
         values = [None if value is None else str(value) for value in values]
     return pa.array(values, getattr(pa, column.kind)())
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -8,7 +8,7 @@ is allowed.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,14 @@ from pydantic import ValidationError
 
 from dlp_plugins import registry
 from dlp_plugins.errors import DlpError, MissingDependency
-from dlp_plugins.recipe.files import Layer, RecipeError, find_recipe, override_layer, read_layers
+from dlp_plugins.recipe.files import (
+    Layer,
+    RecipeError,
+    find_recipe,
+    parse_settings,
+    read_layers,
+    settings_layer,
+)
 from dlp_plugins.recipe.model import LISTS, PARTS, Part, Recipe, Table
 from dlp_plugins.recipe.problems import Problem, Sources, explain, report, short
 
@@ -24,20 +31,23 @@ UNSET = "unset"
 """As a value in a recipe: the key has its default again, whatever an extended recipe says."""
 
 
-def load_recipe(recipe: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+def load_recipe(recipe: str | Path, overrides: Iterable[str] | Mapping[str, Any] = ()) -> Recipe:
     """Read, merge and check a recipe.
 
     Args:
         recipe: path, or the name of a recipe that comes with the project.
         overrides: `key=value` as on the command line, `solver.alpha=0.9`; the value is TOML, or
-            else text. A component's name alone selects it: `solver=power`.
+            else text. Or the same as a mapping, {"solver.alpha": 0.9}. A component's name alone
+            selects it: `solver=power`.
 
     Raises:
         RecipeError: with every problem found.
         UsageError: no such recipe.
         PluginError, MissingDependency: a named plug-in cannot be loaded.
     """
-    return check_layers([*read_layers(find_recipe(recipe)), override_layer(overrides)])
+    if not isinstance(overrides, Mapping):
+        overrides = parse_settings(overrides)
+    return check_layers([*read_layers(find_recipe(recipe)), settings_layer(overrides)])
 
 
 def check_layers(layers: Sequence[Layer]) -> Recipe:

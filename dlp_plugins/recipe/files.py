@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,28 +68,48 @@ def _base_of(path: Path, base: str) -> Path:
         ) from None
 
 
-def override_layer(overrides: Iterable[str]) -> Layer:
-    """`key=value` settings of the command line as a layer."""
-    data: dict[str, Any] = {}
-    for text in overrides:
+def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
+    """`solver.alpha=0.9` of the command line as {"solver.alpha": 0.9}; of equal keys the last.
+
+    Raises:
+        RecipeError: a text without `=` or without a key.
+    """
+    settings = {}
+    for text in texts:
         key, equals, value = text.partition("=")
-        keys = key.strip().split(".")
-        if not equals or not all(keys):
+        if not equals or not all(key.strip().split(".")):
             raise RecipeError(f"--set {text}: write key=value, for example --set solver.alpha=0.9")
+        settings[key.strip()] = _parse_value(value.strip())
+    return settings
+
+
+def settings_layer(settings: Mapping[str, Any], source: str = "--set") -> Layer:
+    """Settings by dotted key as a layer. A component's name alone selects it.
+
+    Raises:
+        RecipeError: a key below one that has a plain value.
+    """
+    data: dict[str, Any] = {}
+    for key, value in settings.items():
+        *tables, last = key.split(".")
         table = data
-        for k in keys[:-1]:
+        for k in tables:
             if isinstance(table.get(k), str):
-                table[k] = {"name": table[k]}  # --set solver=power --set solver.alpha=0.9
+                table[k] = {"name": table[k]}  # solver=power, then solver.alpha=0.9
             table = table.setdefault(k, {})
             if not isinstance(table, dict):
-                raise RecipeError(f"--set {text}: '{k}' was given a plain value before")
-        old = table.get(keys[-1])
-        new = _parse_value(value.strip())
-        if isinstance(old, dict) and not isinstance(new, dict):
-            old["name"] = new  # --set solver.alpha=0.9 --set solver=power
+                raise RecipeError(f"{source} {key}: '{k}' was given a plain value before")
+        old = table.get(last)
+        if isinstance(old, dict) and not isinstance(value, dict):
+            old["name"] = value  # solver.alpha=0.9, then solver=power
         else:
-            table[keys[-1]] = new
-    return Layer("--set", data)
+            table[last] = value
+    return Layer(source, data)
+
+
+def override_layer(texts: Iterable[str]) -> Layer:
+    """`key=value` settings of the command line as a layer."""
+    return settings_layer(parse_settings(texts))
 
 
 def find_recipe(recipe: str | Path) -> Path:

@@ -13,6 +13,9 @@ Metrics = dict[str, Any]
 class Tracker(ABC):
     """Keeps metrics somewhere. Built with the context argument `folder`, the run's own folder.
 
+    A tracker that writes files puts them below `folder / "trackers"`: `--overwrite` removes that
+    folder, and refuses a run folder that holds anything it does not know.
+
     An error that a tracker raises stops the tracker, never the run.
     """
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dlp_plugins._writing import to_json, write_text
 from dlp_plugins.registry import trackers
 from dlp_plugins.trackers.contract import Metrics, Tracker
 
@@ -24,7 +24,8 @@ class JsonLines(Tracker):
         self.path = folder / FILE
 
     def begin(self, name: str, settings: dict[str, Any], history: Sequence[Metrics]) -> None:
-        self.path.write_text("".join(map(_line, history)), encoding="utf-8")
+        # Replaced first, so that no link or pipe of that name is ever written to.
+        write_text(self.path, "".join(map(_line, history)))
 
     def log(self, metrics: Metrics, step: int) -> None:
         with self.path.open("a", encoding="utf-8") as file:
@@ -32,4 +33,4 @@ class JsonLines(Tracker):
 
 
 def _line(metrics: Metrics) -> str:
-    return json.dumps(metrics, allow_nan=False) + "\n"
+    return to_json(metrics) + "\n"

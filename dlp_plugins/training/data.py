@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,13 +13,14 @@ import torch
 from torch import Tensor
 
 from dlp_plugins import registry
-from dlp_plugins.datasets.contract import UNKNOWN, Dataset, Images
+from dlp_plugins.datasets.contract import UNKNOWN, Dataset, Images, TensorImages
 from dlp_plugins.errors import DataError
 from dlp_plugins.recipe.model import Recipe
 from dlp_plugins.training import splits
 from dlp_plugins.training.batches import ImageStore
 
 WORKERS = 2
+HASHED_BYTES = 64 * 2**20  # pixels that are hashed at each start, at most
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,7 @@ class RunData:
 
     truth: [n] int64 on the device, true labels, -1 where unknown; only for measuring.
     labeled, unlabeled: [l], [u] int64 positions on the CPU.
+    indices: [n] int64 on the CPU, the place of each in the data set's own training split.
     record: what labeled_indices.json holds; indices into the data set's own training split.
     """
 
@@ -37,6 +42,7 @@ class RunData:
     test_labels: Tensor
     labeled: Tensor
     unlabeled: Tensor
+    indices: Tensor
     record: dict[str, Any]
 
     @property
@@ -65,15 +71,15 @@ def prepare_data(recipe: Recipe, device: torch.device) -> RunData:
     if part.labeled_indices is not None:
         labeled = splits.load_indices(Path(part.labeled_indices), labels)
         pool = torch.cat([pool, labeled]).unique()
+        among = pool[~torch.isin(pool, labeled)]
+        held_out = splits.hold_out_validation(labels, part.num_validation, c, seed, among)
+    elif part.num_labeled == "all":  # that are known, less those held out
+        held_out = splits.hold_out_validation(labels, part.num_validation, c, seed, pool)
+        labeled = splits.choose_labeled(labels, None, c, seed, pool[~torch.isin(pool, held_out)])
     else:
-        among = torch.full_like(labels, UNKNOWN)
-        among[pool] = labels[pool]
-        labeled = splits.choose_labeled(
-            among, None if part.num_labeled == "all" else part.num_labeled, c, seed
-        )
-    held_out = splits.hold_out_validation(
-        labels, part.num_validation, c, seed, exclude=labeled, pool=pool
-    )
+        labeled = splits.choose_labeled(labels, part.num_labeled, c, seed, pool)
+        among = pool[~torch.isin(pool, labeled)]
+        held_out = splits.hold_out_validation(labels, part.num_validation, c, seed, among)
     kept = pool[~torch.isin(pool, held_out)]
     test = dataset.test
     if part.num_test is not None:
@@ -101,9 +107,31 @@ def prepare_data(recipe: Recipe, device: torch.device) -> RunData:
         test_labels=test.labels.to(device),
         labeled=is_labeled.nonzero().squeeze(1),
         unlabeled=unlabeled,
+        indices=kept,
         record={
             "labeled_indices": labeled.tolist(),
             "validation_indices": held_out.tolist(),
             "num_train": len(kept),
+            "data": {
+                "training images": fingerprint(dataset.train, dataset.classes),
+                "test images": fingerprint(dataset.test, dataset.classes),
+            },
         },
     )
+
+
+def fingerprint(images: Images, classes: Sequence[str]) -> str:
+    """A hash of labels, class names and shape; of the paths of files, and of pixels in memory.
+
+    Files are told apart by their path below the folder that holds all of them, so that the same
+    images in another place are the same. Of many pixels, evenly spread images have to do.
+    """
+    digest = hashlib.sha256(repr((tuple(images.shape), tuple(classes))).encode())
+    digest.update(images.labels.numpy().tobytes())
+    if isinstance(images, TensorImages):
+        step = 1 + images.images.nbytes // HASHED_BYTES
+        digest.update(images.images[::step].contiguous().numpy().tobytes())
+    elif paths := getattr(images.read, "paths", None):
+        root = os.path.commonpath(paths)
+        digest.update("\0".join(os.path.relpath(path, root) for path in paths).encode())
+    return digest.hexdigest()

@@ -5,7 +5,8 @@ The trainer emits events and does not know who listens. A listener is any callab
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,14 +109,40 @@ class RunInterrupted:
     folder: Path
 
 
+@dataclass(frozen=True)
+class Note:
+    """Something that a person should read, as a sentence: an older checkpoint had to be used."""
+
+    text: str
+
+
 Event = (
     RunStarted | StageStarted | EpochStarted | PhaseStarted | PseudoLabelsRefreshed
-    | StepDone | EpochDone | CheckpointSaved | RunDone | RunInterrupted
+    | StepDone | EpochDone | CheckpointSaved | RunDone | RunInterrupted | Note
 )  # fmt: skip
 Listener = Callable[[Event], None]
 
 
-def tell(listeners: Sequence[Listener], event: Event) -> None:
-    """Hand an event to every listener."""
-    for listener in listeners:
-        listener(event)
+class Listeners:
+    """Many listeners as one, of which none can stop a run: one that raises is dropped, with a
+    warning. Only a KeyboardInterrupt passes.
+    """
+
+    def __init__(self, listeners: Iterable[Callable[[Any], None]] = ()) -> None:
+        self._listeners = list(listeners)
+
+    def add(self, listeners: Iterable[Callable[[Any], None]]) -> None:
+        self._listeners += listeners
+
+    def __call__(self, event: Any) -> None:
+        for listener in list(self._listeners):
+            try:
+                listener(event)
+            except (Exception, SystemExit) as error:  # Rich leaves the program at a closed pipe
+                self._listeners.remove(listener)
+                name = getattr(listener, "__qualname__", type(listener).__qualname__)
+                warnings.warn(
+                    f"{name} failed and gets no more events; the run goes on. "
+                    f"{type(error).__name__}: {error}",
+                    stacklevel=2,
+                )

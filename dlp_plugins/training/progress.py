@@ -23,8 +23,8 @@ class Progress:
     """stage: index of the stage under way. epoch, step: done of it and of its present epoch.
 
     sums: losses of this epoch, summed over its steps. health: of the last refresh of pseudo-labels.
-    history: metrics of every epoch done. best: of each network, the errors at its best epoch by
-    validation. images, train_seconds: of all steps so far. seconds: of the whole run so far.
+    history: metrics of every epoch done. best: of each stage and network, the errors at its best
+    epoch by validation. images, train_seconds: of all steps so far. seconds: of the whole run.
     """
 
     stage: int = 0
@@ -33,7 +33,7 @@ class Progress:
     sums: dict[str, float] = field(default_factory=dict)
     health: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
-    best: dict[str, dict[str, float]] = field(default_factory=dict)
+    best: dict[str, dict[Network, dict[str, float]]] = field(default_factory=dict)
     images: int = 0
     train_seconds: float = 0.0
     seconds: float = 0.0

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 
+from dlp_plugins.datasets.contract import TensorImages
 from dlp_plugins.environment import (
     choose_device,
     describe_environment,
@@ -19,83 +23,150 @@ from dlp_plugins.errors import UsageError
 from dlp_plugins.recipe.model import Recipe
 from dlp_plugins.training import checkpoint, events
 from dlp_plugins.training.data import prepare_data
-from dlp_plugins.training.folder import RunFolder, write_json, write_text
+from dlp_plugins.training.folder import FORMAT, write_json, write_text
 from dlp_plugins.training.progress import PROPAGATION, STUDENT, SUPERVISED, TEACHER, metric
+from dlp_plugins.training.request import Plugin, Request, prepare
+from dlp_plugins.training.resume import check_same_data, last_saved
 from dlp_plugins.training.tracking import tracking
 from dlp_plugins.training.trainer import Trainer
 
+# Where launchers say how many processes there are, and which one this is.
+SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+RANKS = (*SIZES, "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 PRECISION = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 
 
 def run(
-    recipe: Recipe,
-    folder: Path | str,
+    recipe: str | Path | Recipe,
+    out: str | Path | None = None,
     *,
     device: str = "auto",
     resume: bool = False,
     overwrite: bool = False,
+    plugins: Sequence[str | Path] = (),
     stage_one: Path | None = None,
     listeners: Sequence[events.Listener] = (),
+    **settings: Any,
 ) -> dict[str, Any]:
     """Train by a recipe and return what goes to summary.json.
 
+    >>> run("digits", out="runs/a", seed=3, solver="power", **{"solver.alpha": 0.9})
+    ... # doctest: +SKIP
+
     Args:
-        folder: where everything is written; must be new unless `resume` or `overwrite`.
+        recipe: a recipe's path or name, or what `load_recipe` gave.
+        out: the run folder; must be new unless `resume` or `overwrite`. By default runs/NAME-seedN.
         device: 'auto' (a GPU where there is one), 'cpu' or 'cuda'.
         resume: continue from the folder's checkpoint, to the same result as without the break.
+        overwrite: replace the run in that folder.
+        plugins: Python files that register components.
         stage_one: a finished stage one of the same settings to start stage two from, instead of
             training it again (a run's `checkpoint/stage_one.safetensors`).
-        listeners: called with every event.
+        listeners: called with every event; one that fails is dropped and the run goes on.
+        settings: the recipe's keys with other values; a dotted key is written in a mapping.
 
     Raises:
-        RunFolderError: the folder exists, or holds another recipe.
+        RecipeError: the recipe or a setting is wrong.
+        RunFolderError: the folder exists, holds another recipe, other data, or another process.
         DataError, LabelError: the data are missing or do not fit the request.
+        DivergenceError: the loss is no longer finite; the last good checkpoint stays.
         SaveError: something could not be written; what was saved before is intact.
         KeyboardInterrupt: after saving.
     """
-    target = RunFolder(Path(folder))
-    if resume:
-        target.check_same_recipe(recipe.as_dict())
-        if target.summary.is_file():
-            summary = target.read_summary()
-            events.tell(listeners, events.RunDone(target.path, summary))
-            return summary
-    accelerator = build_accelerator(device, recipe.training.precision)
-    data = prepare_data(
-        recipe, accelerator.device
-    )  # before the folder: a bad request leaves nothing
-    if not resume:
-        target.create(overwrite)
-        write_text(target.recipe, recipe.to_toml())
-        write_json(target.environment, describe_environment(accelerator.device))
-        write_json(target.labeled_indices, data.record)
-    with tracking(recipe, target) as trackers:
-        watchers = [*trackers, *listeners]
-        trainer = Trainer(recipe, data, accelerator, target, watchers)
-        return _train(trainer, resume, stage_one, watchers)
+    request = prepare(
+        recipe, out, settings=settings, plugins=plugins, resume=resume, overwrite=overwrite
+    )
+    return train(request, device=device, stage_one=stage_one, listeners=listeners)
 
 
-def _train(
-    trainer: Trainer, resume: bool, stage_one: Path | None, listeners: Sequence[events.Listener]
+def train(
+    request: Request,
+    *,
+    device: str = "auto",
+    stage_one: Path | None = None,
+    listeners: Sequence[events.Listener] = (),
 ) -> dict[str, Any]:
-    target = trainer.folder
-    # A run killed before its first checkpoint starts from the beginning: nothing was saved to lose.
-    resumed = resume and target.training.is_file()
-    if resumed:
-        trainer.load(*checkpoint.load(target.training))
+    """Carry out what was prepared; arguments, result and errors as of `run`."""
+    recipe, folder, tell = request.recipe, request.folder, events.Listeners(listeners)
+    if request.resume and folder.summary.is_file():
+        summary = folder.read_summary()
+        tell(events.RunDone(folder.path, summary))
+        return summary
+    inputs = [*request.inputs, *([stage_one] if stage_one is not None else [])]
+    # All of this before the folder is made: a bad request leaves nothing.
+    if not request.resume:
+        folder.check_free(request.overwrite, inputs)
+    accelerator = build_accelerator(device, recipe.training.precision)
+    data = prepare_data(recipe, accelerator.device)
+    trainer = Trainer(recipe, data, accelerator, folder, tell)
+    with folder.resumed() if request.resume else folder.new(request.overwrite, inputs):
+        if request.resume:
+            check_same_data(folder, data.record)
+        else:
+            _describe(trainer, request.plugins)
+        with tracking(recipe, folder) as trackers:
+            tell.add(trackers)
+            return _train(trainer, request.resume, stage_one)
+
+
+def _describe(trainer: Trainer, plugins: Sequence[Plugin]) -> None:
+    """Write what is known before training; the recipe last, so that its presence means all."""
+    folder = trainer.folder
+    environment = {
+        "format": FORMAT,
+        **describe_environment(trainer.device),
+        "plugins": [plugin.as_dict() for plugin in plugins],
+    }
+    write_json(folder.environment, environment)
+    write_json(folder.model, describe_model(trainer))
+    write_json(folder.labeled_indices, trainer.data.record)
+    write_text(folder.recipe, trainer.recipe.to_toml())
+
+
+def describe_model(trainer: Trainer) -> dict[str, Any]:
+    """What must be known, besides recipe and weights, to predict with the network.
+
+    classes: names. mean, std: of each channel. shape, dtype: of an image as the data set gives it.
+    network: what `Network` is built with.
+    """
+    dataset, recipe = trainer.data.dataset, trainer.recipe
+    images = trainer.data.train.source
+    dtype = images.images.dtype if isinstance(images, TensorImages) else torch.uint8
+    return {
+        "classes": list(dataset.classes),
+        "mean": list(dataset.mean),
+        "std": list(dataset.std),
+        "shape": list(images.shape),
+        "dtype": str(dtype).removeprefix("torch."),
+        "network": {
+            "backbone": recipe.as_dict()["backbone"],
+            "heads": trainer.learner.consistency.heads,
+        },
+    }
+
+
+def _train(trainer: Trainer, resume: bool, stage_one: Path | None) -> dict[str, Any]:
+    folder, tell = trainer.folder, trainer.tell
+    saved = last_saved(folder) if resume else None
+    if saved is not None:
+        trainer.load(saved.tensors, saved.numbers)
     elif stage_one is not None:
         trainer.load(*checkpoint.load(stage_one))
     else:
         trainer.begin()
-    events.tell(listeners, _started(trainer, resumed))
+    tell(_started(trainer, saved is not None))
+    if saved is not None and saved.note:
+        tell(events.Note(saved.note))
+    elif resume and saved is None:
+        tell(events.Note(f"{folder.path} holds no checkpoint; the run starts from the beginning."))
     trainer.run()
     student, teacher = trainer.learner.network, trainer.learner.teacher
-    checkpoint.save(target.checkpoint / "student.safetensors", student.state_dict())
+    checkpoint.save(folder.weights("student"), student.state_dict())
     if teacher is not None:
-        checkpoint.save(target.checkpoint / "teacher.safetensors", teacher.state_dict())
+        checkpoint.save(folder.weights("teacher"), teacher.state_dict())
     summary = summarize(trainer)
-    write_json(target.summary, summary)
-    events.tell(listeners, events.RunDone(target.path, summary))
+    write_json(folder.summary, summary)
+    tell(events.RunDone(folder.path, summary))
     return summary
 
 
@@ -103,19 +174,43 @@ def build_accelerator(device: str, precision: str) -> Accelerator:
     """Device and precision, by Accelerate.
 
     Raises:
-        UsageError: no such device here, or the precision does not fit it.
+        UsageError: no such device here, the precision does not fit it, or several processes.
     """
+    if (processes := _processes()) > 1:
+        raise UsageError(
+            f"{processes} processes were started ({'/'.join(SIZES)}); until data-parallel "
+            "training exists, start one, without torchrun, accelerate launch or mpirun."
+        )
     cpu = choose_device(device).type == "cpu"
     if cpu and precision == "float16":
         raise UsageError("training.precision: float16 needs a GPU; use bfloat16 or float32.")
     # Accelerate keeps one state per process; a second run may want another device or precision.
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
-    return Accelerator(cpu=cpu, mixed_precision=PRECISION[precision])
+    with _without(RANKS):  # a launcher's variables make Accelerate wait for other processes
+        return Accelerator(cpu=cpu, mixed_precision=PRECISION[precision])
+
+
+def _processes() -> int:
+    """How many processes a launcher says it has started."""
+    texts = (os.environ.get(name, "") for name in SIZES)
+    return max((int(text) for text in texts if text.isdecimal()), default=1)
+
+
+@contextlib.contextmanager
+def _without(names: Sequence[str]) -> Iterator[None]:
+    kept = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
 
 
 def summarize(trainer: Trainer) -> dict[str, Any]:
-    """The run's result. Errors in percent, student and teacher, last and (by validation) best."""
+    """The run's result. Errors in percent, student and teacher, last and (by validation) best.
+
+    `best_...` is of the last stage, `supervised_best_...` of the one before it.
+    """
     p = trainer.progress
     final = p.history[-1] if p.history else {}
     supervised = [line for line in p.history if line["stage"] == SUPERVISED]
@@ -125,8 +220,10 @@ def summarize(trainer: Trainer) -> dict[str, Any]:
         summary.update({k: final[k] for k in errors if k in final})
         if supervised:
             summary.update({f"supervised_{k}": supervised[-1][k] for k in errors if k in final})
-        best = p.best.get(network, {})
-        summary.update({f"best_{metric(network, k)}": v for k, v in best.items()})
+        for stage, best in p.best.items():
+            prefix = "best" if stage == final["stage"] else f"{stage}_best"
+            figures = best.get(network, {}).items()
+            summary.update({f"{prefix}_{metric(network, k)}": v for k, v in figures})
     if "pseudo_label_accuracy" in final:
         summary["pseudo_label_accuracy"] = final["pseudo_label_accuracy"]
     summary.update(

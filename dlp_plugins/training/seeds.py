@@ -1,6 +1,6 @@
 """Random numbers that depend only on where in the run they are drawn.
 
-Each step seeds torch anew from (seed, stage, epoch, step). A resumed run thus draws what the
+Each step seeds torch from (seed, stage, epoch, step). A resumed run thus draws what the
 uninterrupted one would have, at any step, without any random state in the checkpoint.
 """
 
@@ -10,16 +10,21 @@ import numpy as np
 import torch
 
 
-def derive(*place: int) -> int:
-    """A seed for this place in the run."""
-    return int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> 1)
+def derive(seed: int, *place: int) -> int:
+    """A seed for this place in the run; another for every other place.
+
+    The spawn key begins with its length, because NumPy pads short entropy with zeros: (7), (7, 0)
+    and (7, 0, 0) would give the same numbers.
+    """
+    sequence = np.random.SeedSequence(seed, spawn_key=(len(place), *place))
+    return int(sequence.generate_state(1, np.uint64)[0] >> 1)
 
 
-def seed_step(*place: int) -> None:
+def seed_step(seed: int, *place: int) -> None:
     """Seed torch's global generators, on all devices."""
-    torch.manual_seed(derive(*place))
+    torch.manual_seed(derive(seed, *place))
 
 
-def generator(*place: int) -> torch.Generator:
+def generator(seed: int, *place: int) -> torch.Generator:
     """A CPU generator of its own for this place."""
-    return torch.Generator().manual_seed(derive(*place))
+    return torch.Generator().manual_seed(derive(seed, *place))

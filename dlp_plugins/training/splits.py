@@ -29,29 +29,36 @@ from dlp_plugins.errors import DataError, LabelError
 LABELED, VALIDATION, SUBSET = range(3)
 
 
-def choose_labeled(labels: Tensor, num_labeled: int | None, num_classes: int, seed: int) -> Tensor:
+def choose_labeled(
+    labels: Tensor,
+    num_labeled: int | None,
+    num_classes: int,
+    seed: int,
+    among: Tensor | None = None,
+) -> Tensor:
     """Indices of `num_labeled` labelled examples, balanced over the classes; None takes all known.
 
     Every class gets the same number; what cannot be divided goes to random classes, one each. A
     class that has fewer gives all it has, and the others share the rest in the same way.
+
+    among: indices to choose from, by default all.
 
     Raises:
         LabelError: none asked for, more than have a known label, or a label out of range.
 
     Warns when a class gets none: nothing can then be predicted as that class.
     """
-    check_range(labels, num_classes)
-    known = (labels != UNKNOWN).nonzero().squeeze(1)
+    known, n = _known(labels, num_classes, among)
     if len(known) == 0:
         raise LabelError(
-            f"None of the {len(labels)} training images has a known label; at least one must."
+            f"None of the {n} training images to choose from has a known label; at least one must."
         )
     if num_labeled is None:
         num_labeled = len(known)
     if not 1 <= num_labeled <= len(known):
         raise LabelError(
-            f"{num_labeled} labelled examples were asked for; {len(known)} of {len(labels)} "
-            f"training images have a known label. Set dataset.num_labeled to 1..{len(known)}."
+            f"{num_labeled} labelled examples were asked for; {len(known)} of {n} training images "
+            f"have a known label. Set dataset.num_labeled to 1..{len(known)}."
         )
     chosen = _balanced(labels, known, num_labeled, num_classes, seed, LABELED)
     _warn_of_missing_classes(labels[chosen], num_classes)
@@ -63,29 +70,29 @@ def hold_out_validation(
     num_validation: int,
     num_classes: int,
     seed: int,
-    exclude: Tensor | None = None,
-    pool: Tensor | None = None,
+    among: Tensor | None = None,
 ) -> Tensor:
     """Indices of `num_validation` examples of known label, balanced as in `choose_labeled`.
 
-    exclude: indices never taken (the labelled examples). pool: where given, indices to choose from.
+    among: indices to choose from, by default all.
 
     Raises:
         LabelError: more are asked for than are left, or a label is out of range.
     """
-    check_range(labels, num_classes)
-    allowed = labels != UNKNOWN
-    if pool is not None:
-        allowed &= torch.zeros_like(allowed).index_fill_(0, pool, True)
-    if exclude is not None:
-        allowed[exclude] = False
-    candidates = allowed.nonzero().squeeze(1)
+    candidates, _ = _known(labels, num_classes, among)
     if num_validation > len(candidates):
         raise LabelError(
             f"{num_validation} validation images were asked for; {len(candidates)} are left that "
             "have a known label and are not labelled examples. Lower dataset.num_validation."
         )
     return _balanced(labels, candidates, num_validation, num_classes, seed, VALIDATION)
+
+
+def _known(labels: Tensor, num_classes: int, among: Tensor | None) -> tuple[Tensor, int]:
+    """Sorted indices of known label, and how many there were to choose from."""
+    check_range(labels, num_classes)
+    among = torch.arange(len(labels)) if among is None else among.sort().values
+    return among[labels[among] != UNKNOWN], len(among)
 
 
 def choose_subset(labels: Tensor, count: int, num_classes: int, seed: int) -> Tensor:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from dlp_plugins.consistency.contract import Batch
-from dlp_plugins.errors import UsageError
+from dlp_plugins.errors import DivergenceError, UsageError
 from dlp_plugins.recipe.build import build_part, build_propagator
 from dlp_plugins.recipe.model import Recipe
 from dlp_plugins.sources.contract import Refresh, Source
@@ -45,10 +46,11 @@ class Trainer:
         data: images and labels, on the accelerator's device.
         accelerator: device, mixed precision and the backward pass.
         folder: where checkpoints go.
-        listeners: told of everything that happens.
+        tell: called with every event.
 
     Raises:
-        UsageError: the source of pseudo-labels needs a teacher that the method does not keep.
+        UsageError: the source of pseudo-labels needs a teacher that the method does not keep, or
+            stage one needs unlabelled examples and a batch has no room for them.
     """
 
     def __init__(
@@ -57,9 +59,9 @@ class Trainer:
         data: RunData,
         accelerator: Accelerator,
         folder: RunFolder,
-        listeners: Sequence[events.Listener] = (),
+        tell: events.Listener,
     ) -> None:
-        self.recipe, self.data, self.folder, self.listeners = recipe, data, folder, listeners
+        self.recipe, self.data, self.folder, self.tell = recipe, data, folder, tell
         self.accelerator, self.device = accelerator, accelerator.device
         t = recipe.training
         self.stages = [(SUPERVISED, t.stage_one_epochs), (PROPAGATION, t.stage_two_epochs)]
@@ -69,7 +71,9 @@ class Trainer:
         self.pseudo = PseudoLabelState.given(data)
         self.progress = Progress()
         self._sums: dict[str, Tensor] = {}
+        self._finite_steps = torch.tensor(0)
         self._interrupts = Interrupts()
+        self._check_batches()
         self._started = self._saved = time.monotonic()
 
     # -- the run ---------------------------------------------------------------------------------
@@ -97,6 +101,16 @@ class Trainer:
                 "source graph."
             )
 
+    def _check_batches(self) -> None:
+        t = self.recipe.training
+        mixed = t.stage_one_epochs and self.learner.consistency.needs_unlabeled
+        if mixed and len(self.data.unlabeled) and t.labeled_per_batch >= t.batch_size:
+            raise UsageError(
+                f"training.labeled_per_batch ({t.labeled_per_batch}) must be less than "
+                f"training.batch_size ({t.batch_size}): consistency "
+                f"{self.recipe.consistency.name} needs unlabelled examples in every batch."
+            )
+
     def _run_stage(self, index: int) -> None:
         name, epochs = self.stages[index]
         p = self.progress
@@ -105,11 +119,9 @@ class Trainer:
             self.learner.begin_stage(self._total_steps())
         if p.epoch >= epochs:
             return
-        self._tell(events.StageStarted(name, epochs, p.epoch))
+        self.tell(events.StageStarted(name, epochs, p.epoch))
         while p.epoch < epochs:
             self._run_epoch(name)
-        if name == SUPERVISED:
-            checkpoint.save(self.folder.stage_one, *self.state())
 
     def _run_epoch(self, stage: str) -> None:
         p, every = self.progress, self.recipe.pseudo_labels.refresh_epochs
@@ -117,10 +129,11 @@ class Trainer:
             self._refresh()
         plan = self._plan(stage)
         steps = len(plan)
-        self._tell(events.EpochStarted(stage, p.epoch, steps, p.step))
+        self.tell(events.EpochStarted(stage, p.epoch, steps, p.step))
         if p.step == 0:
             self.learner.consistency.begin_epoch(self.learner.network, p.epoch)
         first, started, reported = p.step, time.monotonic(), 0.0
+        self._finite_steps = torch.tensor(first, device=self.device)
         left = plan[first:]
         # To the device once for the whole epoch: a copy in every step would wait for the device.
         on_device = [positions.to(self.device, non_blocking=True) for positions in left]
@@ -131,12 +144,14 @@ class Trainer:
             now = time.monotonic()
             if now - reported > REPORT_SECONDS:
                 reported = now
+                self._check_losses()
                 speed = (p.step - first) * len(positions) / (now - started)
                 rate = self.learner.learning_rate
-                self._tell(events.StepDone(p.step, self._mean_losses(), rate, speed))
+                self.tell(events.StepDone(p.step, self._mean_losses(), rate, speed))
             if p.step < steps:
                 self._save_between_steps()
         losses = self._mean_losses()  # waits for the device, so it comes before the clock
+        self._check_finite()
         seconds = time.monotonic() - started
         p.train_seconds += seconds
         self._end_epoch(stage, steps, losses, sum(map(len, left)) / seconds)
@@ -185,6 +200,34 @@ class Trainer:
         )
         for name, loss in losses.items():
             self._sums[name] = self._sums.get(name, 0.0) + loss.double()
+        # A sum that is not finite stays so. Counted on the device: reading it would wait for it.
+        self._finite_steps = self._finite_steps + torch.isfinite(self._sums["total"])
+
+    def _check_losses(self) -> None:
+        """Raise DivergenceError if a loss of this epoch was not finite."""
+        if self._sums and not math.isfinite(total := float(self._sums["total"])):
+            raise self._diverged(f"the loss is {total}", int(self._finite_steps) + 1)
+
+    def _check_finite(self) -> None:
+        """The same, also where the last step has made the weights infinite or NaN."""
+        self._check_losses()
+        norms = [w.detach().float().norm() for w in self.learner.network.parameters()]
+        if not torch.stack(norms).isfinite().all():
+            raise self._diverged("the network's weights are not finite", self.progress.step)
+
+    def _diverged(self, what: str, step: int) -> DivergenceError:
+        t, p = self.recipe.training, self.progress
+        place = f"in epoch {p.epoch + 1} of stage '{self.stages[p.stage][0]}', step {step}"
+        tries = ["a smaller learning rate", "optimizer.clip_norm = 1"]
+        rate = self.recipe.optimizer.params.get("learning_rate")
+        if rate is not None:
+            tries[0] = f"a smaller optimizer.learning_rate (now {rate})"
+        if t.precision != "float32":
+            tries.append('training.precision = "float32"')
+        kept = f" {self.folder.training} is from before." if self.folder.training.is_file() else ""
+        return DivergenceError(
+            f"Training has diverged: {what} {place}. Try {', or '.join(tries)}.{kept}"
+        )
 
     def _mean_losses(self) -> dict[str, float]:
         """Each term's mean over the steps of this epoch so far."""
@@ -195,7 +238,7 @@ class Trainer:
             self._interrupts.check()
         except KeyboardInterrupt:
             self.save()
-            self._tell(events.RunInterrupted(self.folder.path))
+            self.tell(events.RunInterrupted(self.folder.path))
             raise
         if time.monotonic() - self._saved >= self.recipe.training.checkpoint_seconds:
             self.save()
@@ -205,7 +248,7 @@ class Trainer:
     def _refresh(self) -> None:
         """New pseudo-labels from the network as it is."""
         settings, p, d = self.recipe.pseudo_labels, self.progress, self.data
-        self._tell(events.PhaseStarted("propagate"))
+        self.tell(events.PhaseStarted("propagate"))
         started = time.monotonic()
         refresh = Refresh(
             student=self.learner.network,
@@ -230,19 +273,24 @@ class Trainer:
         if right is not None:
             p.health["pseudo_label_accuracy"] = right
         self._write_pseudo_labels()
-        self._tell(events.PseudoLabelsRefreshed(p.epoch, pseudo.health, certainty, right, seconds))
+        self.tell(events.PseudoLabelsRefreshed(p.epoch, pseudo.health, certainty, right, seconds))
 
     def _describe(self, network: torch.nn.Module) -> Tensor:
-        # Autocast for the network's passes alone: graph and solver compute in float32.
-        with self.accelerator.autocast():
-            return evaluate.describe(network, self.data.train, self.learner.plain)
+        return self._of_all_images(evaluate.describe, network)
 
     def _predict(self, network: torch.nn.Module) -> Tensor:
+        return self._of_all_images(evaluate.predict, network)
+
+    def _of_all_images(self, measure: Callable[..., Tensor], network: torch.nn.Module) -> Tensor:
+        # Autocast for the network's passes alone: graph and solver compute in float32.
         with self.accelerator.autocast():
-            return evaluate.predict(network, self.data.train, self.learner.plain)
+            found = measure(network, self.data.train, self.learner.plain)
+        if not found.isfinite().all():
+            raise self._diverged("the network's output is not finite", self.progress.step)
+        return found
 
     def _write_pseudo_labels(self) -> None:
-        arrays = self.pseudo.arrays()
+        arrays = {"index": self.data.indices.numpy(), **self.pseudo.arrays()}
 
         def write(path: Path) -> None:
             with path.open("wb") as file:  # an open file: savez would add .npz to the name
@@ -256,15 +304,17 @@ class Trainer:
         metrics.update({f"loss_{name}": mean for name, mean in losses.items()})
         last = p.epoch + 1 == self.stages[p.stage][1]
         if last or (p.epoch + 1) % t.evaluate_every == 0:
-            self._tell(events.PhaseStarted("evaluate"))
+            self.tell(events.PhaseStarted("evaluate"))
             metrics.update(self._measure())
         metrics.update(p.health)
         metrics.update(learning_rate=self.learner.learning_rate, images_per_second=speed)
         metrics["seconds"] = self.seconds()
         p.history.append(metrics)
         p.epoch, p.step, self._sums = p.epoch + 1, 0, {}
-        self._tell(events.EpochDone(stage, p.epoch - 1, metrics))
+        self.tell(events.EpochDone(stage, p.epoch - 1, metrics))
         if last:
+            if stage == SUPERVISED:  # before the checkpoint that says stage one is done
+                checkpoint.save(self.folder.stage_one, *self.state())
             self.save()
         self._save_between_steps()
 
@@ -290,9 +340,9 @@ class Trainer:
             return evaluate.errors(network, images, labels, self.learner.plain)
 
     def _keep_best(self, name: str, network: torch.nn.Module, errors: dict[str, float]) -> None:
-        best = self.progress.best.get(name)
-        if best is None or errors["validation_error"] < best["validation_error"]:
-            self.progress.best[name] = errors
+        best = self.progress.best.setdefault(self.stages[self.progress.stage][0], {})
+        if name not in best or errors["validation_error"] < best[name]["validation_error"]:
+            best[name] = errors
             checkpoint.save(self.folder.best_weights(name), network.state_dict())
 
     # -- saving and loading ----------------------------------------------------------------------
@@ -322,14 +372,16 @@ class Trainer:
         )
 
     def save(self) -> None:
-        """Write the checkpoint that a resume continues from."""
-        checkpoint.save(self.folder.training, *self.state())
+        """Write the checkpoint that a resume continues from.
+
+        Raises:
+            DivergenceError: there is nothing worth saving; the last checkpoint stays.
+        """
+        self._check_finite()
+        checkpoint.save(self.folder.training, *self.state(), self.folder.training_previous)
         self._saved = time.monotonic()
-        self._tell(events.CheckpointSaved(self.folder.training))
+        self.tell(events.CheckpointSaved(self.folder.training))
 
     def seconds(self) -> float:
         """Of the whole run so far, earlier parts of a resumed one included."""
         return self.progress.seconds + time.monotonic() - self._started
-
-    def _tell(self, event: events.Event) -> None:
-        events.tell(self.listeners, event)

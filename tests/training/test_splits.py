@@ -108,13 +108,18 @@ def test_a_label_for_every_class_is_silent() -> None:
         choose_labeled(LABELS, 10, 10, seed=0)
 
 
-def test_validation_excludes_and_stays_in_pool() -> None:
+def test_validation_is_chosen_among_those_given() -> None:
     labeled = choose_labeled(LABELS, 50, 10, seed=0)
     pool = torch.arange(150)
-    held_out = hold_out_validation(LABELS, 40, 10, seed=0, exclude=labeled, pool=pool)
+    among = pool[~torch.isin(pool, labeled)]
+    held_out = hold_out_validation(LABELS, 40, 10, seed=0, among=among)
     assert counts(LABELS, held_out) == [4] * 10
-    assert not torch.isin(held_out, labeled).any()
-    assert int(held_out.max()) < 150
+    assert torch.isin(held_out, among).all()
+
+
+def test_all_known_labels_among_those_given() -> None:
+    labels = torch.tensor([0, -1, 1, 1])
+    assert choose_labeled(labels, None, 2, 0, torch.tensor([3, 1, 0])).tolist() == [0, 3]
 
 
 def test_validation_is_another_choice_than_the_labeled() -> None:
@@ -127,7 +132,7 @@ def test_no_validation() -> None:
 
 def test_too_much_validation() -> None:
     with pytest.raises(LabelError, match="150 are left"):
-        hold_out_validation(LABELS, 151, 10, seed=0, exclude=torch.arange(50))
+        hold_out_validation(LABELS, 151, 10, seed=0, among=torch.arange(50, 200))
 
 
 def test_subset_keeps_the_share_of_unknown() -> None:

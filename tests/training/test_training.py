@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,8 +20,10 @@ from dlp_plugins.datasets.contract import LazyImages, TensorImages
 from dlp_plugins.recipe.check import load_recipe
 from dlp_plugins.schedules.cosine import Cosine
 from dlp_plugins.training import batches, checkpoint, events, seeds
-from dlp_plugins.training.folder import write_json
-from dlp_plugins.training.run import run
+from dlp_plugins.training.data import prepare_data
+from dlp_plugins.training.folder import RunFolder
+from dlp_plugins.training.run import build_accelerator, run
+from dlp_plugins.training.trainer import Trainer
 
 # Few images and a narrow network: a run of both stages takes about a second.
 TINY = [
@@ -77,6 +81,18 @@ def test_a_run_leaves_what_it_promises(finished):
     assert load_recipe(finished / "recipe.toml") == tiny()
     assert "torch" in json.loads((finished / "environment.json").read_text())["packages"]
     assert [line["stage"] for line in metrics(finished)] == ["supervised"] * 3 + ["propagation"] * 3
+    environment = json.loads((finished / "environment.json").read_text())
+    assert (environment["format"], environment["plugins"]) == (2, [])
+    assert arrays["index"].tolist() == sorted(set(arrays["index"].tolist()))
+    model = json.loads((finished / "model.json").read_text())
+    assert model["classes"] == [str(i) for i in range(10)]
+    assert (model["shape"], model["dtype"]) == ([1, 8, 8], "uint8")
+    assert len(model["mean"]) == len(model["std"]) == 1
+    assert model["network"]["backbone"]["name"] == "small_cnn"
+    assert (finished / "checkpoint" / "student.safetensors").stat().st_mode & 0o777 == (
+        (finished / "recipe.toml").stat().st_mode & 0o777
+    )
+    assert not (finished / ".lock").exists()
     health = {"residual", "iterations", "unreached", "unlabeled_components", "empty_classes"}
     assert health <= metrics(finished)[-1].keys()
     assert not list(finished.rglob("*.tmp"))
@@ -92,8 +108,8 @@ def test_another_seed_gives_another_run(finished, tmp_path):
     assert metrics(finished) != metrics(tmp_path / "other")
 
 
-class CrashError(Exception):
-    pass
+class CrashError(BaseException):
+    """Like a kill: what a listener raises stops a run only if it is no ordinary exception."""
 
 
 def stop_at(kind: type, count: int):
@@ -209,7 +225,7 @@ def test_a_run_folder_is_not_overwritten_without_being_asked_to(finished):
 
 def test_overwrite_spares_a_folder_that_no_run_made(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(errors.RunFolderError, match="no run made it"):
+    with pytest.raises(errors.RunFolderError, match="which no run made"):
         run(tiny(), tmp_path, overwrite=True)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
@@ -234,44 +250,27 @@ def test_resume_without_a_run_is_refused(tmp_path):
         run(tiny(), tmp_path / "nothing", resume=True)
 
 
-def test_a_damaged_checkpoint_is_an_error_and_never_a_fresh_start(tmp_path):
-    recipe = tiny("training.checkpoint_seconds=0")
-    with pytest.raises(CrashError):
-        run(recipe, tmp_path / "run", listeners=[stop_at(events.CheckpointSaved, 5)])
-    saved = tmp_path / "run" / "checkpoint" / "training.safetensors"
-    saved.write_bytes(saved.read_bytes()[:1000])
-    with pytest.raises(errors.DataError, match=r"training.safetensors cannot be read"):
-        run(recipe, tmp_path / "run", resume=True)
-
-
 def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path, monkeypatch):
     recipe = tiny("training.checkpoint_seconds=0")
     run(recipe, tmp_path / "whole")
-    real, calls = checkpoint.save_file, 0
+    real, saves = checkpoint.write_with, 0
 
-    def full(tensors, path, metadata):
-        nonlocal calls
-        calls += 1
-        if calls == 8:
-            Path(path).write_bytes(b"half of it")
+    def full(path, write):
+        nonlocal saves
+        saves += 1
+
+        def fail(temporary):
+            temporary.write_bytes(b"half of it")
             raise OSError(28, "No space left on device")
-        real(tensors, path, metadata)
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
+        real(path, fail if saves == 8 else write)
+
+    monkeypatch.setattr(checkpoint, "write_with", full)
     with pytest.raises(errors.SaveError, match=r"No space left on device.*--resume"):
         run(recipe, tmp_path / "run")
     assert not list((tmp_path / "run").rglob("*.tmp"))
     run(recipe, tmp_path / "run", resume=True)
     assert_same_run(tmp_path / "whole", tmp_path / "run")
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_really_full_device_is_a_save_error(tmp_path):
-    (tmp_path / "summary.json").write_text("old")
-    (tmp_path / ".summary.json.tmp").symlink_to("/dev/full")
-    with pytest.raises(errors.SaveError, match="No space left on device"):
-        write_json(tmp_path / "summary.json", {"test_error": 1.0})
-    assert (tmp_path / "summary.json").read_text() == "old"
 
 
 @pytest.mark.parametrize(
@@ -290,6 +289,125 @@ def test_bad_requests_are_refused_and_leave_nothing(overrides, error, text, tmp_
     assert not (tmp_path / "run").exists()
 
 
+def test_validation_without_num_labeled_leaves_all_other_known_labels_to_train(tmp_path):
+    settings = {"dataset.num_labeled": "all", "dataset.num_validation": 100}
+    stages = {"training.stage_one_epochs": 1, "training.stage_two_epochs": 0}
+    summary = run(tiny(), tmp_path / "run", **settings, **stages)
+    assert summary["num_labeled"] == 200
+    assert "best_validation_error" in summary
+
+
+def test_a_batch_without_room_for_the_unlabelled_that_stage_one_needs_is_refused(tmp_path):
+    settings = {"training.stage_two_epochs": 0, "training.labeled_per_batch": 100}
+    with pytest.raises(errors.UsageError, match=r"labeled_per_batch \(100\) must be less"):
+        run(tiny("consistency=mean_teacher"), tmp_path / "run", **settings)
+    assert not (tmp_path / "run").exists()
+    run(tiny("training.stage_one_epochs=1"), tmp_path / "run", **settings)  # labels alone
+
+
+@pytest.mark.parametrize("name", ["WORLD_SIZE", "OMPI_COMM_WORLD_SIZE"])
+def test_more_than_one_process_is_refused_in_one_sentence(name, monkeypatch):
+    monkeypatch.setenv(name, "2")
+    with pytest.raises(errors.UsageError, match=r"2 processes .* until data-parallel"):
+        build_accelerator("cpu", "float32")
+
+
+def test_a_launchers_variables_for_a_single_process_are_ignored(monkeypatch):
+    for name, value in {"LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert build_accelerator("cpu", "float32").num_processes == 1
+    assert os.environ["LOCAL_RANK"] == "0"
+
+
+def trainer_of(folder: Path, listener, *overrides: str) -> Trainer:
+    """A trainer at its beginning, whose network and steps a test can meddle with."""
+    recipe, cpu = tiny(*overrides), build_accelerator("cpu", "float32")
+    target = RunFolder(folder)
+    target.checkpoint.mkdir()
+    trainer = Trainer(recipe, prepare_data(recipe, cpu.device), cpu, target, listener)
+    trainer.begin()
+    return trainer
+
+
+def test_a_diverged_run_names_the_first_loss_that_is_not_finite_and_what_to_try(tmp_path):
+    trainer = trainer_of(tmp_path, lambda event: None)
+    real, calls = trainer.learner.step, 0
+
+    def seventh_is_nan(*arguments):
+        nonlocal calls
+        calls += 1
+        losses = real(*arguments)
+        return {**losses, "total": losses["total"] * (float("nan") if calls == 7 else 1)}
+
+    trainer.learner.step = seventh_is_nan
+    with pytest.raises(
+        errors.DivergenceError,
+        match=r"the loss is nan in epoch 2 of stage 'supervised', step 3\. Try a smaller "
+        r"optimizer.learning_rate \(now 0.1\), or optimizer.clip_norm = 1",
+    ):
+        trainer.run()
+
+
+def test_a_diverged_run_leaves_no_result_and_no_nan(tmp_path):
+    with pytest.raises(errors.DivergenceError, match=r"now 1000000.0\)"):
+        run(tiny(), tmp_path / "run", **{"optimizer.learning_rate": 1e6})
+    assert not (tmp_path / "run" / "summary.json").exists()
+    assert "nan" not in (tmp_path / "run" / "metrics.jsonl").read_text().lower()
+
+
+def test_the_last_good_checkpoint_of_a_diverged_run_stays(tmp_path):
+    def poison(event):
+        if isinstance(event, events.CheckpointSaved) and not poisoned:
+            poisoned.append(checkpoint.load(event.path)[1]["step"])
+            with torch.no_grad():
+                trainer.learner.network.head.weight.fill_(float("inf"))
+
+    poisoned: list[int] = []
+    trainer = trainer_of(tmp_path, poison, "training.checkpoint_seconds=0")
+    with pytest.raises(
+        errors.DivergenceError, match=r"step 2\..*training.safetensors is from before"
+    ):
+        trainer.run()
+    assert poisoned == [1]
+    tensors, numbers = checkpoint.load(trainer.folder.training)
+    assert numbers["step"] == 1
+    assert all(t.isfinite().all() for k, t in tensors.items() if k.startswith("student"))
+
+
+def test_stopped_in_the_last_epoch_of_stage_one_its_end_is_saved(finished, tmp_path):
+    def interrupt(event):
+        if isinstance(event, events.EpochDone) and event.epoch == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny(), tmp_path / "run", listeners=[interrupt])
+    assert (tmp_path / "run" / "checkpoint" / "stage_one.safetensors").is_file()
+    run(tiny(), tmp_path / "run", resume=True)
+    assert_same_run(finished, tmp_path / "run")
+
+
+def test_a_run_folder_removed_in_mid_run_ends_the_run(tmp_path):
+    def remove(event):
+        if isinstance(event, events.EpochStarted) and event.epoch == 1:
+            shutil.rmtree(tmp_path / "run")
+
+    with (
+        pytest.warns(UserWarning, match="tracker jsonl stopped"),
+        pytest.raises(errors.SaveError, match=r"there is no folder .*moved or removed"),
+    ):
+        run(tiny(), tmp_path / "run", listeners=[remove])
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_listener_that_fails_does_not_stop_a_run(finished, tmp_path):
+    def broken(event):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    with pytest.warns(UserWarning, match="Broken pipe"):
+        run(tiny(), tmp_path / "run", listeners=[broken])
+    assert_same_run(finished, tmp_path / "run")
+
+
 def test_nothing_unlabelled_is_refused_with_the_way_out(tmp_path):
     recipe = load_recipe("digits").model_copy()
     everything = recipe.dataset.model_copy(update={"num_labeled": "all"})
@@ -298,19 +416,38 @@ def test_nothing_unlabelled_is_refused_with_the_way_out(tmp_path):
         run(recipe, tmp_path / "run")
 
 
-def test_validation_chooses_the_best_and_both_are_reported(tmp_path):
-    summary = run(
-        tiny("dataset.num_validation=60", "optimizer.learning_rate=0.5"), tmp_path / "run"
-    )
-    lines = metrics(tmp_path / "run")
-    best = min(lines, key=lambda line: line["validation_error"])  # the first of equals
-    assert summary["best_validation_error"] == best["validation_error"]
-    assert summary["best_test_error"] == best["test_error"]
+@pytest.fixture(scope="module")
+def validated(tmp_path_factory) -> Path:
+    """A run in which stage one has the lower validation error."""
+    folder = tmp_path_factory.mktemp("runs") / "validated"
+    run(tiny("dataset.num_validation=60", "optimizer.learning_rate=0.2"), folder)
+    return folder
+
+
+def test_validation_chooses_the_best_of_each_stage_and_both_are_reported(validated):
+    summary, lines = outcome(validated), metrics(validated)
+    for stage, prefix in (("supervised", "supervised_best"), ("propagation", "best")):
+        of_stage = [line for line in lines if line["stage"] == stage]
+        best = min(of_stage, key=lambda line: line["validation_error"])  # the first of equals
+        assert summary[f"{prefix}_validation_error"] == best["validation_error"]
+        assert summary[f"{prefix}_test_error"] == best["test_error"]
     assert summary["test_error"] == lines[-1]["test_error"]
-    record = json.loads((tmp_path / "run" / "labeled_indices.json").read_text())
+    record = json.loads((validated / "labeled_indices.json").read_text())
     assert len(record["validation_indices"]) == 60
     assert not set(record["validation_indices"]) & set(record["labeled_indices"])
     assert record["num_train"] == 240
+
+
+def test_the_best_weights_are_there_when_stage_one_is_shared(validated, tmp_path):
+    run(
+        tiny("dataset.num_validation=60", "optimizer.learning_rate=0.2"),
+        tmp_path / "shared",
+        stage_one=validated / "checkpoint" / "stage_one.safetensors",
+    )
+    assert_same_run(validated, tmp_path / "shared")
+    name = "checkpoint/best_student_weights.safetensors"
+    ours, theirs = (checkpoint.load(f / name)[0] for f in (tmp_path / "shared", validated))
+    assert all(torch.equal(ours[k], theirs[k]) for k in ours)
 
 
 def test_student_and_teacher_are_both_reported(tmp_path):
@@ -391,16 +528,6 @@ def test_cosine_reaches_zero_at_its_horizon():
         assert cosine(105, 180) == pytest.approx(0.5)
         assert cosine(210, 180) == pytest.approx(0)
         assert cosine(180, 180) == pytest.approx(0.5 * (1 + np.cos(np.pi * 180 / 210)))
-
-
-def test_steps_draw_by_their_place_alone():
-    seeds.seed_step(0, 1, 2, 3)
-    first = torch.rand(3)
-    seeds.seed_step(0, 1, 2, 4)
-    second = torch.rand(3)
-    seeds.seed_step(0, 1, 2, 3)
-    assert torch.rand(3).equal(first)
-    assert not second.equal(first)
 
 
 def _read(position: int) -> torch.Tensor:

@@ -49,25 +49,30 @@ def bench(
     else:
         suite = suite_of_recipe(target, vary or (), overrides or (), seeds or 1)
     folder = out or Path("runs") / f"bench-{suite.name}"
+    table.check_covers(folder, suite)
     where = build_accelerator(device.value, "float32").device
     try:
         with BenchDisplay() as display:
-            results = run_suite(suite, folder, device=device.value, watchers=[display])
+            results = run_suite(
+                suite, folder, device=device.value, plugins=plugins or (), listeners=[display]
+            )
     except KeyboardInterrupt:
         output.say(f"Interrupted. The same command goes on from what is in {folder}.")
         raise
-    lines = table.collect(results)
-    output.print_table(table.header(lines), [table.cells(x, lines) for x in lines])
+    rows = table.collect(results)
     receipt = {
         "command": shlex.join(["dlp", *sys.argv[1:]]),
         "description": suite.description,
         "environment": describe_environment(where),
     }
-    for written in table.write(folder, lines, receipt):
-        output.say(f"wrote {written}")
-    failures = sum(len(x.failures) for x in lines)
+    failures = [f"{row.row}, {failure}" for row in rows for failure in row.failures]
+    with output.after_the_work(f"the table is in {folder}"):
+        output.print_table(table.header(rows), [table.row_texts(row, rows) for row in rows])
+        for failure in failures:
+            output.say(f"failed: {failure}")
+    written = table.write(folder, rows, receipt)
+    with output.after_the_work():
+        for path in written:
+            output.say(f"wrote {path}")
     if failures:
-        for x in lines:
-            for failure in x.failures:
-                output.say(f"failed: {x.row}, {failure}")
         raise typer.Exit(1)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dlp_cli import options, output
+from dlp_cli import output
 from dlp_cli.options import Device, DeviceOption, PluginOption, RecipeArgument, SetOption
+
+if TYPE_CHECKING:
+    from dlp_plugins.training.folder import RunFolder
 
 
 def run(
@@ -30,64 +33,59 @@ def run(
     plugins: PluginOption = None,
 ) -> None:
     """Train by a recipe: the labels alone first, then with label propagation."""
-    from dlp_plugins.errors import UsageError
+    from dlp_plugins.recipe.files import parse_settings
 
-    if resume and overwrite:
-        raise UsageError("--resume continues a run and --overwrite replaces it: choose one.")
-    settings = [*(overrides or ()), *([f"seed={seed}"] if seed is not None else ())]
+    texts = [*(overrides or ()), *([f"seed={seed}"] if seed is not None else ())]
     with output.waiting("loading PyTorch"):
-        chosen = options.load(recipe, settings, plugins)
-
         from dlp_cli.display.live import open_display
         from dlp_cli.display.results import print_results
-        from dlp_plugins.recipe.check import check_dependencies
-        from dlp_plugins.training.run import run as train
+        from dlp_plugins.training.run import prepare, train
 
-    check_dependencies(chosen)
-    name = Path(recipe).stem
-    folder = out or Path("runs") / f"{name}-seed{chosen.seed}"
+        request = prepare(
+            recipe,
+            out,
+            settings=parse_settings(texts),
+            plugins=plugins or (),
+            resume=resume,
+            overwrite=overwrite,
+        )
+    folder = request.folder.path
     try:
-        with open_display(name) as listener:
-            summary = train(
-                chosen,
-                folder,
-                device=device.value,
-                resume=resume,
-                overwrite=overwrite,
-                listeners=[listener],
-            )
+        with open_display(request.name) as listener:
+            summary = train(request, device=device.value, listeners=[listener])
     except KeyboardInterrupt:
-        again = _command(recipe, settings, out, device, plugins)
-        _explain_interruption(folder, again)
+        again = _command(recipe, texts, device, plugins)
+        place = ["--out", str(out)] if out is not None else []
+        _explain_interruption(request.folder, shlex.join([*again, *place]))
         raise
-    method = chosen.consistency.name
-    print_results(summary, folder, recipe, "supervised" if method == "none" else method)
+    method = request.recipe.consistency.name
+    others = [text for text in texts if not text.startswith("seed=")]
+    with output.after_the_work(f"they are in {folder}/summary.json"):
+        print_results(
+            summary,
+            folder,
+            shlex.join(_command(recipe, others, device, plugins)),
+            "supervised" if method == "none" else method,
+        )
 
 
 def _command(
-    recipe: str,
-    settings: list[str],
-    out: Path | None,
-    device: Device,
-    plugins: list[Path] | None,
-) -> str:
-    """The command that this run was started with, less --resume and --overwrite."""
+    recipe: str, settings: list[str], device: Device, plugins: list[Path] | None
+) -> list[str]:
+    """The command that this run was started with, less folder, --resume and --overwrite."""
     words = ["dlp", "run", recipe]
     for setting in settings:
         words += ["--set", setting]
-    if out is not None:
-        words += ["--out", str(out)]
     if device is not Device.auto:
         words += ["--device", device.value]
     for file in plugins or ():
         words += ["--plugin", str(file)]
-    return shlex.join(words)
+    return words
 
 
-def _explain_interruption(folder: Path, command: str) -> None:
-    from dlp_plugins.training.folder import RunFolder
-
-    if RunFolder(folder).training.is_file():
-        output.say(f"Interrupted. {folder} is saved. Continue with:\n  {command} --resume")
-    else:
-        output.say(f"Interrupted before anything was saved. Start again with:\n  {command}")
+def _explain_interruption(folder: RunFolder, command: str) -> None:
+    with output.after_the_work():
+        if folder.training.is_file():
+            output.say(f"Interrupted. {folder.path} is saved. Continue with:\n  {command} --resume")
+        else:
+            output.say(f"Interrupted before anything was saved. Start again with:\n  {command}")

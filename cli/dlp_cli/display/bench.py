@@ -1,7 +1,8 @@
-"""What `dlp bench` shows while it runs: a bar of all cells, one of this cell, a line a result."""
+"""What `dlp bench` shows while it runs: bars of all trials and of this one, a line per result."""
 
 from __future__ import annotations
 
+import contextlib
 from types import TracebackType
 from typing import Self
 
@@ -9,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 
 from dlp_cli.display.bars import Bars
 from dlp_cli.output import console
-from dlp_plugins.bench.runner import CellDone, CellStarted
+from dlp_plugins.bench.runner import TrialDone, TrialStarted
 from dlp_plugins.training import events
 
 
@@ -26,7 +27,7 @@ class BenchDisplay:
             disable=not console.is_terminal,
         )
         self.all = self.progress.add_task("all runs", total=None)
-        self.cell = self.progress.add_task("", total=None)
+        self.trial = self.progress.add_task("", total=None)
 
     def __enter__(self) -> Self:
         self.progress.start()
@@ -38,22 +39,25 @@ class BenchDisplay:
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
-        self.progress.stop()
+        with contextlib.suppress(OSError):  # a closed or full standard output
+            self.progress.stop()
 
-    def __call__(self, event: CellStarted | CellDone | events.Event) -> None:
+    def __call__(self, event: TrialStarted | TrialDone | events.Event) -> None:
         match event:
-            case CellStarted(number=number, total=total, work=work, seed=seed, epochs=epochs):
+            case TrialStarted(number=number, total=total, work=work, seed=seed, epochs=epochs):
                 self.progress.update(self.all, total=total, completed=number)
                 self.progress.reset(
-                    self.cell, total=epochs, description=f"{work}, seed {seed}: epochs"
+                    self.trial, total=epochs, description=f"{work}, seed {seed}: epochs"
                 )
             case events.EpochDone():
-                self.progress.advance(self.cell)
-            case CellDone(number=number, result=result):
+                self.progress.advance(self.trial)
+            case events.Note(text=text):
+                console.print(text, soft_wrap=True)
+            case TrialDone(number=number, result=result):
                 self.progress.update(self.all, completed=number + 1)
-                cell = result.cell
+                trial = result.trial
                 if result.summary is None:
                     outcome = f"FAILED: {result.failure}"
                 else:
                     outcome = f"error {result.summary.get('test_error', float('nan')):.2f} %"
-                console.print(f"{cell.row}, seed {cell.seed}: {outcome}", soft_wrap=True)
+                console.print(f"{trial.row}, seed {trial.seed}: {outcome}", soft_wrap=True)

@@ -22,7 +22,7 @@ from rich.text import Text
 from dlp_cli import output
 from dlp_cli.display.plain import PlainLines
 from dlp_cli.display.run_state import RunState
-from dlp_plugins.training.events import Event, Listener
+from dlp_plugins.training.events import Event, Listener, Note
 
 REFRESHES_PER_SECOND = 4
 FULL_WIDTH, FULL_HEIGHT = 72, 20  # a smaller terminal gets the compact form
@@ -40,12 +40,17 @@ def open_display(title: str) -> Iterator[Listener]:
         return
     state = RunState(title)
     screen = RunScreen(state)
-    with Live(screen, console=console, refresh_per_second=REFRESHES_PER_SECOND) as live:
+    live = Live(screen, console=console, refresh_per_second=REFRESHES_PER_SECOND)
+    with contextlib.ExitStack() as stack:
+        live.start()
+        stack.callback(_stop, live)
         size = console.size
 
         def listen(event: Event) -> None:
             nonlocal size
             state(event)
+            if isinstance(event, Note):
+                console.print(event.text, style="yellow")
             if console.size != size:  # the terminal has broken the lines of its former width
                 size = console.size
                 live.stop()
@@ -53,7 +58,13 @@ def open_display(title: str) -> Iterator[Listener]:
                 live.start()
 
         yield listen
+
+
+def _stop(live: Live) -> None:
+    """Leave the last screen standing. A terminal that is gone is no reason to fail."""
+    with contextlib.suppress(OSError):
         live.refresh()
+        live.stop()
 
 
 class RunScreen:

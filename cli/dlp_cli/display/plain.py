@@ -46,6 +46,8 @@ class PlainLines:
                     f"labelled, {s.num_classes:,} classes, {s.num_test:,} for the test; "
                     f"{s.device}; {'resumed in' if s.resumed else 'writes to'} {s.folder}"
                 )
+            case events.Note():
+                self.write(event.text)
             case events.EpochDone():
                 self.write(self._epoch_line(event))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,12 @@ ROWS = (
 
 
 def print_results(
-    summary: dict[str, Any], folder: Path, recipe: str, method: str = "supervised"
+    summary: dict[str, Any], folder: Path, command: str, method: str = "supervised"
 ) -> None:
-    """Both errors, for the teacher too where there is one. `method`: what stage one trained by."""
+    """Both errors, for the teacher too where there is one.
+
+    command: what started the run, without seed and folder. method: what stage one trained by.
+    """
     if not summary["epochs"]["propagation"]:  # a run of stage one only
         summary = {
             k: v for k, v in summary.items() if k not in ("test_error", "teacher_test_error")
@@ -38,13 +40,12 @@ def print_results(
     output.say()
     output.print_table(("", *(titles[n] for n in networks)), rows)
     if "pseudo_label_accuracy" in summary:
-        output.say(f"Of the pseudo-labels {summary['pseudo_label_accuracy']:.1f} % are right.")
+        output.say(f"Pseudo-label accuracy: {summary['pseudo_label_accuracy']:.1f} %.")
     output.say(
         f"{format_seconds(summary['seconds'])}, {summary['images_per_second']:,.0f} images/s "
         f"in training, {summary['peak_memory_mb']:,.0f} MiB at most."
     )
     output.say(f"Everything is in {folder}: summary.json, metrics.jsonl, checkpoint/, ...")
-    command = f"dlp run {shlex.quote(recipe)}"
     output.say("Next, another seed or another component (`dlp list` names them):")
     output.say(f"  {command} --seed {summary['seed'] + 1}")
     output.say(f"  {command} --set solver=power --out runs/power")

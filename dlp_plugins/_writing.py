@@ -1,0 +1,79 @@
+"""Writing a file whole or not at all, so that a crash or a full disk destroys nothing; JSON."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dlp_plugins.errors import SaveError
+
+
+@contextlib.contextmanager
+def replacing(path: Path, advice: str = "") -> Iterator[Path]:
+    """A new, empty file beside `path` that takes its place only once it is wholly written.
+
+    The temporary name is random and the file must not exist yet, so neither another process nor a
+    link or a pipe that lies in the folder is ever written to. A link called `path` is replaced, not
+    followed. The mode is what the umask leaves.
+
+    Args:
+        advice: a sentence that ends the error message.
+
+    Raises:
+        SaveError: it could not be written; `path` is as it was and the temporary file is gone.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    made = False
+    try:
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        made = True
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        made = False
+    except OSError as error:
+        if not path.parent.is_dir():
+            raise SaveError(
+                f"{path} could not be written: there is no folder {path.parent}. "
+                "Was it moved or removed?"
+            ) from error
+        sentences = [
+            f"{path} could not be written: {error.strerror or error}.",
+            "What was there before is intact.",
+            advice,
+        ]
+        raise SaveError(" ".join(filter(None, sentences))) from error
+    finally:
+        if made:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+
+
+def write_text(path: Path, text: str, advice: str = "") -> None:
+    """Write a text file whole or not at all.
+
+    Raises:
+        SaveError: as `replacing`.
+    """
+    with replacing(path, advice) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """JSON text. A number that is not finite becomes null, as JSON has no NaN."""
+    return json.dumps(_finite(value), indent=indent, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
