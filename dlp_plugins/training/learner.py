@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,6 +20,31 @@ from dlp_plugins.training.data import RunData
 from dlp_plugins.training.parameters import parameter_groups
 
 
+def build_network(
+    recipe: Recipe, shape: Sequence[int], num_classes: int, consistency: Consistency
+) -> Network:
+    """The recipe's network for inputs of that shape, with what the method adds, on the CPU."""
+    network = Network(
+        build_part(recipe, "backbone", input_shape=tuple(shape)),
+        num_classes,
+        heads=consistency.heads,
+        normalize_descriptor=recipe.backbone.normalize_descriptor,
+    )
+    consistency.extend(network)
+    return network
+
+
+def build_augmentation(
+    recipe: Recipe, network: Network, mean: Sequence[float], std: Sequence[float]
+) -> Augmentation:
+    """The recipe's views; pretrained weights expect the mean and deviation they were trained with.
+
+    mean, std: the data set's.
+    """
+    mean, std = normalization(network.backbone) or (mean, std)
+    return build_part(recipe, "augmentation", mean=tuple(mean), std=tuple(std))
+
+
 class Learner:
     """Builds the recipe's network, method and optimizer, and takes steps.
 
@@ -34,36 +60,22 @@ class Learner:
         self.consistency: Consistency = build_part(
             recipe, "consistency", num_classes=data.dataset.num_classes
         )
-        self.network = self._build_network(data)
+        seeds.seed_step(recipe.seed)
+        network = build_network(
+            recipe, data.train.source.shape, data.dataset.num_classes, self.consistency
+        )
+        self.network = network.to(self.device)
+        if recipe.training.channels_last:
+            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.forward = torch.compile(self.network) if recipe.training.compile else self.network
-        self.augmentation = self._build_augmentation(data)
+        self.augmentation = build_augmentation(
+            recipe, self.network, data.dataset.mean, data.dataset.std
+        )
         self.schedule = build_part(recipe, "schedule")
         self.optimizer: Any = accelerator.prepare(
             build_part(recipe, "optimizer", params=parameter_groups(self.network, recipe.optimizer))
         )
         self._base_rates = [g["lr"] * g["rate"] for g in self.optimizer.param_groups]
-
-    def _build_network(self, data: RunData) -> Network:
-        part = self.recipe.backbone
-        seeds.seed_step(self.recipe.seed)
-        backbone = build_part(self.recipe, "backbone", input_shape=data.train.source.shape)
-        network = Network(
-            backbone,
-            data.dataset.num_classes,
-            heads=self.consistency.heads,
-            normalize_descriptor=part.normalize_descriptor,
-        )
-        self.consistency.extend(network)
-        network = network.to(self.device)
-        if self.recipe.training.channels_last:
-            network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return network
-
-    def _build_augmentation(self, data: RunData) -> Augmentation:
-        # Pretrained weights expect the mean and deviation that they were trained with.
-        own = normalization(self.network.backbone)
-        mean, std = own or (data.dataset.mean, data.dataset.std)
-        return build_part(self.recipe, "augmentation", mean=mean, std=std)
 
     @property
     def teacher(self) -> nn.Module | None:
