@@ -1,0 +1,189 @@
+"""A third party's file: one component of every kind, each as short as its contract allows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dlp_plugins import registry
+from dlp_plugins.affinities.contract import Affinity
+from dlp_plugins.augmentations.contract import Augmentation
+from dlp_plugins.balancers.contract import Balancer
+from dlp_plugins.consistency.contract import Consistency
+from dlp_plugins.datasets.contract import Dataset, TensorImages
+from dlp_plugins.graph import Neighbors
+from dlp_plugins.graphs.contract import GraphBuilder
+from dlp_plugins.normalizers.contract import Normalizer
+from dlp_plugins.propagation import PseudoLabels
+from dlp_plugins.refiners.contract import Refined, Refiner
+from dlp_plugins.schedules.contract import Schedule
+from dlp_plugins.solvers.contract import Solution, Solver
+from dlp_plugins.sources.contract import Refresh, Source
+from dlp_plugins.trackers.contract import Tracker
+from dlp_plugins.transforms.contract import Transform
+from dlp_plugins.weighters.contract import Weighter
+
+
+@registry.datasets.register("outside")
+def blobs(size: int = 120) -> Dataset:
+    """Two classes of noisy images, one bright on the left, one on the right."""
+    g = torch.Generator().manual_seed(0)
+
+    def split(n: int) -> TensorImages:
+        labels = torch.arange(n) % 2
+        images = torch.randint(0, 120, (n, 1, 8, 8), generator=g)
+        images[labels == 0, :, :, :4] += 100
+        images[labels == 1, :, :, 4:] += 100
+        return TensorImages(images.to(torch.uint8), labels)
+
+    return Dataset(split(size), split(size // 2), ("left", "right"), mean=(0.4,), std=(0.2,))
+
+
+@registry.augmentations.register("outside")
+class Noisy(Augmentation):
+    """Pixels with noise."""
+
+    def plain(self, examples: Tensor) -> Tensor:
+        return examples.float() / 255 - 0.4
+
+    def weak(self, examples: Tensor) -> Tensor:
+        return self.plain(examples) + 0.01 * torch.randn(examples.shape)
+
+
+@registry.backbones.register("outside")
+class Flat(nn.Sequential):
+    """One hidden layer."""
+
+    num_features = 16
+
+    def __init__(self, input_shape: tuple[int, ...]) -> None:
+        inputs = int(torch.Size(input_shape).numel())
+        super().__init__(nn.Flatten(), nn.Linear(inputs, 16), nn.ReLU())
+
+
+@registry.transforms.register("outside")
+class Unit(Transform):
+    """Unit length."""
+
+    def apply(self, rows: Tensor, total: Tensor | None) -> Tensor:
+        return nn.functional.normalize(rows.float(), dim=1)
+
+
+@registry.graphs.register("outside")
+@dataclass(frozen=True)
+class AllPairs(GraphBuilder):
+    """All similarities at once."""
+
+    k: int = 5
+
+    def neighbors(self, descriptors: Tensor) -> Neighbors:
+        similarities = (descriptors @ descriptors.T).fill_diagonal_(-2)
+        values, indices = similarities.topk(self.k, dim=1)
+        return Neighbors(indices, values)
+
+
+@registry.affinities.register("outside")
+class Linear(Affinity):
+    """The similarity itself."""
+
+    def weights(self, neighbors: Neighbors) -> Tensor:
+        return neighbors.similarities.clamp(min=0)
+
+
+@registry.solvers.register("outside")
+@dataclass(frozen=True)
+class Walk(Solver):
+    """Ten steps of Z <- alpha Wn Z + Y, whose residual is not looked at."""
+
+    alpha: float = 0.9
+    approximate = True
+
+    def solve(self, state: Any, labels: Tensor, initial: Tensor | None = None) -> Solution:
+        z = labels
+        for _ in range(10):
+            z = self.alpha * state.matmul(z) + labels
+        return Solution(z, 10, torch.zeros(labels.shape[1]), True)
+
+
+@registry.normalizers.register("outside")
+class Softmax(Normalizer):
+    """Softmax of scaled scores; a row of zeros stays zero."""
+
+    def apply(self, scores: Tensor, total: Tensor | None, shares: Tensor) -> Tensor:
+        return (100 * scores).softmax(dim=1) * scores.any(dim=1, keepdim=True)
+
+
+@registry.refiners.register("outside")
+class Sharpen(Refiner):
+    """Squares, to sum 1."""
+
+    def refine(
+        self, descriptors: Tensor, graph: Any, probabilities: Tensor, given: Any, shares: Tensor
+    ) -> Refined:
+        squares = probabilities.square()
+        return Refined(squares / squares.sum(dim=1, keepdim=True).clamp(min=1e-12))
+
+
+@registry.weighters.register("outside")
+class Best(Weighter):
+    """The largest probability."""
+
+    def certainty(self, probabilities: Tensor) -> Tensor:
+        return probabilities.amax(dim=1)
+
+
+@registry.balancers.register("outside")
+class Even(Balancer):
+    """No balance."""
+
+    def class_weights(self, counts: Tensor) -> Tensor:
+        return torch.ones(len(counts))
+
+
+@registry.sources.register("outside")
+class Both(Source):
+    """The mean of graph and network."""
+
+    def pseudo_labels(self, refresh: Refresh) -> PseudoLabels:
+        r = refresh
+        graph = r.propagator(r.describe(r.student), r.labels, r.num_classes).probabilities
+        return r.propagator.to_pseudo_labels((graph + r.predict(r.student)) / 2, r.labels)
+
+
+@registry.consistency.register("outside")
+class Halved(Consistency):
+    """Half the labels' loss."""
+
+    def losses(self, step: Any) -> dict[str, Tensor]:
+        return {name: loss / 2 for name, loss in super().losses(step).items()}
+
+
+@registry.optimizers.register("outside")
+def momentum(params: list[dict[str, Any]], learning_rate: float = 0.1) -> torch.optim.Optimizer:
+    """SGD with momentum one half."""
+    return torch.optim.SGD(params, lr=learning_rate, momentum=0.5)
+
+
+@registry.schedules.register("outside")
+@dataclass(frozen=True)
+class Down(Schedule):
+    """A line to 0."""
+
+    def factor(self, epoch: float, epochs: int) -> float:
+        return 1 - epoch / epochs
+
+
+@registry.trackers.register("outside")
+class Errors(Tracker):
+    """One error per line."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "metrics.jsonl"
+
+    def log(self, metrics: dict[str, Any], step: int) -> None:
+        with self.path.open("a") as file:
+            file.write(f"{step} {metrics['test_error']}\n")
