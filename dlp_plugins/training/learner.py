@@ -52,6 +52,7 @@ class Learner:
             data.dataset.num_classes,
             heads=self.consistency.heads,
             normalize_descriptor=part.normalize_descriptor,
+            weight_norm_heads=part.weight_norm_heads,
         )
         self.consistency.extend(network)
         network = network.to(self.device)

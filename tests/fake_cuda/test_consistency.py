@@ -42,7 +42,9 @@ STAGES = {
 
 def begin(method: Consistency) -> Network:
     backbone = backbones.build("small_cnn", in_channels=1, width=4, blocks=2, dropout=0.5)
-    student = to_fake_cuda(Network(backbone, CLASSES, method.heads).train())
+    student = to_fake_cuda(
+        Network(backbone, CLASSES, method.heads, weight_norm_heads="both").train()
+    )
     method.begin_stage(student, EXAMPLES, TOTAL_STEPS)
     method.begin_epoch(student, 0)
     return student
