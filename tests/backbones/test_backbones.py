@@ -137,7 +137,7 @@ def test_one_head_gives_the_same_logits_twice_and_two_heads_do_not():
     [("none", []), ("second", ["consistency_head"]), ("both", ["head", "consistency_head"])],
 )
 def test_weight_normalised_heads_learn_length_and_direction_apart(which, normalised):
-    backbone = backbones.build("small_cnn", in_channels=1)
+    backbone = backbones.build("small_cnn", input_shape=(1, 8, 8))
     network = Network(backbone, 4, heads=2, weight_norm_heads=which)
     for name in ("head", "consistency_head"):
         head = getattr(network, name)
@@ -164,7 +164,7 @@ def test_weight_normalised_heads_learn_length_and_direction_apart(which, normali
 
 @pytest.mark.parametrize(("which", "normalised"), [("second", False), ("both", True)])
 def test_with_one_head_the_second_is_not_there(which, normalised):
-    backbone = backbones.build("small_cnn", in_channels=1)
+    backbone = backbones.build("small_cnn", input_shape=(1, 8, 8))
     network = Network(backbone, 4, heads=1, weight_norm_heads=which)
     assert torch.nn.utils.parametrize.is_parametrized(network.head) == normalised
 

@@ -41,7 +41,7 @@ STAGES = {
 
 
 def begin(method: Consistency) -> Network:
-    backbone = backbones.build("small_cnn", in_channels=1, width=4, blocks=2, dropout=0.5)
+    backbone = backbones.build("small_cnn", input_shape=(1, 8, 8), width=4, blocks=2, dropout=0.5)
     student = to_fake_cuda(
         Network(backbone, CLASSES, method.heads, weight_norm_heads="both").train()
     )
@@ -131,7 +131,7 @@ def test_a_method_that_copies_between_devices_is_found(forbidden: str) -> None:
 def test_the_gradients_of_the_walk_are_those_of_torch() -> None:
     """`differentiate` on a real network, so that its fake gradients can be believed."""
     torch.manual_seed(0)
-    backbone = backbones.build("small_cnn", in_channels=1, width=4, blocks=2)
+    backbone = backbones.build("small_cnn", input_shape=(1, 8, 8), width=4, blocks=2)
     network = Network(backbone, CLASSES)
     output = network(torch.rand(5, 1, 8, 8))
     loss = output.logits.square().sum() + output.descriptor.max(dim=1).values.sum()
