@@ -6,14 +6,17 @@ Handled once here, so that no backbone has to: the L2-normalised descriptor (Isc
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
+
+WeightNormHeads = Literal["none", "both", "second"]
 
 
 class Output(NamedTuple):
-    """What the network says of a batch of b images.
+    """The network's output for a batch of b images.
 
     logits: [b, c].
     consistency_logits: [b, c] of the second head; the same tensor as `logits` with one head.
@@ -35,6 +38,9 @@ class Network(nn.Module):
         heads: 2 gives Mean Teacher a head of its own for the consistency loss.
         normalize_descriptor: L2-normalise before the linear layer (the paper does so without Mean
             Teacher, and not with it).
+        weight_norm_heads: which heads learn the length and direction of each class's weights apart
+            (weight normalisation): "both", "second" (the consistency head, where there is one) or
+            "none". In the authors' code: both of the 13-layer network, the second of ResNet.
     """
 
     def __init__(
@@ -43,6 +49,7 @@ class Network(nn.Module):
         num_classes: int,
         heads: int = 1,
         normalize_descriptor: bool = True,
+        weight_norm_heads: WeightNormHeads = "none",
     ) -> None:
         super().__init__()
         features = int(backbone.num_features)  # type: ignore[arg-type]
@@ -50,6 +57,10 @@ class Network(nn.Module):
         self.normalize_descriptor = normalize_descriptor
         self.head = nn.Linear(features, num_classes)
         self.consistency_head = nn.Linear(features, num_classes) if heads == 2 else None
+        if weight_norm_heads == "both":
+            weight_norm(self.head)
+        if weight_norm_heads != "none" and self.consistency_head is not None:
+            weight_norm(self.consistency_head)
 
     def describe(self, images: Tensor) -> Tensor:
         """Descriptors [b, d] of images [b, channels, height, width]."""

@@ -29,13 +29,16 @@ def refuse_empty(module: nn.Module, inputs: tuple[Tensor]) -> None:
     assert len(inputs[0]), "an empty batch, which not every backbone takes"
 
 
-def build_network(method: Consistency, seed: int = 0, dropout: float = 0.0) -> Network:
+def build_network(
+    method: Consistency, seed: int = 0, dropout: float = 0.0, weight_norm_heads: str = "none"
+) -> Network:
     torch.manual_seed(seed)
     backbone = backbones.build(
         "small_cnn", input_shape=(1, 8, 8), width=4, blocks=2, dropout=dropout
     )
     backbone.register_forward_pre_hook(refuse_empty)
-    return Network(backbone, CLASSES, method.heads, normalize_descriptor=False).train()
+    network = Network(backbone, CLASSES, method.heads, False, weight_norm_heads)
+    return network.train()
 
 
 def make_batch(labeled: int = 4, unlabeled: int = 6, seed: int = 0) -> Batch:

@@ -47,6 +47,9 @@ class DatasetPart(Part):
 
 class BackbonePart(Part):
     normalize_descriptor: bool = Field(True, description="L2-normalise before the linear layer")
+    weight_norm_heads: Literal["none", "both", "second"] = Field(
+        "none", description="linear heads with weight normalisation; second: the consistency head"
+    )
 
 
 class GraphPart(Part):

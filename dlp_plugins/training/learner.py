@@ -29,6 +29,7 @@ def build_network(
         num_classes,
         heads=consistency.heads,
         normalize_descriptor=recipe.backbone.normalize_descriptor,
+        weight_norm_heads=recipe.backbone.weight_norm_heads,
     )
     consistency.extend(network)
     return network

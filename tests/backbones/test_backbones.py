@@ -132,6 +132,43 @@ def test_one_head_gives_the_same_logits_twice_and_two_heads_do_not():
     assert not torch.allclose(two.consistency_logits, two.logits)
 
 
+@pytest.mark.parametrize(
+    ("which", "normalised"),
+    [("none", []), ("second", ["consistency_head"]), ("both", ["head", "consistency_head"])],
+)
+def test_weight_normalised_heads_learn_length_and_direction_apart(which, normalised):
+    backbone = backbones.build("small_cnn", input_shape=(1, 8, 8))
+    network = Network(backbone, 4, heads=2, weight_norm_heads=which)
+    for name in ("head", "consistency_head"):
+        head = getattr(network, name)
+        own = {key for key, _ in head.named_parameters()}
+        if name not in normalised:
+            assert own == {"weight", "bias"}
+            continue
+        length, direction = (
+            head.parametrizations.weight.original0,
+            head.parametrizations.weight.original1,
+        )
+        assert own == {
+            "bias",
+            "parametrizations.weight.original0",
+            "parametrizations.weight.original1",
+        }
+        with torch.no_grad():
+            length.mul_(3)
+            direction.mul_(torch.rand(4, 1) + 0.5)  # its length has no effect
+        unit = direction / direction.norm(dim=1, keepdim=True)
+        assert length.shape == (4, 1)
+        assert torch.allclose(head.weight, length * unit)
+
+
+@pytest.mark.parametrize(("which", "normalised"), [("second", False), ("both", True)])
+def test_with_one_head_the_second_is_not_there(which, normalised):
+    backbone = backbones.build("small_cnn", input_shape=(1, 8, 8))
+    network = Network(backbone, 4, heads=1, weight_norm_heads=which)
+    assert torch.nn.utils.parametrize.is_parametrized(network.head) == normalised
+
+
 def test_an_unknown_timm_model_names_the_nearest():
     with pytest.raises(RegistryError, match="Did you mean 'resnet18'"):
         backbones.build("timm:resnet81")

@@ -35,6 +35,34 @@ def test_teacher_is_the_average_of_the_students_past(name: str) -> None:
     assert decay == 0.8
 
 
+@pytest.mark.parametrize("name", WITH_TEACHER)
+def test_of_a_weight_normalised_head_length_and_direction_are_averaged(name: str) -> None:
+    method = build(name, ema_decay=0.25)
+    student = build_network(method, weight_norm_heads="both")
+    method.begin_stage(student, EXAMPLES, TOTAL_STEPS)
+    head, average = (
+        student.head.parametrizations.weight,
+        method.teacher.head.parametrizations.weight,
+    )
+    old = [p.detach().clone().numpy() for p in (head.original0, head.original1)]
+    with torch.no_grad():
+        for p in (head.original0, head.original1):
+            p.add_(torch.randn_like(p))
+    new = [p.detach().numpy() for p in (head.original0, head.original1)]
+    method.after_step(student, 100)
+    length, direction = (0.25 * a + 0.75 * b for a, b in zip(old, new, strict=True))
+    assert average.original0.numpy() == pytest.approx(length, rel=1e-5)
+    assert average.original1.numpy() == pytest.approx(direction, rel=1e-5)
+    expected = length * direction / np.linalg.norm(direction, axis=1, keepdims=True)
+    assert method.teacher.head.weight.detach().numpy() == pytest.approx(expected, rel=1e-5)
+    assert student.head.parametrizations.weight.original0.data_ptr() != average.original0.data_ptr()
+    saved = method.state()
+    again = build(name)
+    again.begin_stage(student, EXAMPLES, TOTAL_STEPS)
+    again.load_state(saved)
+    assert torch.equal(again.teacher.head.weight, method.teacher.head.weight)
+
+
 @pytest.mark.parametrize("name", ["mean_teacher", "ict"])
 def test_teacher_gathers_its_own_batch_norm_statistics(name: str) -> None:
     method, student = begin(name)

@@ -418,3 +418,16 @@ def test_every_component_can_be_checked(kind: Registry) -> None:
         for p in component.parameters:
             assert p.annotation is not inspect.Parameter.empty
         assert set(component.model.model_fields) == {p.name for p in component.parameters}
+
+
+@pytest.mark.parametrize(
+    ("name", "heads"),
+    [
+        ("lp_cifar10", "both"), ("mt_lp_cifar100", "both"), ("mt_lp_mini_imagenet", "second"),
+        ("digits", "none"), ("quick_cifar10", "none"), ("strong_lp_cifar10", "none"),
+    ],
+)  # fmt: skip
+def test_the_papers_recipes_normalise_the_heads_weights_as_the_authors(
+    name: str, heads: str
+) -> None:
+    assert load_recipe(name).backbone.weight_norm_heads == heads

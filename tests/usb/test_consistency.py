@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -10,7 +12,8 @@ from semilearn.core.utils import ALGORITHMS
 
 from dlp_plugins import registry
 from dlp_plugins.augmentations.image import ImageAugmentation
-from dlp_plugins.consistency.contract import Batch, Step, weighted_cross_entropy
+from dlp_plugins.consistency.contract import Batch, Step, supervised_loss
+from dlp_plugins.consistency import _usb_loss
 from dlp_plugins.consistency.usb import MEMBERS
 from dlp_plugins.errors import RegistryError, UsageError
 from dlp_plugins.network import Network
@@ -41,7 +44,7 @@ EVERY_IMAGE = {
         "uda",
     )
 }
-LABELED, BATCH = 8, 24
+LABELED, BATCH, TOTAL_STEPS = 8, 24, 1000
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +55,7 @@ def data():
 def make_step(data, network, graph_labels: bool = False, number: int = 500) -> Step:
     images, truth = data.train.images[:BATCH], data.train.labels[:BATCH]
     labeled = torch.arange(BATCH) < LABELED
-    known = labeled | graph_labels
+    known = labeled | torch.tensor(graph_labels)
     augment = ImageAugmentation(data.mean, data.std, translate=1)
     return Step(
         student=network,
@@ -60,23 +63,26 @@ def make_step(data, network, graph_labels: bool = False, number: int = 500) -> S
             images=images,
             index=torch.arange(BATCH),
             labels=torch.where(known, truth, -1),
-            weights=known.float() * torch.where(labeled, 1.0, 0.5),
-            labeled=labeled,
+            certainty=known.float() * torch.where(labeled, 1.0, 0.5),
+            class_weights=torch.linspace(0.5, 1.5, 10) if graph_labels else torch.ones(10),
+            num_labeled=LABELED,
+            propagated=graph_labels,
         ),
         weak=augment.weak,
         strong=augment.strong,
         number=number,
         epoch=1.5,
+        total_steps=TOTAL_STEPS,
     )
 
 
 def make(name: str, data, **parameters):
     torch.manual_seed(0)
     network = Network(registry.backbones.build("small_cnn", input_shape=(1, 8, 8), width=8), 10)
-    parameters = {"arguments": EVERY_IMAGE.get(name, {}), "num_train_iter": 1000, **parameters}
+    parameters = {"arguments": EVERY_IMAGE.get(name, {}), **parameters}
     method = registry.consistency.build(f"usb:{name}", num_classes=10, **parameters)
     method.extend(network)
-    method.begin_stage(network, len(data.train))
+    method.begin_stage(network, len(data.train), TOTAL_STEPS)
     return network, method
 
 
@@ -126,10 +132,14 @@ def test_propagated_labels_are_a_term_beside(data):
     step = make_step(data, network, graph_labels=True)
     network.eval()  # batch norm that does not depend on the batch
     found = method.losses(step)["supervised"]
-    logits = network(step.view).logits
-    only = torch.where(step.batch.labeled, 0.0, step.batch.weights)
-    expected = weighted_cross_entropy(logits, step.batch.labels, only)
+    certainty = step.batch.certainty.clone()
+    certainty[:LABELED] = 0
+    expected = supervised_loss(network(step.view).logits, replace(step.batch, certainty=certainty))
     assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert found > 0
+    soft = torch.full((BATCH, 10), 0.1)
+    step.batch = replace(step.batch, probabilities=soft)
+    assert method.losses(step)["supervised"].item() != pytest.approx(found.item(), rel=1e-2)
 
 
 def test_teacher_is_the_average_with_ema_m(data):
@@ -197,6 +207,41 @@ def test_an_unknown_argument_is_named_with_the_right_ones(data):
 def test_an_algorithm_that_cannot_be_driven_is_not_offered():
     with pytest.raises(RegistryError, match="offers no 'crmatch'"):
         registry.consistency.build("usb:crmatch", num_classes=10)
+
+
+def test_a_ramp_reaches_its_end_within_the_stage(data):
+    """Mean Teacher's unlabelled loss rises over the first 0.4 of the stage's steps."""
+
+    def unlabeled(number: int) -> float:
+        found = []
+        for weight in (1e4, 0.0):  # the networks differ little as yet
+            network, method = make("meanteacher", data, ulb_loss_ratio=weight)
+            with torch.no_grad():
+                for p in method.teacher.parameters():
+                    p.add_(0.05 * torch.randn_like(p))
+            torch.manual_seed(1)
+            found.append(method.losses(make_step(data, network, number=number))["usb"].item())
+        return found[0] - found[1]
+
+    full = unlabeled(TOTAL_STEPS - 1)
+    assert full > 0.1
+    assert unlabeled(400) == pytest.approx(full, rel=1e-3)
+    assert unlabeled(200) == pytest.approx(full / 2, rel=1e-3)
+
+
+def test_the_algorithm_gets_the_steps_of_its_stage(tmp_path, monkeypatch):
+    steps = []
+    drive = _usb_loss.drive
+
+    def spy(name, view, num_classes, num_examples, settings, *rest):
+        steps.append(settings["num_train_iter"])
+        return drive(name, view, num_classes, num_examples, settings, *rest)
+
+    monkeypatch.setattr(_usb_loss, "drive", spy)
+    recipe = load_recipe("usb_fixmatch_lp_digits", [*SHORT, "training.stage_two_epochs=1"])
+    run(recipe, tmp_path / "run", device="cpu")
+    an_epoch = (300 - 20) // 80  # unlabelled images in batches of 80
+    assert steps == [2 * an_epoch, an_epoch]
 
 
 SHORT = ["training.stage_one_epochs=2", "dataset.num_train=300", "backbone.width=8"]
