@@ -14,10 +14,11 @@ from torch import Tensor
 class Augmentation(ABC):
     """Makes the views of a batch that a network sees.
 
-    Built with the context arguments `mean` and `std`, tuples of one number per channel, which it
-    may leave out of its signature. Views lie on the device of the examples, are float32, and have
-    the examples' shape and memory format. Random numbers come from torch's global generator of that
-    device, so that whoever seeds it decides the views.
+    Built with the context arguments `mean` and `std`, which it may leave out of its signature:
+    tuples of one number per channel of images, or per number of vectors, or one for all of these.
+    Views lie on the device of the examples, are float32, and have the examples' shape and memory
+    format. Random numbers come from torch's global generator of that device, so that whoever seeds
+    it decides the views.
     """
 
     @abstractmethod
@@ -25,7 +26,8 @@ class Augmentation(ABC):
         """Normalised, otherwise unchanged: for evaluation and descriptors.
 
         Args:
-            examples: [b, channels, height, width] uint8.
+            examples: images [b, channels, height, width] of uint8 or float32, or vectors [b, d] of
+                float32. They are not changed.
 
         Raises:
             DataError: examples that this augmentation does not take.

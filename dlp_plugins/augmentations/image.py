@@ -1,8 +1,8 @@
 """Augmentation of whole batches where they lie: no Python per image, no copy to another device.
 
-uint8 images [b, channels, height, width] go in; normalised floats of the same shape and memory
-format come out. Every image draws its own parameters, all from torch's global generator of the
-images' device, so that whoever seeds that generator decides the views.
+Images [b, channels, height, width] of uint8 or float32 go in; normalised floats of the same shape
+and memory format come out. Every image draws its own parameters, all from torch's global generator
+of the images' device, so that whoever seeds that generator decides the views.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from dlp_plugins.augmentations._image_ops import (
     rotate,
     shift_and_flip,
 )
+from dlp_plugins.augmentations._normalize import Normalizer
 from dlp_plugins.augmentations.contract import Augmentation
 from dlp_plugins.errors import DataError
 from dlp_plugins.registry import augmentations
@@ -35,7 +36,8 @@ class ImageAugmentation(Augmentation):
     view is FixMatch's (Sohn et al., NeurIPS 2020): the weak one, then RandAugment and Cutout.
 
     Args:
-        mean, std: of each channel, for pixels scaled to 0..1; a view is (x/255 - mean) / std.
+        mean, std: of each channel; a view is (x/255 - mean) / std of uint8 images, and
+            (x - mean) / std of float32 images, whose strong view takes the range to be 0..1.
     """
 
     def __init__(
@@ -77,16 +79,13 @@ class ImageAugmentation(Augmentation):
         self.translate, self.flip, self.rotate, self.padding = translate, flip, rotate, padding
         self.strong_operations, self.strong_magnitude = strong_operations, strong_magnitude
         self.cutout = cutout
-        self.channels = len(mean)
-        scale = torch.tensor([1 / (255 * s) for s in std]).view(1, -1, 1, 1)
-        shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)]).view(1, -1, 1, 1)
-        self._affine = {scale.device: (scale, shift)}
+        self._normalize = Normalizer(mean, std)
 
     def plain(self, images: Tensor) -> Tensor:
         """Normalised, otherwise unchanged.
 
         Raises:
-            DataError: not uint8 [b, channels, height, width], or other channels than the mean's.
+            DataError: vectors, another type, or other channels than the mean's.
         """
         self._check(images)
         return self._normalize(images, images)
@@ -107,12 +106,16 @@ class ImageAugmentation(Augmentation):
             DataError: as `weak`.
         """
         self._check(images)
-        moved = self._move(images).float()
-        pixels = rand_augment(moved, self.strong_operations, self.strong_magnitude, self.padding)
+        pixels, floats = self._move(images).float(), images.is_floating_point()
+        if floats:
+            pixels = pixels * 255
+        pixels = rand_augment(pixels, self.strong_operations, self.strong_magnitude, self.padding)
+        if floats:
+            pixels = pixels / 255
         return cutout(self._normalize(pixels, images), self.cutout)
 
     def _move(self, images: Tensor) -> Tensor:
-        """Pixels 0..255, uint8 unless the images were turned."""
+        """Pixels in the images' range, of their type unless they were turned."""
         column = (len(images), 1)
         if self.rotate:
             angle = torch.empty(len(images), device=images.device).uniform_(
@@ -128,24 +131,14 @@ class ImageAugmentation(Augmentation):
             images = shift_and_flip(images, dy, dx, mirrored, self.padding)
         return images
 
-    def _normalize(self, pixels: Tensor, like: Tensor) -> Tensor:
-        """Pixels 0..255 to (x/255 - mean) / std, in the memory format of `like`."""
-        device = pixels.device
-        if device not in self._affine:
-            scale, shift = self._affine[torch.device("cpu")]
-            self._affine[device] = (scale.to(device), shift.to(device))
-        scale, shift = self._affine[device]
-        # One channel or one pixel: both formats hold, and torch counts it as contiguous.
-        plain = like.is_contiguous() or not like.is_contiguous(memory_format=torch.channels_last)
-        wanted = torch.contiguous_format if plain else torch.channels_last
-        # In place: the caller's images are uint8, so these floats are ours.
-        return pixels.float().mul_(scale).add_(shift).contiguous(memory_format=wanted)
-
     def _check(self, images: Tensor) -> None:
-        if images.ndim != 4 or images.dtype != torch.uint8 or images.shape[1] != self.channels:
+        channels = self._normalize.channels
+        known = images.dtype in (torch.uint8, torch.float32)
+        if images.ndim != 4 or not known or images.shape[1] != channels:
             raise DataError(
-                f"Images must be uint8 [b, {self.channels}, height, width] (mean and std are of "
-                f"{self.channels} channels); got {images.dtype} {list(images.shape)}."
+                f"augmentation image takes [b, {channels}, height, width] of uint8 or float32, as "
+                f"mean and std are of {channels} channels; got {list(images.shape)} of "
+                f"{images.dtype}. For vectors set augmentation = 'noise'."
             )
         height, width = images.shape[2:]
         if self.translate >= min(height, width):

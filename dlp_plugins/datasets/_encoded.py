@@ -11,7 +11,7 @@ from pydantic import Field
 
 from dlp_plugins.datasets import _files
 from dlp_plugins.datasets._statistics import measure
-from dlp_plugins.datasets.contract import UNKNOWN, Dataset, LazyImages
+from dlp_plugins.datasets.contract import UNKNOWN, Dataset, LazyImages, number_classes
 from dlp_plugins.errors import DataError, LabelError
 
 PerChannel = Annotated[
@@ -93,7 +93,7 @@ def _find_classes(labels: Sequence[Any], name: str) -> list[str]:
     if all(isinstance(y, str) for y in known):
         return sorted(known)
     if all(isinstance(y, int) for y in known):
-        return [str(i) for i in range(max(known) + 1)]
+        return number_classes(max(known), len(labels))
     odd = next(y for y in known if not isinstance(y, int))
     raise LabelError(
         f"dataset {name}: the label column holds neither whole numbers nor text, {odd!r} for one. "

@@ -24,6 +24,7 @@ CHUNK = 64  # images per task
 ROWS = 4096  # inputs checked at a time
 MOST_LISTED = 20  # unreadable images named in one error
 UINT16_MAX = 65535
+MOST_EMPTY_CLASSES = 1000  # so many classes may be more than there are labels
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,6 @@ class Dataset:
     def __post_init__(self) -> None:
         if self.num_classes < 2:
             raise DataError(f"The data have {self.num_classes} classes; a classifier needs two.")
-        self._check_statistics()
         for name, split in (("training", self.train), ("test", self.test)):
             if len(split) == 0:
                 raise DataError(f"The {name} split holds no image.")
@@ -197,6 +197,7 @@ class Dataset:
                 f"The training images are {found[0]}, the test images {found[1]}; they must be "
                 "alike."
             )
+        self._check_statistics()
         if unlabeled := int((self.test.labels == UNKNOWN).sum()):
             raise LabelError(
                 f"{unlabeled} of {len(self.test)} test images have no label, so no error can be "
@@ -264,6 +265,20 @@ def check_range(labels: Tensor, num_classes: int, split: str = "training") -> No
             f"Label {int(labels[at])} of {split} image {at} is outside 0..{num_classes - 1} "
             f"({int(bad.sum())} such; -1 means unknown)."
         )
+
+
+def number_classes(largest: int, count: int) -> list[str]:
+    """Names of the classes 0..largest of `count` training labels without names.
+
+    Raises:
+        LabelError: far more classes than labels, which is an id taken for a label.
+    """
+    if largest >= max(count, MOST_EMPTY_CLASSES):
+        raise LabelError(
+            f"The largest of {count} training labels is {largest}, which would make {largest + 1} "
+            "classes. Number the classes from 0 without gaps."
+        )
+    return [str(i) for i in range(largest + 1)]
 
 
 def _in_threads(work: Callable, items: Iterable[int]) -> list:

@@ -35,7 +35,8 @@ class DatasetPart(Part):
         "all", description="labelled examples, balanced over classes; all: every known label"
     )
     labeled_indices: str | None = Field(
-        None, description="file of indices into the training split (JSON, .npy, .txt)"
+        None,
+        description="file of indices into the training split (JSON, .npy, FILE.npz:KEY, .txt)",
     )
     num_validation: Count = Field(
         0, description="training images held out to choose the best epoch"

@@ -6,7 +6,6 @@ import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -69,7 +68,7 @@ def prepare_data(recipe: Recipe, device: torch.device) -> RunData:
     if part.num_train is not None:
         pool = splits.choose_subset(labels, part.num_train, c, seed)
     if part.labeled_indices is not None:
-        labeled = splits.load_indices(Path(part.labeled_indices), labels)
+        labeled = splits.load_indices(part.labeled_indices, labels)
         pool = torch.cat([pool, labeled]).unique()
         among = pool[~torch.isin(pool, labeled)]
         held_out = splits.hold_out_validation(labels, part.num_validation, c, seed, among)

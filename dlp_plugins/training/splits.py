@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dlp_plugins.datasets._arrays import WITH_KEYS, read_array, split_key
 from dlp_plugins.datasets.contract import (
     UNKNOWN,
     Images,
@@ -137,25 +138,29 @@ class _Selected:
         return self.read(self.indices[i])
 
 
-def load_indices(path: str | Path, labels: Tensor) -> Tensor:
+def load_indices(file: str | Path, labels: Tensor) -> Tensor:
     """Labelled examples from a file: a published split, or an earlier run's labeled_indices.json.
 
     Formats: .json, a list or an object with the list under "labeled_indices"; .npy, a vector of
-    integers; anything else, text with an index a line.
+    integers; .npz or .safetensors, the vector under KEY if `file` is FILE:KEY, else the only one;
+    anything else, text with an index per line.
 
     Raises:
         DataError: the file cannot be read as that.
         LabelError: no index; or one out of range, given twice, or of an example of unknown label.
     """
-    path = Path(path)
+    path, key = split_key(str(file))
     try:
-        found = np.asarray(_read_indices(path))
+        found = np.asarray(_read_indices(path, key))
+    except DataError as error:
+        raise DataError(f"Index file {error}") from error
     except OSError as error:
         raise DataError(f"Index file {path}: cannot be read: {error.strerror or error}.") from None
     except (ValueError, KeyError, TypeError, EOFError) as error:
         raise DataError(
             f"Index file {path}: {error}. Expected: JSON, a list of integers or "
-            '{"labeled_indices": [...]}; .npy, a vector of integers; or text, an integer a line.'
+            '{"labeled_indices": [...]}; .npy or FILE.npz:KEY, a vector of integers; or text, an '
+            "integer per line."
         ) from None
     if found.size == 0:
         raise LabelError(
@@ -171,9 +176,9 @@ def load_indices(path: str | Path, labels: Tensor) -> Tensor:
     return indices
 
 
-def _read_indices(path: Path) -> object:
-    if path.suffix == ".npy":
-        return np.load(path, allow_pickle=False)
+def _read_indices(path: Path, key: str | None) -> object:
+    if path.suffix in (".npy", *WITH_KEYS):
+        return read_array(path, key).numpy()
     text = path.read_text(encoding="utf-8")
     if path.suffix != ".json":
         return [int(line) for line in text.split()]

@@ -23,6 +23,8 @@ from dlp_plugins.augmentations._image_ops import (
     solarize,
 )
 from dlp_plugins.augmentations.image import ImageAugmentation
+from dlp_plugins.augmentations.noise import Noise
+from dlp_plugins.errors import DataError
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 
@@ -236,3 +238,70 @@ def test_channels_last_stays_channels_last():
     x = images().to(memory_format=torch.channels_last)
     view = augmenter(translate=4, flip=True).weak(x)
     assert view.is_contiguous(memory_format=torch.channels_last)
+
+
+# -- float images and vectors ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("view", ["plain", "weak", "strong"])
+def test_float_images_give_the_views_of_the_same_uint8_images(view):
+    x = images(8)
+    augment = augmenter(translate=2, flip=True, rotate=5)
+    torch.manual_seed(0)
+    expected = getattr(augment, view)(x)
+    torch.manual_seed(0)
+    found = getattr(augment, view)(x / 255)
+    # A pixel at a threshold of posterize or solarize may fall on its other side by rounding.
+    assert ((found - expected).abs() < 1e-3).float().mean() > 0.99
+
+
+@pytest.mark.parametrize("view", ["plain", "weak", "strong"])
+@pytest.mark.parametrize("augment", [augmenter(), Noise(MEAN, STD)], ids=["image", "noise"])
+def test_float_inputs_are_not_changed(augment, view):
+    for x in (torch.rand(4, 3, 8, 8), torch.rand(4, 3)):
+        if x.ndim == 2 and isinstance(augment, ImageAugmentation):
+            continue
+        before = x.clone()
+        getattr(augment, view)(x)
+        assert x.equal(before)
+
+
+def test_noise_is_its_formula():
+    torch.manual_seed(0)
+    x = torch.rand(4000, 3) * torch.tensor([1.0, 2, 5])
+    normal = (x - torch.tensor(MEAN)) / torch.tensor(STD)
+    augment = Noise(MEAN, STD, weak=0.2, strong=0.5, drop=0.25)
+    assert torch.allclose(augment.plain(x), normal, atol=1e-5)
+    error = augment.weak(x) - normal
+    assert error.mean(dim=0).abs().max() < 0.02
+    assert error.std(dim=0).tolist() == pytest.approx([0.2] * 3, rel=0.05)
+    strong = augment.strong(x)
+    blank = strong == 0
+    assert blank.float().mean(dim=0).tolist() == pytest.approx([0.25] * 3, abs=0.03)
+    assert (strong - normal)[~blank].std() == pytest.approx(0.5, rel=0.05)
+    assert not augment.weak(x).equal(augment.weak(x))
+
+
+def test_noise_takes_one_mean_for_all_numbers():
+    x = torch.rand(5, 7)
+    assert torch.allclose(Noise((0.5,), (0.25,)).plain(x), (x - 0.5) / 0.25, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("x", "text"),
+    [
+        (torch.rand(4, 5), r"vectors \[b, 3\].*got torch.float32 \[4, 5\]"),
+        (torch.rand(4, 3).double(), "got torch.float64"),
+        (torch.rand(4, 3, 8), r"got torch.float32 \[4, 3, 8\]"),
+    ],
+)
+def test_noise_refuses_other_inputs(x, text):
+    with pytest.raises(DataError, match=text):
+        Noise(MEAN, STD).weak(x)
+
+
+def test_the_augmentation_of_images_sends_vectors_to_noise():
+    with pytest.raises(
+        DataError, match=r"got \[4, 3\] of torch.float32.*set augmentation = 'noise'"
+    ):
+        augmenter().weak(torch.rand(4, 3))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import json
 import os
@@ -196,14 +197,17 @@ def test_all_unreadable_photos_of_both_splits_are_listed_at_once(folder):
     assert len(str(error.value).splitlines()) == 4
 
 
-def test_a_run_from_disk_names_every_unreadable_photo(folder):
+def test_a_run_from_disk_names_every_unreadable_photo(folder, monkeypatch):
     """Workers read them in every epoch; the first error in one of them is of another process."""
+    # How long torch waits for a worker that raised an error.
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.1)
     lazy = datasets.build("imagefolder", root=str(folder)).train
     for place in ("train/cat/1.png", "train/dog/2.png"):
         (folder / place).write_bytes(b"not a picture")
     store = ImageStore(lazy, torch.device("cpu"), workers=1, memory_mb=0)
     with pytest.raises(DataError, match=r"(?s)^2 of 12 images cannot be read:.*1\.png.*2\.png"):
         list(store.in_order(4))
+    gc.collect()  # the loader ends its worker here, not in a later test
 
 
 def test_files_with_other_endings_are_counted_in_a_warning(folder):

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from places import SHARED
 
 from dlp_plugins.datasets import LazyImages, TensorImages
 from dlp_plugins.errors import DataError, LabelError
@@ -176,8 +177,33 @@ def test_index_files(tmp_path) -> None:
     (tmp_path / "b.json").write_text(json.dumps({"labeled_indices": indices, "num_train": 9}))
     np.save(tmp_path / "c.npy", np.array(indices, dtype=np.int32))
     (tmp_path / "d.txt").write_text("7\n3\n\n5\n")
-    for name in ("a.json", "b.json", "c.npy", "d.txt"):
+    np.savez(tmp_path / "e.npz", indices)
+    np.savez(tmp_path / "f.npz", first=[1], second=indices)
+    for name in ("a.json", "b.json", "c.npy", "d.txt", "e.npz", "f.npz:second"):
         assert load_indices(tmp_path / name, LABELS).tolist() == [3, 5, 7]
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("s.npz:ten_503", r"s\.npz: there is no 'ten_503' in it\. Did you mean 'ten_500'\?"),
+        ("s.npz:ten_503", r"It holds ten_500, ten_1000\.$"),
+        ("s.npz", r"it holds 2 arrays: choose one with .*s\.npz:KEY"),
+        ("none.npz:ten_500", r"none\.npz: there is no such file"),
+        ("s.npz:", r"s\.npz:: cannot be read"),
+    ],
+)
+def test_a_key_of_an_npz_that_is_not_there(tmp_path, name, says) -> None:
+    np.savez(tmp_path / "s.npz", ten_500=[1], ten_1000=[2])
+    with pytest.raises(DataError, match=says):
+        load_indices(tmp_path / name, LABELS)
+
+
+@pytest.mark.skipif(not (SHARED / "data").is_dir(), reason="no shared data")
+def test_the_papers_own_splits() -> None:
+    labels = torch.arange(10).repeat(5000)
+    found = load_indices(f"{SHARED}/data/splits/lp_deepssl.npz:cifar10_500_10", labels)
+    assert len(found) == 500
 
 
 @pytest.mark.parametrize(
