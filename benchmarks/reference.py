@@ -1,7 +1,7 @@
-"""The usual propagation step, as the thing to beat, and the data to compare on.
+"""The usual propagation step, to compare ours with, and the data to compare on.
 
-Authors' procedure (Iscen et al., CVPR 2019): FAISS flat search, SciPy graph, and SciPy conjugate
-gradient class by class in float64. Functions only; the other benchmarks call them.
+The authors' procedure (Iscen et al., CVPR 2019): FAISS flat search, SciPy graph, and SciPy's
+conjugate gradient class by class in float64. Functions only; the other benchmarks call them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def mixture(
     Learned descriptors lie near few dimensions. So, in a random subspace of `intrinsic` of them, a
     class is a mean of length about 1 plus a Gaussian of length about `spread`; a Gaussian of length
     0.3 in all dimensions is added and each point is normalised. With `intrinsic=dim, spread=2` a
-    class has no structure inside, the worst there is for an approximate search.
+    class has no structure inside, the worst case for an approximate search.
 
     Returns:
         descriptors [n, dim] float32 and classes [n] int64.
@@ -51,7 +51,7 @@ def some_labels(truth: Array, per_class: int, seed: int = 0) -> Array:
 
 
 def search(v: Array, k: int) -> tuple[Array, Array]:
-    """FAISS flat: indices and similarities [n, k + 1], the point itself (as a rule) among them."""
+    """FAISS flat: indices and similarities [n, k + 1], usually with the point itself among them."""
     index = faiss.IndexFlatIP(v.shape[1])
     index.add(v)
     similarities, indices = index.search(v, k + 1)

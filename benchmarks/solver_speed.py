@@ -2,21 +2,19 @@
 
     python benchmarks/solver_speed.py [--points 50000] [--cpu]
 
-One process; what is compared takes turns, and the median of the turns counts. With --cpu one thread
-works and its CPU time is taken, which other programs on the machine disturb least. "reference" is
-SciPy's conjugate gradient class by class in float64 (benchmarks/reference.py); at 100 classes it
-solves ten of them, and its time is ten times that.
+One process; candidates take turns, and the median of the turns counts. With --cpu one thread works
+and its CPU seconds count, which other programs on the machine disturb least. "reference" is SciPy's
+conjugate gradient class by class in float64 (benchmarks/reference.py); at 100 classes it solves ten
+of them, and its time is ten times that.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -27,25 +25,19 @@ import torch
 from torch import Tensor
 
 from benchmarks import reference
+from benchmarks.timing import Timing, in_turns, timed
 from dlp_plugins.graph import Graph, assemble
 from dlp_plugins.propagation import label_matrix
 from dlp_plugins.registry import affinities, graphs, solvers
 from dlp_plugins.solvers import Solver
 
 LABELS_PER_CLASS = 10
-clock = time.perf_counter
 REFERENCE_CLASSES = 10
+cpu_only = False  # whether CPU seconds count, in place of wall seconds
 
 
-def seconds_of(candidates: dict[str, Callable[[], Any]], turns: int) -> dict[str, float]:
-    """Median seconds of each, in turns: a machine's mood then spoils no ratio."""
-    taken: dict[str, list[float]] = {name: [] for name in candidates}
-    for _ in range(turns):
-        for name, work in candidates.items():
-            start = clock()
-            work()
-            taken[name].append(clock() - start)
-    return {name: median(times) for name, times in taken.items()}
+def seconds(timing: Timing) -> float:
+    return timing.cpu if cpu_only else timing.wall
 
 
 def permuted(graph: Graph, order: np.ndarray[Any, Any]) -> Graph:
@@ -59,12 +51,13 @@ def compare_products(graph: Graph, classes: int, truth: np.ndarray[Any, Any]) ->
     """One product Wn x; ratios are to `Graph.matmul`."""
     wide = Graph(graph.crow_indices.long(), graph.col_indices.long(), graph.values, graph.degree)
     matrix = graph.to_scipy()
-    start = clock()
-    by_bandwidth = permuted(graph, sp.csgraph.reverse_cuthill_mckee(matrix, symmetric_mode=True))
-    reordering = clock() - start
+    reordering = timed(
+        lambda: permuted(graph, sp.csgraph.reverse_cuthill_mckee(matrix, symmetric_mode=True))
+    )
+    by_bandwidth = reordering.result
     by_class = permuted(graph, np.argsort(truth, kind="stable"))
     x = torch.randn(graph.num_nodes, classes)
-    taken = seconds_of(
+    taken = in_turns(
         {
             "Graph.matmul (embedding bag, int32)": lambda: graph.matmul(x),
             "the same, int64": lambda: wide.matmul(x),
@@ -79,14 +72,15 @@ def compare_products(graph: Graph, classes: int, truth: np.ndarray[Any, Any]) ->
         },
         turns=7,
     )
-    print(f"\nproduct, {classes} columns (reordering once takes {reordering:.2f} s)")
+    print(f"\nproduct, {classes} columns (reordering once takes {seconds(reordering):.2f} s)")
     table(taken)
 
 
-def table(taken: dict[str, float]) -> None:
-    first = next(iter(taken.values()))
-    for name, seconds in taken.items():
-        print(f"  {name:52s} {seconds:8.4f} s   {seconds / first:6.2f} x the first")
+def table(taken: dict[str, Timing]) -> None:
+    first = seconds(next(iter(taken.values())))
+    for name, timing in taken.items():
+        s = seconds(timing)
+        print(f"  {name:52s} {s:8.4f} s   {s / first:6.2f} x the first")
 
 
 def compare_solves(
@@ -98,16 +92,16 @@ def compare_solves(
     scale = classes / REFERENCE_CLASSES
     # The first ten columns of the reference are classes 0..9, whatever their number.
     ten = np.where(given < REFERENCE_CLASSES, given, -1)
-    taken = seconds_of(
+    taken = in_turns(
         {
             "reference": lambda: reference.solve(wn, ten, REFERENCE_CLASSES),
             "cg": lambda: cg.solve(graph, y),
         },
         turns=3,
     )
-    slow, fast = taken["reference"] * scale, taken["cg"]
-    print(f"\nsolve, {classes} classes, 20 iterations at most")
-    print(f"  reference {slow:.2f} s ({slow / classes:.3f} s a class), cg {fast:.2f} s: "
+    slow, fast = seconds(taken["reference"]) * scale, seconds(taken["cg"])
+    print(f"\nsolve, {classes} classes, at most 20 iterations")
+    print(f"  reference {slow:.2f} s ({slow / classes:.3f} s per class), cg {fast:.2f} s: "
           f"{slow / fast:.1f} times faster")  # fmt: skip
     ours = cg.solve(graph, y).scores[:, :REFERENCE_CLASSES].argmax(dim=1).numpy()
     theirs = reference.solve(wn, ten, REFERENCE_CLASSES).argmax(axis=1)
@@ -117,7 +111,7 @@ def compare_solves(
 
 
 def textbook(product: Callable[[Tensor], Tensor], y: Tensor) -> Tensor:
-    """Twenty iterations of block conjugate gradient as one would write it down."""
+    """Twenty iterations of block conjugate gradient as a textbook writes them."""
     z, r, p = torch.zeros_like(y), y, y
     rr = (r * r).sum(dim=0)
     for _ in range(20):
@@ -130,16 +124,16 @@ def textbook(product: Callable[[Tensor], Tensor], y: Tensor) -> Tensor:
 
 
 def compare_iterations(graph: Graph, truth: np.ndarray[Any, Any], classes: int) -> None:
-    """What `cg` gains over the textbook, and how early labels settle."""
+    """What `cg` gains over the textbook, and after how many iterations labels stop changing."""
     y = label_matrix(torch.from_numpy(reference.some_labels(truth, LABELS_PER_CLASS)), classes)
     cg = solvers.build("cg")
 
-    def from_scratch() -> None:  # a renumbering is kept with the graph: here it is paid each time
+    def from_scratch() -> None:  # a graph keeps its renumbering: here it is computed each time
         cg.solve(Graph(graph.crow_indices, graph.col_indices, graph.values, graph.degree), y)
 
     print(f"\ntwenty iterations, {classes} classes")
     table(
-        seconds_of(
+        in_turns(
             {
                 "cg": from_scratch,
                 "textbook, Graph.matmul": lambda: textbook(graph.matmul, y),
@@ -163,7 +157,7 @@ EVERY = ("cg", "chebyshev", "power", "torch_sparse", "amg", "spectral", "poisson
 
 
 def compare_solvers(graph: Graph, truth: np.ndarray[Any, Any], classes: int) -> None:
-    """Every solver once, as it comes; agreement is with conjugate gradient run to 1e-6."""
+    """Every solver once with its defaults; agreement is with conjugate gradient run to 1e-6."""
     y = label_matrix(torch.from_numpy(reference.some_labels(truth, LABELS_PER_CLASS)), classes)
     print(f"\nevery solver once, {classes} classes; 'cg, long' may take 500 iterations")
     for alpha, names in ((0.99, EVERY), (0.9999, ("cg", "amg"))):
@@ -178,33 +172,31 @@ def compare_solvers(graph: Graph, truth: np.ndarray[Any, Any], classes: int) -> 
 
 
 def run(name: str, solver: Solver, graph: Graph, y: Tensor, best: Tensor | None) -> Tensor:
-    """Prepare and solve once and print a line; returns each node's best class [n]."""
-    start = clock()
-    state = solver.prepare(graph)
-    prepared = clock()
-    solution = solver.solve(state, y)
-    done = clock()
+    """Prepare and solve once and print one line; returns each node's best class [n]."""
+    prepare = timed(lambda: solver.prepare(graph))
+    solve = timed(lambda: solver.solve(prepare.result, y))
+    solution = solve.result
     found = solution.scores.argmax(dim=1)
     agree = 1.0 if best is None else float((found == best).float().mean())
     print(
-        f"  {name:13s} alpha {getattr(solver, 'alpha', '-'):<7} prepare {prepared - start:6.2f} s"
-        f"  solve {done - prepared:7.3f} s  {solution.iterations:4d} products"
+        f"  {name:13s} alpha {getattr(solver, 'alpha', '-'):<7} prepare {seconds(prepare):6.2f} s"
+        f"  solve {seconds(solve):7.3f} s  {solution.iterations:4d} products"
         f"  residual {float(solution.residual.max()):.0e}  agreement {agree:.4f}"
     )
     return found
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--points", type=int, default=50_000)
-    parser.add_argument("--cpu", action="store_true", help="CPU time of one thread")
+    parser.add_argument("--cpu", action="store_true", help="CPU seconds of one thread")
     arguments = parser.parse_args()
     points = arguments.points
     if arguments.cpu:
-        global clock
-        clock = time.process_time
+        global cpu_only
+        cpu_only = True
         torch.set_num_threads(1)
-    warnings.filterwarnings("ignore")  # torch says that its CSR is in beta
+    warnings.filterwarnings("ignore")  # torch warns that its CSR is in beta
     for classes in (10, 100):
         v, truth = reference.mixture(points, classes)
         neighbors = graphs.build("exact").neighbors(torch.from_numpy(v))

@@ -118,6 +118,10 @@ def overclaim(s: Solution, y: Tensor, g: Any) -> Solution:
     return replace(s, scores=z, residual=relative_residual(g, 0.5, z, y))
 
 
+def overlimit(s: Solution, y: Tensor, g: Any) -> Solution:
+    return replace(overclaim(s, y, g), converged=False, limited_by_precision=True)
+
+
 def spoil(t: Tensor, s: Solution) -> Solution:
     t.mul_(1 + 2e-7)  # the last bit
     return s
@@ -136,6 +140,8 @@ FAULTS: dict[str, tuple[Callable[..., Solution], str]] = {
     "spoils graph": (lambda s, y, g: spoil(g.values, s), "changes the graph"),
     "tensor": (lambda s, y, g: s.scores, "must return a Solution"),
     "converged": (lambda s, y, g: replace(s, converged=torch.tensor(True)), "True or False"),
+    "limited": (overlimit, "far above rounding"),
+    "both": (lambda s, y, g: replace(s, limited_by_precision=True), "reports both"),
 }
 
 

@@ -21,7 +21,6 @@ from dlp_plugins.solvers.contract import (
     Tolerance,
     relative_residual,
     usable_guess,
-    within,
 )
 
 
@@ -83,4 +82,4 @@ class MultigridConjugateGradient(Solver):
             scores[:, column] = torch.from_numpy(z)
             most = max(most, len(steps))
         residual = relative_residual(graph, self.alpha, scores, labels)
-        return Solution(scores, most, residual, within(residual, self.tolerance, scores, labels))
+        return Solution.judged(scores, most, residual, self.tolerance, labels)

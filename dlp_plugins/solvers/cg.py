@@ -16,9 +16,7 @@ from dlp_plugins.solvers.contract import (
     Solution,
     Solver,
     Tolerance,
-    relative_residual,
     usable_guess,
-    within,
 )
 
 
@@ -40,8 +38,7 @@ class ConjugateGradient(Solver):
     @in_local_order
     def solve(self, state: Operator, labels: Tensor, initial: Tensor | None = None) -> Solution:
         guess = None if initial is None else usable_guess(state, labels, initial)
-        z, iterations = conjugate_gradient(
+        z, iterations, residual = conjugate_gradient(
             state, self.alpha, labels, guess, self.tolerance, self.max_iterations
         )
-        residual = relative_residual(state, self.alpha, z, labels)
-        return Solution(z, iterations, residual, within(residual, self.tolerance, z, labels))
+        return Solution.judged(z, iterations, residual, self.tolerance, labels)

@@ -20,7 +20,6 @@ from dlp_plugins.solvers.contract import (
     goal,
     relative_residual,
     usable_guess,
-    within,
 )
 
 CHECK_EVERY = 5  # iterations from one look at the norm of the residual to the next
@@ -56,4 +55,4 @@ class Chebyshev(Solver):
             z += step.mul_(omega - 1).add_(residual, alpha=omega)
             omega = 1 / (1 - self.alpha**2 * omega / (2 if iteration == 1 else 4))
         residual = relative_residual(state, self.alpha, z, labels)
-        return Solution(z, iteration, residual, within(residual, self.tolerance, z, labels))
+        return Solution.judged(z, iteration, residual, self.tolerance, labels)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dlp_plugins.graph import Graph
 from dlp_plugins.registry import solvers
-from dlp_plugins.solvers.contract import Alpha, Solution, Solver, relative_residual, within
+from dlp_plugins.solvers.contract import Alpha, Solution, Solver, relative_residual
 
 TOLERANCE = 1e-6  # the residual that rounding the float64 answer to float32 leaves
 
@@ -43,4 +43,4 @@ class ClosedForm(Solver):
         z = scipy.linalg.cho_solve(factor, labels.cpu().double().numpy(), check_finite=False)
         scores = torch.from_numpy(z).to(labels.device, labels.dtype)
         residual = relative_residual(graph, self.alpha, scores, labels)
-        return Solution(scores, 0, residual, within(residual, TOLERANCE, scores, labels))
+        return Solution.judged(scores, 0, residual, TOLERANCE, labels)

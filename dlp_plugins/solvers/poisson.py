@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,7 +18,6 @@ from dlp_plugins.solvers.contract import (
     Tolerance,
     relative_residual,
     usable_guess,
-    within,
 )
 
 
@@ -54,13 +53,14 @@ class Poisson(Solver):
         sources, means = _sources(labels, component)
         b = inverse * sources
         guess = None if initial is None else root * usable_guess(state, labels, initial)
-        x, iterations = conjugate_gradient(
+        x, iterations, _ = conjugate_gradient(
             state, 1.0, b, guess, self.tolerance, self.max_iterations
         )
         scores = _anchor(inverse * x, state.degree, component, means)
         flow = root * scores
         residual = relative_residual(state, 1.0, flow, b)
-        return Solution(scores, iterations, residual, within(residual, self.tolerance, flow, b))
+        solution = Solution.judged(flow, iterations, residual, self.tolerance, b)
+        return replace(solution, scores=scores)
 
     def system(self, graph: Graph, labels: Tensor) -> tuple[Tensor, Tensor]:
         root, inverse = _roots(graph.degree.double().cpu())

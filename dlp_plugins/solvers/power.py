@@ -19,7 +19,6 @@ from dlp_plugins.solvers.contract import (
     goal,
     relative_residual,
     usable_guess,
-    within,
 )
 
 
@@ -49,4 +48,4 @@ class PowerIteration(Solver):
             z, done = z_next, bool((change <= goal(self.tolerance, z_next, labels)).all())
             iterations += 1
         residual = relative_residual(state, self.alpha, z, labels)
-        return Solution(z, iterations, residual, within(residual, self.tolerance, z, labels))
+        return Solution.judged(z, iterations, residual, self.tolerance, labels)

@@ -19,7 +19,6 @@ from dlp_plugins.solvers.contract import (
     Solver,
     Tolerance,
     relative_residual,
-    within,
 )
 
 
@@ -58,7 +57,7 @@ class Spectral(Solver):
         graph, gain, basis = state
         scores = torch.addmm(labels, basis, gain[:, None] * (basis.T @ labels))
         residual = relative_residual(graph, self.alpha, scores, labels)
-        return Solution(scores, 0, residual, within(residual, self.tolerance, scores, labels))
+        return Solution.judged(scores, 0, residual, self.tolerance, labels)
 
 
 def _largest(graph: Graph, rank: int) -> tuple[np.ndarray, np.ndarray]:

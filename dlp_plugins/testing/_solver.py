@@ -36,9 +36,9 @@ def check_solver(solver: str | Solver, *, accuracy: float = 1e-3, **parameters: 
     Checked are shapes, types and finite numbers; inputs that are not changed; the same answer
     twice; zeros for empty classes and for nodes that no label reaches, also from a bad first guess;
     the same scores for a class alone as among others (unless `columnwise` is False); a residual
-    that is the true one, computed here in float64; and, if `converged`, scores within `accuracy` of
-    `solver.oracle`. The graphs have an isolated node, a component without labels, an empty class,
-    one class alone, no edge at all.
+    that is the true one, computed here in float64; and, if `converged` or `limited_by_precision`,
+    scores within `accuracy` of `solver.oracle`. The graphs have an isolated node, a component
+    without labels, an empty class, one class alone, no edge at all.
 
     Args:
         solver: a solver, checked as it is: it must converge on these graphs of at most 24 nodes; or
@@ -83,13 +83,14 @@ def _check(solver: Solver, case: _Case, accuracy: float, must_converge: bool) ->
     _check_record(solution, y, where)
     _check_zeros(solution.scores, case, where)
     residual = _check_residual(solver, case, solution, where)
+    settled = solution.converged or solution.limited_by_precision
     require(
-        not solution.converged or solver.approximate or _error(solver, case, solution) <= accuracy,
+        not settled or solver.approximate or _error(solver, case, solution) <= accuracy,
         f"{where}: it reports that it converged, but its scores differ from the oracle by "
         f"{_error(solver, case, solution):.1e} (relative), more than {accuracy:.0e}",
     )
     require(
-        solution.converged or not must_converge,
+        settled or not must_converge,
         f"{where}: it does not converge (largest residual {float(residual.max()):.1e}, "
         f"{solution.iterations} iterations)",
     )
@@ -105,7 +106,9 @@ def _check(solver: Solver, case: _Case, accuracy: float, must_converge: bool) ->
     _check_zeros(warm.scores, case, f"{where}, from a first guess")
     _check_residual(solver, case, warm, f"{where}, from a first guess")
     require(
-        not warm.converged or solver.approximate or _error(solver, case, warm) <= accuracy,
+        not (warm.converged or warm.limited_by_precision)
+        or solver.approximate
+        or _error(solver, case, warm) <= accuracy,
         f"{where}: from a first guess it reports that it converged, but differs from the oracle",
     )
     require(torch.equal(guess, guess_before), f"{where}: it changes the first guess it is given")
@@ -114,7 +117,7 @@ def _check(solver: Solver, case: _Case, accuracy: float, must_converge: bool) ->
         alone = solver.solve(solver.prepare(graph), y[:, :1].contiguous()).scores
         size = solution.scores[:, :1].norm()
         require(
-            (alone - solution.scores[:, :1]).norm() <= accuracy * size or not solution.converged,
+            (alone - solution.scores[:, :1]).norm() <= accuracy * size or not settled,
             f"{where}: the first class alone gets other scores than among the others; if classes "
             "depend on each other, set columnwise = False",
         )
@@ -125,7 +128,14 @@ def _check_record(solution: Solution, y: Tensor, where: str) -> None:
     require_tensor(solution.scores, tuple(y.shape), f"{where}: scores")
     residual = require_tensor(solution.residual, (y.shape[1],), f"{where}: residual", None)
     require((residual >= 0).all(), f"{where}: a residual is negative")
-    require(isinstance(solution.converged, bool), f"{where}: converged must be True or False")
+    for field in ("converged", "limited_by_precision"):
+        require(
+            isinstance(getattr(solution, field), bool), f"{where}: {field} must be True or False"
+        )
+    require(
+        not (solution.converged and solution.limited_by_precision),
+        f"{where}: it reports both that it converged and that precision kept it from that",
+    )
     require(
         isinstance(solution.iterations, int) and solution.iterations >= 0,
         f"{where}: iterations must be a whole number from 0; it is {solution.iterations!r}",
@@ -157,6 +167,12 @@ def _check_residual(solver: Solver, case: _Case, solution: Solution, where: str)
         not off.any(),
         f"{where}: the residual it reports, {solution.residual.tolist()}, is not the true one, "
         f"{true.tolist()}",
+    )
+    tolerance = getattr(solver, "tolerance", 0.0)
+    require(
+        not solution.limited_by_precision or (true <= tolerance + rounding).all(),
+        f"{where}: it reports that only precision keeps it from converging, but its residual, "
+        f"{true.tolist()}, is far above rounding",
     )
     return true
 
