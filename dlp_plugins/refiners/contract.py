@@ -54,7 +54,8 @@ class Classifier(Protocol):
 class Refined:
     """What a refiner found.
 
-    probabilities: Q [n, c] float32, rows that sum to 1; a labelled row is as given.
+    probabilities: Q [n, c] float32, rows that sum to 1; a labelled row stays as given. A row that
+        no label reaches may stay zero, if the refiner knows nothing of it.
     classifier: for new points; None where a refiner has nothing to add to the graph's scores.
     """
 

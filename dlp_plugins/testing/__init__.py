@@ -9,8 +9,10 @@ Each takes a component that is built, or a registered name with parameters to bu
 from dlp_plugins.testing._graph import check_affinity, check_graph
 from dlp_plugins.testing._normalizer import check_normalizer
 from dlp_plugins.testing._pseudo_labels import check_balancer, check_weighter
+from dlp_plugins.testing._refiner import check_refiner
 from dlp_plugins.testing._solver import check_solver
 from dlp_plugins.testing._training import check_backbone, check_consistency, check_dataset
+from dlp_plugins.testing._transform import check_transform
 
 __all__ = [
     "check_affinity",
@@ -20,6 +22,8 @@ __all__ = [
     "check_dataset",
     "check_graph",
     "check_normalizer",
+    "check_refiner",
     "check_solver",
+    "check_transform",
     "check_weighter",
 ]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 class Transform(ABC):
-    """Changes descriptors before their graph is built."""
+    """Changes descriptors before their graph is built; only the direction of a row may count."""
 
     def statistics(self, rows: Tensor) -> Tensor | None:
         """Sums over a block of rows [b, d]: float64 of one shape, to be added up over all blocks.
