@@ -7,25 +7,26 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dlp_plugins.normalizers.contract import Normalizer
+from dlp_plugins.registry import normalizers
 
+
+@normalizers.register("class_mass")
 @dataclass(frozen=True)
-class ClassMass:
+class ClassMass(Normalizer):
     """Column j of the scores, clipped at 0, times n_u pi_j over its sum; then rows to sum 1.
 
     The sum is over the n_u unlabelled points; pi is uniform unless given (Zhu, Ghahramani and
     Lafferty, 2003, section 4). A column of zeros stays zero, and so does a row.
     """
 
-    def statistics(self, scores: Tensor) -> Tensor:
-        """Sums of a block's unlabelled rows [b, c]: [c] float64, to be added up over blocks."""
-        return scores.clamp(min=0).sum(dim=0, dtype=torch.float64)
+    def statistics(self, scores: Tensor, unlabeled: Tensor) -> Tensor:
+        return scores[unlabeled].clamp(min=0).sum(dim=0, dtype=torch.float64)
 
-    def apply(self, scores: Tensor, total: Tensor, shares: Tensor) -> Tensor:
-        """Probabilities [b, c] float32 of scores [b, c], from all blocks' sums [c] and pi [c].
-
-        n_u is the same for every class and so has no effect on rows that are divided by their sums.
-        """
-        # the largest factor to 1: sums of few labels over many points leave float32 otherwise
+    def apply(self, scores: Tensor, total: Tensor | None, shares: Tensor) -> Tensor:
+        assert total is not None
+        # n_u is the same for every class, and so has no effect on rows divided by their sums.
+        # The largest factor to 1: sums of few labels over many points leave float32 otherwise
         factor = torch.where(total > 0, shares.double() / total, 0.0)
         factor = (factor / factor.max().clamp(min=torch.finfo(torch.float64).tiny)).to(scores)
         p = scores.clamp(min=0) * factor
