@@ -71,10 +71,10 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
     tol : float, default=1e-4
         Relative residual at which the solver stops, in (0, 1).
     unlabeled : 'auto', int, str or None, default='auto'
-        What stands in y for no label. 'auto': -1, as in scikit-learn; but numbers that are -1 and
-        one other alone are taken for two classes, with a warning, as a single class leaves nothing
-        to tell apart. -1: -1 whatever y holds. Another value lets -1 be a class; with None every
-        point is labelled, and the classifier is an ordinary one.
+        What means no label in y, besides blank text, None and NaN. 'auto': -1, as in scikit-learn;
+        but numbers that are -1 and one other alone are taken for two classes, with a warning, as
+        one class leaves nothing to classify. -1: -1 whatever y holds. Another value lets -1 be a
+        class; with None every point is labelled, and the classifier is an ordinary one.
 
     `n_neighbors`, `gamma`, `alpha`, `max_iter` and `tol` go to the components given by name that
     know them; a component given as an object keeps its own.
@@ -143,19 +143,24 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         X : array-like of shape (n_samples, n_features)
             Descriptors. A zero row becomes a point without edges.
         y : array-like of shape (n_samples,)
-            Labels; -1 (see `unlabeled`) where there is none. Strings go into an object array, or a
-            list, together with -1; as numpy turns ['cat', -1] into strings, '-1' means the same.
+            Labels; -1 (see `unlabeled`) or blank where there is none. Strings go into an object
+            array, or a list, together with -1; as numpy turns ['cat', -1] into strings, '-1' means
+            the same.
 
         Raises
         ------
         ValueError
-            X or y hold NaN or infinity, no point is labelled, or a parameter is out of range.
+            X holds NaN or infinity, y infinity, no point is labelled, or a parameter is out of
+            range.
         """
+        auto = isinstance(self.unlabeled, str) and self.unlabeled == "auto"
+        mark = UNLABELED if auto else self.unlabeled
+        y, blank = _fill_blanks(y, mark)
         # y goes through as it is: scikit-learn cannot sort an array of strings and -1.
         X, y = validate_data(
             self, X, y, dtype=(np.float64, np.float32), ensure_min_samples=2, multi_output=False
         )
-        self.unlabeled_ = self._mark(y)
+        self.unlabeled_ = None if auto and not blank and _is_two_classes(y) else mark
         labeled = self._labeled(y)
         if not labeled.any():
             raise ValueError(
@@ -165,8 +170,8 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         if y.dtype.kind == "O" and not all(isinstance(label, str) for label in y[labeled]):
             raise ValueError(
                 "Unknown label type: in an object array every label must be a string, or "
-                f"{self.unlabeled_!r} where there is none. Convert numbers with y.astype(int), "
-                "missing values with y.fillna(-1)."
+                f"{self.unlabeled_!r} or blank where there is none. Convert numbers with "
+                "y.astype(int)."
             )
         check_classification_targets(y[labeled])
         self.classes_, own = np.unique(y[labeled], return_inverse=True)
@@ -235,7 +240,7 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         So a grid search on partly labelled data is judged by its labels alone.
         """
         check_is_fitted(self)
-        y = column_or_1d(y)
+        y = column_or_1d(_fill_blanks(y, self.unlabeled_)[0])
         labeled = self._labeled(y)
         if not labeled.any():
             raise ValueError(
@@ -285,21 +290,6 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         )
         return self._affinity.weights(together)[len(self._points) :].numpy()
 
-    def _mark(self, y: np.ndarray) -> Any:
-        """What stands for no label in y: `unlabeled`, or what 'auto' makes of it."""
-        if not (isinstance(self.unlabeled, str) and self.unlabeled == "auto"):
-            return self.unlabeled
-        values = np.unique(y) if y.dtype.kind in "if" else y[:0]
-        if len(values) == 2 and UNLABELED in values:
-            warnings.warn(
-                f"y holds {values[0]} and {values[1]} alone: taken for two classes. If -1 means "
-                "unlabelled, say so by unlabeled=-1.",
-                UserWarning,
-                stacklevel=3,
-            )
-            return None
-        return UNLABELED
-
     def _labeled(self, y: np.ndarray) -> np.ndarray:
         """[n] bool: which points have a label."""
         if self.unlabeled_ is None:
@@ -318,6 +308,57 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
                 named = named.astype(object)
             named[missing] = self.unlabeled_
         return named
+
+
+def _is_two_classes(y: np.ndarray) -> bool:
+    """Whether y holds -1 and one other number alone; warns, as that is taken for two classes."""
+    values = np.unique(y) if y.dtype.kind in "if" else y[:0]
+    if len(values) != 2 or UNLABELED not in values:
+        return False
+    warnings.warn(
+        f"y holds {values[0]} and {values[1]} alone: taken for two classes. If -1 means "
+        "unlabelled, pass unlabeled=-1.",
+        UserWarning,
+        stacklevel=3,
+    )
+    return True
+
+
+def _fill_blanks(y: Any, mark: Any) -> tuple[Any, bool]:
+    """y with `mark` in place of blank text, None and NaN, and whether there were any.
+
+    Objects that are whole numbers besides become integers, as pandas holds integers with gaps.
+    """
+    array = np.asarray(y)
+    if array.dtype.kind == "U" and not isinstance(y, np.ndarray):
+        array = np.asarray(y, dtype=object)  # NumPy turned None and NaN into text
+    if array.ndim != 1 or array.dtype.kind not in "fUO":
+        return y, False
+    if array.dtype.kind == "f":
+        blank = np.isnan(array)
+    else:
+        blank = np.array([_is_blank(value) for value in array], dtype=bool)
+    if not blank.any():
+        return y, False
+    if mark is None:
+        raise ValueError(
+            f"The label of point {int(blank.argmax())} is blank, but unlabeled=None means that "
+            "every point has one."
+        )
+    if array.dtype.kind == "U":
+        return np.where(blank, str(mark), array), True
+    array = array.copy()
+    array[blank] = mark
+    whole = array.dtype.kind == "O" and all(type(v) is int for v in array)
+    return array.astype(np.int64) if whole else array, True
+
+
+def _is_blank(value: Any) -> bool:
+    if isinstance(value, str):
+        return not value.strip()
+    if type(value).__name__ in ("NoneType", "NAType"):  # pandas.NA is not even unequal to itself
+        return True
+    return isinstance(value, float) and value != value
 
 
 def _unit(X: np.ndarray) -> np.ndarray:

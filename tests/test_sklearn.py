@@ -167,10 +167,61 @@ def test_names_with_minus_one(digits, container, mark):
     assert model.score(X, labels) == pytest.approx(numbered.score(X, few))
 
 
-@pytest.mark.parametrize("odd", [None, np.nan, 3])
-def test_objects_other_than_names_are_refused(odd):
-    with pytest.raises(ValueError, match=r"NaN|every label must be a string"):
-        GraphLabelPropagation().fit(np.eye(3), np.array(["a", odd, "b"], dtype=object))
+def test_objects_other_than_names_are_refused():
+    with pytest.raises(ValueError, match="every label must be a string"):
+        GraphLabelPropagation().fit(np.eye(3), np.array(["a", 3, "b"], dtype=object))
+
+
+FOUR = [[1.0, 0.1], [1.0, 0.2], [0.1, 1.0], [0.2, 1.0]]
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        ["cat", "", "dog", " "],
+        np.array(["cat", "", "dog", ""]),
+        ["cat", None, "dog", np.nan],
+        np.array(["cat", None, "dog", ""], dtype=object),
+        pd.Series(["cat", None, "dog", pd.NA]),
+        pd.Series(["cat", None, "dog", None], dtype="string"),
+    ],
+)
+def test_a_blank_name_is_no_label_as_in_a_file(y):
+    """'' was a class of its own."""
+    model = GraphLabelPropagation(n_neighbors=1).fit(FOUR, y)
+    assert model.classes_.tolist() == ["cat", "dog"]
+    assert model.transduction_.tolist() == ["cat", "cat", "dog", "dog"]
+    assert model.score(FOUR, y) == 1
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        [4, None, 7, np.nan],
+        [4.0, np.nan, 7.0, np.nan],
+        pd.Series([4, None, 7, None]),
+        pd.Series([4, None, 7, None], dtype="Int64"),
+    ],
+)
+def test_a_blank_number_is_no_label_as_in_a_file(y):
+    model = GraphLabelPropagation(n_neighbors=1).fit(FOUR, y)
+    assert model.transduction_.tolist() == [4, 4, 7, 7]
+    assert model.score(FOUR, y) == 1
+
+
+def test_one_class_and_blanks_are_not_two_classes():
+    model = GraphLabelPropagation(n_neighbors=1).fit(FOUR, [1.0, np.nan, np.nan, 1.0])
+    assert model.classes_.tolist() == [1]
+    with pytest.raises(ValueError, match="point 1 is blank, but unlabeled=None"):
+        GraphLabelPropagation(unlabeled=None).fit(FOUR, ["cat", "", "dog", "cat"])
+
+
+def test_rows_of_any_length_keep_their_direction():
+    """Rows near 1e-300 and 1e200, whose squares leave float64, were zero vectors or infinite."""
+    X = np.array(FOUR) * np.array([[1e-300], [1e200], [1.0], [1e-30]])
+    model = GraphLabelPropagation(n_neighbors=1).fit(X, [0, -1, 1, -1])
+    assert model.transduction_.tolist() == [0, 0, 1, 1]
+    assert model.predict(np.array([[1e-200, 0], [0, 1e300]])).tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("names", [None, np.array(["left", "right"])])

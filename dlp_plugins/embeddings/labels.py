@@ -215,6 +215,7 @@ def _to_classes(
     if values.dtype.kind in "OUS":
         known, given = _numbers_or_names(path, values)
     else:
+        values = values.astype(np.int8) if values.dtype.kind == "b" else values
         known = (values == values) & (values != UNLABELED)  # NaN is not equal to itself
         given = values[known]
     if given.dtype.kind == "U":

@@ -96,7 +96,7 @@ def prepare(
     """
     out = Path(out)
     recipe = propagation_recipe(settings)
-    check_dependencies(recipe)
+    check_dependencies(recipe, PROPAGATION)
     where = choose_device(device)
     budget = parse_bytes(memory) if memory else FREE_SHARE * free_memory(where)
     table.check_out(out, overwrite)
@@ -145,4 +145,4 @@ def propagation_recipe(settings: Iterable[str]) -> Recipe:
             )
         if key == "pseudo_labels" and (not isinstance(value, dict) or set(value) != {SCALE}):
             raise UsageError(f"--set pseudo_labels: of that table only {SCALE} is known here.")
-    return check_layers([layer])
+    return check_layers([layer], PROPAGATION)

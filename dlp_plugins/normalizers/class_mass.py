@@ -21,16 +21,12 @@ class ClassMass(Normalizer):
     """
 
     def statistics(self, scores: Tensor, unlabeled: Tensor) -> Tensor:
-        """[c] float64: sums of the columns over the block's unlabelled rows."""
         return scores[unlabeled].clamp(min=0).sum(dim=0, dtype=torch.float64)
 
     def apply(self, scores: Tensor, total: Tensor | None, shares: Tensor) -> Tensor:
-        """P [b, c] float32, from all blocks' sums [c] and pi [c].
-
-        n_u is the same for every class and so has no effect on rows that are divided by their sums.
-        """
         assert total is not None
-        # the largest factor to 1: sums of few labels over many points leave float32 otherwise
+        # n_u is the same for every class, and so has no effect on rows divided by their sums.
+        # The largest factor to 1: sums of few labels over many points leave float32 otherwise
         factor = torch.where(total > 0, shares.double() / total, 0.0)
         factor = (factor / factor.max().clamp(min=torch.finfo(torch.float64).tiny)).to(scores)
         p = scores.clamp(min=0) * factor

@@ -8,7 +8,7 @@ is allowed.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +50,12 @@ def load_recipe(recipe: str | Path, overrides: Iterable[str] | Mapping[str, Any]
     return check_layers([*read_layers(find_recipe(recipe)), settings_layer(overrides)])
 
 
-def check_layers(layers: Sequence[Layer]) -> Recipe:
-    """Merge layers, later ones over earlier, and check the result."""
+def check_layers(layers: Sequence[Layer], keys: Collection[str] | None = None) -> Recipe:
+    """Merge layers, later ones over earlier, and check the result.
+
+    Args:
+        keys: of the components that are needed; the others are not imported.
+    """
     problems: list[Problem] = []
     merged, sources = _merge(layers, problems)
     data: dict[str, Any] = {}
@@ -71,7 +75,7 @@ def check_layers(layers: Sequence[Layer]) -> Recipe:
         problems += explain(error, Recipe, (), sources)
     if problems:
         raise RecipeError(report(problems))
-    return _fill_defaults(recipe)
+    return _fill_defaults(recipe, keys)
 
 
 def check_table(model: type[Table], data: dict[str, Any], source: str) -> Any:
@@ -184,18 +188,20 @@ def _check_part(
     return common
 
 
-def parts_of(recipe: Recipe) -> Iterable[tuple[str, Part]]:
-    """Every component that a recipe names, with its key."""
+def parts_of(recipe: Recipe, keys: Collection[str] | None = None) -> Iterable[tuple[str, Part]]:
+    """Every component that a recipe names, with its key; or those under some keys."""
     for key in PARTS:
-        yield key, getattr(recipe, key)
+        if keys is None or key in keys:
+            yield key, getattr(recipe, key)
     for key in LISTS:
-        yield from ((key, part) for part in getattr(recipe, key))
+        if keys is None or key in keys:
+            yield from ((key, part) for part in getattr(recipe, key))
 
 
-def check_dependencies(recipe: Recipe) -> None:
+def check_dependencies(recipe: Recipe, keys: Collection[str] | None = None) -> None:
     """Raise MissingDependency unless every package that the recipe's components need is there."""
     messages = []
-    for key, part in parts_of(recipe):
+    for key, part in parts_of(recipe, keys):
         try:
             registry.of_kind(key).get(part.name).check_dependencies()
         except MissingDependency as error:
@@ -204,15 +210,18 @@ def check_dependencies(recipe: Recipe) -> None:
         raise MissingDependency("\n".join(messages))
 
 
-def _fill_defaults(recipe: Recipe) -> Recipe:
-    """Write the defaults of components that the recipe does not mention into it."""
+def _fill_defaults(recipe: Recipe, keys: Collection[str] | None) -> Recipe:
+    """Write the components' defaults that the recipe does not mention into it."""
 
     def filled(key: str, part: Part) -> Part:
         component = registry.of_kind(key).get(part.name)
         params = {p.name: p.default for p in component.parameters if not p.required}
         return part.model_copy(update={"params": {**params, **part.params}})
 
-    update: dict[str, Any] = {key: filled(key, getattr(recipe, key)) for key in PARTS}
-    for key in LISTS:
-        update[key] = [filled(key, part) for part in getattr(recipe, key)]
+    update: dict[str, Any] = {key: [] for key in LISTS}
+    for key, part in parts_of(recipe, keys):
+        if key in LISTS:
+            update[key].append(filled(key, part))
+        else:
+            update[key] = filled(key, part)
     return recipe.model_copy(update=update)

@@ -150,6 +150,38 @@ def test_files_that_hold_something_else(tmp_path, x):
         open_embeddings(tmp_path / "cell.parquet").load()
 
 
+def test_one_of_several_arrays_by_its_key(tmp_path, x):
+    np.savez(tmp_path / "two.npz", a=x, b=2 * x[:9, :3])
+    save_file({"a": torch.eye(3), "b": torch.ones(2, 5)}, tmp_path / "two.safetensors")
+    lists = {"a": list(x), "b": list(x[:, :2])}
+    pq.write_table(pa.table(lists), tmp_path / "two.parquet")
+    found = {
+        name: open_embeddings(tmp_path / name, "b").load().shape
+        for name in ("two.npz", "two.safetensors", "two.parquet")
+    }
+    assert list(found.values()) == [(9, 3), (2, 5), (N, 2)]
+    for name in found:
+        with pytest.raises(DataError, match=r"'c'.* a\b"):
+            open_embeddings(tmp_path / name, "c")
+        with pytest.raises(DataError, match="--key"):
+            open_embeddings(tmp_path / name)
+    np.save(tmp_path / "x.npy", x)
+    with pytest.raises(DataError, match="holds one array, without a name"):
+        open_embeddings(tmp_path / "x.npy", "b")
+
+
+def test_columns_that_are_no_numbers_of_an_embedding(tmp_path, x):
+    """An integer id, a position, a label: they were taken for features."""
+    columns = {f"f{i}": column for i, column in enumerate(x.T)}
+    more = {"id": np.arange(N) * 7, "index": np.arange(N), "label": np.arange(N) % 3}
+    pq.write_table(pa.table({**more, **columns}), tmp_path / "x.parquet")
+    file = open_embeddings(tmp_path / "x.parquet")
+    assert file.dim == D
+    assert file.ids.values == (np.arange(N) * 7).tolist()
+    expected = open_embeddings(save(tmp_path / "x.npy", x)).load()
+    assert torch.equal(file.load(), expected)
+
+
 # -- labels -------------------------------------------------------------------------------------
 
 
@@ -174,6 +206,87 @@ def test_csv_labels(tmp_path, text, classes, index):
     labels = read_labels(path, 5)
     assert labels.classes == classes
     assert labels.labels.tolist() == index
+
+
+BIG = [9007199254740993, 9007199254740992, 2**63, 2**64 - 1]  # beyond float64, int64
+
+
+def write_labels(path, values):
+    """Values, None for no label, in the format that the file's name says."""
+    if path.suffix == ".csv":
+        path.write_text("label\n" + "\n".join("" if v is None else str(v) for v in values) + "\n")
+    elif path.suffix == ".npy":
+        np.save(path, np.array(values, dtype=np.uint64 if values[0] is not None else object))
+    else:
+        kind = pa.uint64() if isinstance(values[0], int) else None
+        pq.write_table(pa.table({"label": pa.array(values, kind)}), path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["y.csv", "y.npy", "y.parquet"])
+def test_integers_are_exact_up_to_uint64(tmp_path, name):
+    """2^53 + 1 and 2^53 became one class, 2^63 a negative number."""
+    labels = read_labels(write_labels(tmp_path / name, BIG), 4)
+    assert labels.classes == sorted(BIG)
+    assert [labels.classes[i] for i in labels.labels.tolist()] == BIG
+    if name != "y.npy":
+        gaps = read_labels(write_labels(tmp_path / name, [BIG[0], None, BIG[1], BIG[2]]), 4)
+        assert gaps.classes == sorted(BIG[:3])
+        assert gaps.labels.tolist()[1] == -1
+
+
+@pytest.mark.parametrize(
+    ("cells", "classes"),
+    [
+        (["007", "7", "10", "8"], ["007", "10", "7", "8"]),
+        (["1_0", "10", "1e1", "+10"], ["+10", "10", "1_0", "1e1"]),
+        (["3", "3.0", "4", "5"], ["3", "3.0", "4", "5"]),
+        (["3", "3.", "4", "5"], ["3", "3.", "4", "5"]),
+        (["1", "2", "3", str(2**64)], ["1", str(2**64), "2", "3"]),
+        (["9007199254740993.0", "1.0", "2.0", "3.0"], ["1.0", "2.0", "3.0", "9007199254740993.0"]),
+        (["nan", "ciabatta", "bun", "pita"], ["bun", "ciabatta", "nan", "pita"]),
+        (["1", "nan", "2", "nan"], [1, 2]),
+        (["1.0", "nan", "2.0", "-1.0"], [1, 2]),
+        (["10", "9", "8", "7"], [7, 8, 9, 10]),
+        (["0", "-1", "2", ""], [0, 2]),
+    ],
+)
+@pytest.mark.parametrize("name", ["y.csv", "y.parquet"])
+def test_text_is_a_number_only_if_every_cell_reads_back_the_same(tmp_path, name, cells, classes):
+    labels = read_labels(write_labels(tmp_path / name, cells), 4)
+    assert labels.classes == classes
+    found = [labels.classes[i] if i >= 0 else None for i in labels.labels.tolist()]
+    if isinstance(classes[0], str):
+        assert found == cells
+
+
+def test_truth_values_are_classes_0_and_1(tmp_path):
+    np.save(tmp_path / "y.npy", np.array([True, False, True]))
+    assert read_labels(tmp_path / "y.npy", 3).classes == [0, 1]
+    pq.write_table(pa.table({"label": [True, None, False]}), tmp_path / "y.parquet")
+    labels = read_labels(tmp_path / "y.parquet", 3)
+    assert (labels.classes, labels.labels.tolist()) == ([0, 1], [1, -1, 0])
+
+
+def test_the_array_called_label_among_several(tmp_path):
+    np.savez(tmp_path / "y.npz", label=np.array([0, -1]), other=np.array([5, 6]))
+    assert read_labels(tmp_path / "y.npz", 2).classes == [0]
+    np.savez(tmp_path / "two.npz", a=np.array([0, -1]), b=np.array([5, 6]))
+    with pytest.raises(DataError, match=r"2 arrays of 1 dimension .*call it 'label'"):
+        read_labels(tmp_path / "two.npz", 2)
+
+
+def test_a_parquet_column_of_lists_is_no_label(tmp_path):
+    pq.write_table(pa.table({"label": [[1], [2]]}), tmp_path / "y.parquet")
+    with pytest.raises(DataError, match="column 'label' must hold numbers or text"):
+        read_labels(tmp_path / "y.parquet", 2)
+
+
+def test_an_index_in_parquet(tmp_path):
+    table = pa.table({"index": [3, 0], "label": ["b", "a"]})
+    pq.write_table(table, tmp_path / "y.parquet")
+    labels = read_labels(tmp_path / "y.parquet", 5)
+    assert labels.labels.tolist() == [0, -1, -1, 1, -1]
 
 
 def test_array_labels(tmp_path):

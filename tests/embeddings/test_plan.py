@@ -254,7 +254,7 @@ def test_nothing_is_chosen_where_nothing_fits(monkeypatch):
     assert "No graph component fits in 1.0 GB" in output
     assert "chosen" not in output
     assert "In all about" not in output
-    # the graph fits no component, the solver does not either: both say so, in the table as well
+    # both graph builders and both solvers
     assert output.count("too large") == 4
 
 

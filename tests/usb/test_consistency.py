@@ -12,8 +12,8 @@ from semilearn.core.utils import ALGORITHMS
 
 from dlp_plugins import registry
 from dlp_plugins.augmentations.image import ImageAugmentation
-from dlp_plugins.consistency.contract import Batch, Step, supervised_loss
 from dlp_plugins.consistency import _usb_loss
+from dlp_plugins.consistency.contract import Batch, Step, supervised_loss
 from dlp_plugins.consistency.usb import MEMBERS
 from dlp_plugins.errors import RegistryError, UsageError
 from dlp_plugins.network import Network
