@@ -18,15 +18,17 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 import numpy as np
 import torch
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
 from dlp_plugins.embeddings.run import propagation_recipe
 from dlp_plugins.inputs import unit_rows
 from dlp_plugins.propagation import Propagator
 from dlp_plugins.recipe.build import build_propagator
+
+ROOT = Path(__file__).resolve().parent.parent
 
 PER_CLASS = (1, 2, 5, 10)
 DRAWS = 10

@@ -2,7 +2,7 @@
 
     python docs/make_display_svg.py [RECIPE]
 
-Trains by the recipe (by default `digits`, under a minute) and keeps the display as it stood at the
+Trains by the recipe (by default `digits`, ten seconds) and keeps the display as it stood at the
 last step but one of stage two.
 """
 

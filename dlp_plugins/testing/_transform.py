@@ -67,5 +67,6 @@ def _both_passes(made: Transform, blocks: Any, where: str) -> tuple[Tensor, Tens
     parts = [made.apply(block, total) for block in blocks]
     for part, block in zip(parts, blocks, strict=True):
         require_tensor(part, tuple(block.shape), f"{where}: rows")
-    require(total is None or torch.equal(total, before), f"{where}: apply() changes the statistics")
+    unchanged = total is None or before is None or torch.equal(total, before)
+    require(unchanged, f"{where}: apply() changes the statistics")
     return torch.cat(parts), total

@@ -173,13 +173,15 @@ def _training_rows(state: RunState) -> list[Row]:
 
 def _health_rows(state: RunState) -> list[Row]:
     m = state.metrics
-    converged = m.get("converged", True)
-    residual = _number(m, "residual", ".1e", "" if converged else "yellow")
+    changing = state.convergence is not None and state.convergence.labels_may_change
+    residual = _number(m, "residual", ".1e", "yellow" if changing else "")
     rows = [("pseudo-label accuracy", _percent(m, "pseudo_label_accuracy", "bold"))]
     rows.append(("certainty", _number(m, "certainty", ".3f")))
-    rows.append(("residual" if converged else "residual, not converged", residual))
+    rows.append(("residual, labels may change" if changing else "residual", residual))
     rows.append(("iterations", _number(m, "iterations", ",")))
     rows.append(("images no label reaches", _count(m, "unreached")))
+    if m.get("not_yet_reached"):
+        rows.append(("images not reached yet", _count(m, "not_yet_reached")))
     rows.append(("components without label", _count(m, "unlabeled_components")))
     rows.append(("classes without example", _count(m, "empty_classes")))
     rows.append(("seconds per refresh", _number(m, "propagation_seconds", ".2f")))

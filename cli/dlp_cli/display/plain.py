@@ -17,14 +17,13 @@ PARTS = {
     "validation_error": "validation error {:.2f} %",
     "pseudo_label_accuracy": "pseudo-label accuracy {:.2f} %",
     "certainty": "certainty {:.3f}",
-    "residual": "residual {:.1e}",
-    "iterations": "in {} iterations",
     "learning_rate": "lr {:.4g}",
     "images_per_second": "{:,.0f} images/s",
 }
 # Printed only where they are not 0.
 WARNINGS = {
     "unreached": ("image that no label reaches", "images that no label reaches"),
+    "not_yet_reached": ("image not reached yet", "images not reached yet"),
     "unlabeled_components": ("component without a label", "components without a label"),
     "empty_classes": ("class without an example", "classes without an example"),
 }
@@ -54,7 +53,7 @@ class PlainLines:
     def _epoch_line(self, event: events.EpochDone) -> str:
         m = event.metrics
         parts = [form.format(m[key]) for key, form in PARTS.items() if key in m]
+        if event.stage == "propagation" and (solved := self.state.convergence):
+            parts.append(solved.describe("solver.max_iterations"))
         parts += [counted(m[key], *nouns) for key, nouns in WARNINGS.items() if m.get(key)]
-        if not m.get("converged", True):
-            parts.append("solver not converged")
         return f"{event.stage} {event.epoch + 1}/{self.state.epochs}: {', '.join(parts)}"

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from dlp_plugins.propagation.health import Convergence
 from dlp_plugins.training import events
 
 PHASES = {"propagate": "spreading labels", "evaluate": "measuring"}
@@ -96,6 +97,13 @@ class RunState:
             return None
         pace = (self.clock() - self._stage_began) / advanced
         return pace * (self.epochs - self.progress)
+
+    @property
+    def convergence(self) -> Convergence | None:
+        """Of the last propagation; None before there was one."""
+        if self.metrics.get("residual") is None:
+            return None
+        return Convergence(*(self.metrics[k] for k in ("residual", "iterations", "converged")))
 
     def errors(self, key: str = "test_error") -> list[tuple[str, int, float]]:
         """(stage, epoch counted over all stages, error) of every epoch measured, in order."""
