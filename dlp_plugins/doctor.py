@@ -7,16 +7,11 @@ import os
 import platform
 import warnings
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 from dlp_plugins.component import install_command
 from dlp_plugins.units import counted
 
-PACKAGES = (
-    "dlp-plugins", "torch", "torchvision", "timm", "faiss-cpu", "accelerate", "safetensors",
-    "numpy", "scipy", "scikit-learn", "pydantic", "typer", "rich",
-)  # fmt: skip
 # extra: import names, whether importing them is the only proof that they work, what for
 EXTRAS = {
     "huggingface": (("datasets",), False, "data sets of the Hugging Face hub or as parquet files"),
@@ -25,6 +20,9 @@ EXTRAS = {
     "torch-sparse": (("torch_scatter", "torch_sparse"), True, "solver torch_sparse"),
     "parquet": (("pyarrow",), False, "embeddings and pseudo-labels in parquet files"),
     "usb": (("semilearn",), False, "Microsoft's USB as a host of these components"),
+    "tensorboard": (("tensorboard",), False, "tracker tensorboard"),
+    "mlflow": (("mlflow",), False, "tracker mlflow"),
+    "wandb": (("wandb",), False, "tracker wandb"),
     "gpu": (("faiss",), True, "FAISS on a GPU"),
 }
 
@@ -44,14 +42,10 @@ class Extra:
 
 
 def versions() -> dict[str, str]:
-    """Python and every package of the base, by name."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+    """Python and the packages that are installed, by name."""
+    from dlp_plugins.environment import package_versions
+
+    return {"python": platform.python_version(), **package_versions()}
 
 
 def devices() -> dict[str, str]:

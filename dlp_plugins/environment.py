@@ -17,9 +17,10 @@ from dlp_plugins.errors import UsageError
 from dlp_plugins.units import counted
 
 CGROUP = Path("/sys/fs/cgroup")
+# Packages whose version may change a result, a time or an error.
 PACKAGES = (
     "dlp-plugins", "torch", "torchvision", "timm", "faiss-cpu", "faiss-gpu-cu12", "accelerate",
-    "numpy", "scipy", "scikit-learn",
+    "safetensors", "numpy", "scipy", "scikit-learn", "pydantic", "typer", "rich",
 )  # fmt: skip
 
 
@@ -41,7 +42,7 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: v for name in PACKAGES if (v := _version(name))},
+        "packages": package_versions(),
         "device": device_name(device),
         "threads": torch.get_num_threads(),
         "cuda": torch.version.cuda if device.type == "cuda" else None,
@@ -62,11 +63,13 @@ def peak_memory_mb(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+def package_versions() -> dict[str, str]:
+    """The version of each of PACKAGES that is installed."""
+    found = {}
+    for package in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
 
 
 def free_memory(device: torch.device | str = "cpu") -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from typing import Annotated, Any
 
 import typer
@@ -65,7 +66,9 @@ def main() -> None:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal without UTF-8 shows ? and goes on
     try:
-        app()
+        with warnings.catch_warnings():
+            warnings.showwarning = output.show_warning
+            app()
     except DlpError as error:
         output.print_error(str(error))
         sys.exit(error.exit_code)

@@ -42,6 +42,10 @@ class SafeConsole(Console):
                 yield segment._replace(text=segment.text.translate(REMOVED))
 
 
+for _name in ("stdout", "stderr"):
+    if getattr(sys, _name) is None:  # started with it closed: the next file opened would take over
+        setattr(sys, _name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+
 console = SafeConsole(markup=False, highlight=False, emoji=False)
 error_console = SafeConsole(stderr=True, markup=False, highlight=False, emoji=False)
 
@@ -80,13 +84,20 @@ def after_the_work(where: str = "") -> Iterator[None]:
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
-            reason = f"The results could not be printed ({error.strerror}); {where}."
-            error_console.print(reason.rstrip("; ."), soft_wrap=True)
+            text = f"The results could not be printed ({error.strerror}){where and '; ' + where}."
+            error_console.print(text, soft_wrap=True)
 
 
 def print_error(message: str) -> None:
     """`error: ...` on standard error."""
     error_console.print(Text.assemble(("error: ", "bold red"), clean(message)), soft_wrap=True)
+
+
+def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """`warning: ...` on standard error, in place of Python's file and line."""
+    with contextlib.suppress(OSError, SystemExit):  # standard error may be closed, too
+        text = Text.assemble(("warning: ", "bold yellow"), clean(str(message)))
+        error_console.print(text, soft_wrap=True)
 
 
 def print_table(

@@ -229,11 +229,11 @@ class RunFolder:
                 )
             found = self.format()
         if found != FORMAT:
-            made = {None: "not made by a run", 1: "made by version 0.1"}.get(
-                found, f"of format {found}, which this version does not know"
+            made = {None: "was not made by a run", 1: "was made by version 0.1"}.get(
+                found, f"is of format {found}, which this version does not know"
             )
             raise RunFolderError(
-                f"{self.path} is {made}, so it cannot be resumed. Start the run in another folder "
+                f"{self.path} {made}, so it cannot be resumed. Start the run in another folder "
                 "with --out."
             )
 

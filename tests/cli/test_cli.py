@@ -434,6 +434,7 @@ def test_doctor_knows_every_extra() -> None:
 
 
 def test_resume_of_a_damaged_folder(dlp: Any, tmp_path: Path) -> None:
+    (tmp_path / "environment.json").write_text('{"packages": {}, "format": 2}')
     (tmp_path / "recipe.toml").write_text("x = [")
     done = dlp("run", "digits", "--resume", "--out", tmp_path)
     assert done.code == 2
@@ -454,7 +455,17 @@ def test_run_with_a_plugin_prints_both_errors_and_leaves_a_folder(
     assert f"supervised alone {summary['supervised_test_error']:.2f} %" in rows
     assert f"with label propagation {summary['test_error']:.2f} %" in rows
     assert str(folder) in done.out
-    assert "dlp run digits --seed 4" in done.out
+    for text in ("--set weighter=half", "--plugin", "mine.py", "--device cpu"):
+        assert all(text in line for line in lines if line.startswith("  dlp run "))
+    assert sum(line.startswith("  dlp run ") for line in lines) == 2
+    assert any(line.endswith("--seed 4") for line in lines)
+    assert "seed=3" not in done.out
+    (plugin_used,) = json.loads((folder / "environment.json").read_text())["plugins"]
+    assert plugin_used["path"].endswith("mine.py")
+    without = [w for w in words if w not in ("--plugin", words[words.index("--plugin") + 1])]
+    asked = dlp("run", "digits", *without, "--out", folder, "--resume")
+    assert asked.code == 2
+    assert f"Add --plugin {plugin_used['path']}" in asked.err
     assert "\x1b" not in done.out
     recipe = tomllib.loads((folder / "recipe.toml").read_text())
     assert (recipe["seed"], recipe["weighter"]["name"]) == (3, "half")
@@ -518,7 +529,7 @@ def test_an_interrupted_run_says_how_to_go_on(tmp_path: Path) -> None:
     assert err == ""
     command = out.splitlines()[-1].strip()
     assert command.startswith("dlp run digits --set training.stage_one_epochs=2 --set ")
-    assert command.endswith(f"--out '{folder}' --device cpu --resume")
+    assert command.endswith(f"--device cpu --out '{folder}' --resume")
     assert (folder / "checkpoint/training.safetensors").is_file()
 
 
@@ -528,7 +539,7 @@ def test_interrupted_before_anything_is_saved(
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dlp_plugins.training.run.run", interrupted)
+    monkeypatch.setattr("dlp_plugins.training.run.train", interrupted)
     done = dlp("run", "digits", "--seed", "2", "--out", tmp_path / "x", "--overwrite")
     assert done.code == 130
     assert "before anything was saved" in done.out
@@ -544,7 +555,7 @@ def test_results_name_the_teacher_and_the_best(capsys: pytest.CaptureFixture[str
         "seconds": 65.0, "images_per_second": 1000.0, "peak_memory_mb": 500.0, "seed": 0,
         "epochs": {"supervised": 5, "propagation": 5},
     }  # fmt: skip
-    print_results(summary, Path("runs/x"), "my recipe.toml", "mean_teacher")
+    print_results(summary, Path("runs/x"), "dlp run 'my recipe.toml'", "mean_teacher")
     out = capsys.readouterr().out
     rows = [line.split() for line in out.splitlines()]
     assert ["mean_teacher", "alone", "30.00", "%", "29.00", "%"] in rows
@@ -581,6 +592,48 @@ def test_a_closed_pipe_is_quiet() -> None:
     time.sleep(0.1)
     assert child.stderr.read() == b""
     child.wait(timeout=60)
+
+
+SHORT = ["run", "digits", *QUICK, "--set", "training.checkpoint_seconds=0"]
+
+
+def test_a_closed_pipe_does_not_stop_a_run(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    child = subprocess.Popen(
+        [sys.executable, "-m", "dlp_cli", *SHORT, "--out", str(folder)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert child.stdout is not None
+    child.stdout.readline()  # as `| head -1`
+    child.stdout.close()
+    assert child.stderr is not None
+    err = child.stderr.read()
+    assert child.wait(timeout=60) == 0, err
+    assert (folder / "summary.json").is_file()
+    assert err.startswith("warning: PlainLines failed and gets no more events; the run goes on.")
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_standard_output_does_not_stop_a_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "out"
+    monkeypatch.setattr(sys, "argv", ["dlp", *SHORT, "--out", str(folder)])
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        with pytest.raises(SystemExit, match="^0$"):
+            main()
+    assert (folder / "summary.json").is_file()
+    warning, note = capsys.readouterr().err.splitlines()
+    assert "No space left on device" in warning
+    assert note.endswith(f"they are in {folder}/summary.json.")
+
+
+def test_a_standard_output_that_was_closed_from_the_start(tmp_path: Path) -> None:
+    command = f"{sys.executable} -m dlp_cli list recipes >&-"
+    done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_terminal_without_unicode() -> None:

@@ -156,9 +156,9 @@ def test_a_folder_without_permission_is_a_sentence(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
-        ({"packages": {}}, "made by version 0.1"),
+        ({"packages": {}}, "was made by version 0.1"),
         ({"packages": {}, "format": 99}, "format 99"),
-        ([], "not made by a run"),
+        ([], "was not made by a run"),
     ],
 )
 def test_a_folder_of_another_version_is_refused_in_a_sentence(environment, message, tmp_path):
