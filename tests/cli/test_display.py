@@ -407,7 +407,7 @@ def on_terminal(**environment: str) -> str:
     return found.decode()
 
 
-def test_on_a_terminal_it_moves_and_leaves_the_last_screen() -> None:
+def test_on_a_terminal_it_moves_and_shows_the_end_when_it_is_over() -> None:
     text = on_terminal(NO_COLOR="")
     assert "\x1b[1A" in text  # the cursor goes up: the screen is drawn anew in place
     assert "\x1b[32m" in text or "\x1b[36m" in text  # colour

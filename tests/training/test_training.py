@@ -480,6 +480,18 @@ def test_a_compiled_network_gives_what_the_plain_one_gives(tmp_path):
     assert ours["loss_total"] == pytest.approx(theirs["loss_total"], rel=1e-3)
 
 
+def test_soft_labels_train_and_resume_as_uninterrupted(finished, tmp_path):
+    recipe = tiny("training.soft_labels=true", "training.checkpoint_seconds=0")
+    run(recipe, tmp_path / "whole")
+    last, hard = metrics(tmp_path / "whole")[-1], metrics(finished)[-1]
+    assert np.isfinite(last["loss_total"])
+    assert last["loss_total"] != hard["loss_total"]
+    with pytest.raises(CrashError):
+        run(recipe, tmp_path / "broken", listeners=[stop_at(events.CheckpointSaved, 22)])
+    run(recipe, tmp_path / "broken", resume=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "broken")
+
+
 def test_labels_of_the_network_itself_are_the_baseline(tmp_path):
     run(tiny("source=network"), tmp_path / "run")
     last = metrics(tmp_path / "run")[-1]
