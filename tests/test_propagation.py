@@ -25,7 +25,13 @@ from dlp_plugins.errors import (
 from dlp_plugins.graph import Graph, Neighbors
 from dlp_plugins.graphs import GraphBuilder
 from dlp_plugins.graphs._blockwise import search_blockwise
-from dlp_plugins.propagation import Propagator, PseudoLabels, label_matrix, propagate
+from dlp_plugins.propagation import (
+    Convergence,
+    Propagator,
+    PseudoLabels,
+    label_matrix,
+    propagate,
+)
 from dlp_plugins.registry import solvers
 
 
@@ -120,11 +126,36 @@ def test_convergence_is_silent() -> None:
     descriptors, truth = clusters()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        pseudo = propagate(descriptors, some(truth), k=5, max_iterations=200)
+        pseudo = propagate(descriptors, some(truth), k=5, max_iterations=200, tolerance=1e-5)
         propagate(descriptors, some(truth), k=5, max_iterations=2, on_unconverged="ignore")
     assert pseudo.health.converged
     assert pseudo.health.residual is not None
-    assert pseudo.health.residual < 1e-5
+    assert pseudo.health.residual <= 1e-5
+
+
+def test_what_float32_cannot_reach_is_reported_apart_from_convergence() -> None:
+    """Near alpha = 1 residuals of 1e-3 and more counted as converged."""
+    chain = graph_of([(i, i + 1) for i in range(49)], 50)
+    labels = torch.where(torch.arange(50) == 0, 0, -1)
+
+    def convergence(alpha: float) -> Convergence:
+        propagator = Propagator.default(alpha=alpha, max_iterations=1000)
+        return propagator.spread(chain, labels, 1).health.convergence
+
+    easy, rounded, hopeless = map(convergence, (0.9, 0.9999, 0.9999999))
+    assert easy.converged
+    assert not easy.limited_by_precision
+    assert rounded.limited_by_precision
+    assert not rounded.converged
+    assert rounded.settled
+    assert rounded.describe().endswith("(float32 allows no less)")
+    assert hopeless.limited_by_precision
+    assert not hopeless.settled
+    assert "lower alpha" in hopeless.describe()
+    assert Convergence.worst([easy, rounded]).limited_by_precision
+    unsolved = Convergence(0.5, 3, False)
+    assert not Convergence.worst([easy, rounded, unsolved]).limited_by_precision
+    assert not Convergence.worst([easy, easy]).limited_by_precision
 
 
 # -- the method -----------------------------------------------------------------------------------
@@ -374,7 +405,7 @@ def test_autocast_and_gradients_stay_outside() -> None:
     for found in (pseudo, again):
         torch.testing.assert_close(found.scores, plain.scores, rtol=1e-4, atol=1e-6)
         assert not found.probabilities.requires_grad
-        assert found.health.converged
+        assert found.health.convergence.settled
 
 
 class Blocks(GraphBuilder):
@@ -441,6 +472,9 @@ FAULTS: dict[str, tuple[str, str, Callable[[Any], Any], str]] = {
         "graph", "neighbors", lambda r: replace(r, indices=r.indices + 60), "indices must be -1..59"
     ),
     "neighbours of another type": ("graph", "neighbors", lambda r: r.indices, "must return Neigh"),
+    "an order without all points": (
+        "graph", "neighbors", lambda r: replace(r, order=torch.zeros(60).long()), "order must list"
+    ),
     "affinity of another shape": (
         "affinity", "weights", lambda r: r[:, 1:], r"affinities must be \[60, 5\]; found \[60, 4\]"
     ),
@@ -467,6 +501,18 @@ def test_a_faulty_output_names_its_component(fault: str) -> None:
     faulty = Changed(getattr(default, key), method, change)
     with pytest.raises(ComponentError, match=f"Faulty: .*{sentence}"):
         replace(default, **{key: faulty})(descriptors, some(truth), 3)
+
+
+def test_a_missing_neighbour_may_have_any_similarity() -> None:
+    descriptors, truth = clusters()
+    default, fewer = Propagator.default(k=5), {"indices": -1, "similarities": -math.inf}
+    graph = Changed(
+        default.graph, "neighbors",
+        lambda r: replace(r, **{name: getattr(r, name).index_fill(1, torch.tensor([0]), value)
+                                for name, value in fewer.items()}),
+    )  # fmt: skip
+    pseudo = replace(default, graph=graph)(descriptors, some(truth), 3)
+    assert torch.isfinite(pseudo.weights).all()
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,15 @@ def checked_neighbors(found: Any, component: object, n: int) -> Neighbors:
         least, largest = map(int, torch.aminmax(indices))
         inside = least >= -1 and largest < n
         _require(inside, component, f"indices must be -1..{n - 1}; found {least}..{largest}")
-    similarities = checked(found.similarities, component, "similarities", tuple(indices.shape))
+    similarities = found.similarities
+    missing = indices < 0
+    if isinstance(similarities, Tensor) and similarities.shape == missing.shape and missing.any():
+        similarities = similarities.masked_fill(missing, 0)  # may be -infinity there
+    similarities = checked(similarities, component, "similarities", tuple(indices.shape))
+    if (order := found.order) is not None:
+        ascending = order.long().sort().values.cpu()
+        once = torch.equal(ascending, torch.arange(n))
+        _require(once, component, f"order must list each of the {n} points once")
     return replace(found, similarities=similarities)
 
 
@@ -67,6 +75,7 @@ def checked_solution(found: Any, component: object, shape: tuple[int, ...]) -> S
         scores=checked(found.scores, component, "scores", shape),
         residual=checked(found.residual, component, "residuals", shape[1:], low=0),
         converged=bool(found.converged),
+        limited_by_precision=bool(found.limited_by_precision),
     )
 
 

@@ -27,15 +27,22 @@ class Convergence:
     residual: largest relative residual over the classes (None where nothing was solved).
     iterations: products with the graph.
     converged: every class within the solver's tolerance.
+    limited_by_precision: not converged, but only by the rounding of float32 scores.
     """
 
     residual: float | None = None
     iterations: int = 0
     converged: bool = True
+    limited_by_precision: bool = False
 
     @classmethod
     def of(cls, solution: Solution) -> Convergence:
-        return cls(float(solution.residual.max()), solution.iterations, solution.converged)
+        return cls(
+            float(solution.residual.max()),
+            solution.iterations,
+            solution.converged,
+            solution.limited_by_precision,
+        )
 
     @classmethod
     def worst(cls, parts: Iterable[Convergence]) -> Convergence:
@@ -46,12 +53,19 @@ class Convergence:
             max(residuals, default=None),
             max((p.iterations for p in parts), default=0),
             all(p.converged for p in parts),
+            any(p.limited_by_precision for p in parts)
+            and all(p.converged or p.limited_by_precision for p in parts),
         )
 
     @property
     def labels_may_change(self) -> bool:
-        """Whether more iterations would change labels, and not only the scores a little."""
+        """Whether the exact solution may have other labels, and not only slightly other scores."""
         return not self.converged and (self.residual or 0.0) > LARGE_RESIDUAL
+
+    @property
+    def settled(self) -> bool:
+        """Converged, or kept from it by rounding alone, at a residual that changes no labels."""
+        return self.converged or (self.limited_by_precision and not self.labels_may_change)
 
     def describe(self, limit: str = "max_iterations") -> str:
         """In words, with a warning only where labels may still change.
@@ -62,9 +76,14 @@ class Convergence:
         if self.residual is None:
             return "nothing was solved"
         text = f"{self.iterations:,} iterations, relative residual {self.residual:.1e}"
+        if self.limited_by_precision:
+            text += " (float32 allows no less)"
         if self.labels_may_change:
             text += "; labels may still differ from the exact solution's"
-            text += f", raise {limit}" if self.iterations else ""
+            if self.limited_by_precision:
+                text += ", lower alpha"
+            elif self.iterations:
+                text += f", raise {limit}"
         return text
 
 
@@ -72,7 +91,7 @@ class Convergence:
 class Health:
     """Whether a propagation can be trusted; written to the metrics at every refresh.
 
-    residual, iterations, converged: as `Convergence`.
+    residual, iterations, converged, limited_by_precision: as `Convergence`.
     unreached: unlabelled points without a labelled point in their component of the graph; their
         certainty is 0, their label -1.
     unlabeled_components: connected components of the graph without a labelled point.
@@ -88,6 +107,7 @@ class Health:
     unlabeled_components: int
     empty_classes: int
     not_yet_reached: int = 0
+    limited_by_precision: bool = False
 
     @classmethod
     def of(
@@ -123,12 +143,15 @@ class Health:
             unlabeled_components=components,
             empty_classes=int((counts == 0).sum()),
             not_yet_reached=not_yet,
+            limited_by_precision=convergence.limited_by_precision,
         )
 
     @property
     def convergence(self) -> Convergence:
         """The record of the solve; `describe` puts it into words."""
-        return Convergence(self.residual, self.iterations, self.converged)
+        return Convergence(
+            self.residual, self.iterations, self.converged, self.limited_by_precision
+        )
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

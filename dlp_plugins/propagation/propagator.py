@@ -276,8 +276,8 @@ def propagate(
         labels: [n] integers or booleans, -1 where unlabelled.
         num_classes: c; by default the largest label plus one.
         propagator: the components; by default the paper's.
-        on_unconverged: 'raise' raises where the solver stops short of its tolerance; 'warn' warns
-            where it does so at a residual at which labels may still change.
+        on_unconverged: 'raise' raises if the solver stops short of its tolerance, unless only by
+            float32's rounding; 'warn' warns if labels may still change at its residual.
         parameters: as `Propagator.default` takes them (solver, k, gamma, alpha, tolerance, ...).
 
     Raises:
@@ -293,7 +293,7 @@ def propagate(
     propagator = propagator or Propagator.default(**parameters)
     pseudo = propagator(descriptors, labels, num_classes)
     convergence = pseudo.health.convergence
-    if on_unconverged == "raise" and not convergence.converged:
+    if on_unconverged == "raise" and not convergence.settled:
         raise ConvergenceError(f"Short of the solver's tolerance: {convergence.describe()}.")
     if on_unconverged == "warn" and convergence.labels_may_change:
         warnings.warn(f"Propagation: {convergence.describe()}.", ConvergenceWarning, stacklevel=2)
