@@ -68,23 +68,19 @@ def devices() -> dict[str, str]:
 def faiss_gpu_problem() -> str:
     """Why FAISS cannot search on a GPU here, or nothing.
 
-    Some builds lack kernels for newer cards and fail only at the first search, so one is made.
+    A build without kernels for the card fails only at its first search, and then aborts its
+    process: that search runs in a child process with a time limit.
     """
     import faiss
-    import numpy as np
+
+    from dlp_plugins.graphs import _faiss_gpu
 
     if not hasattr(faiss, "StandardGpuResources"):
         return "not in this build; the exact graph uses torch on a GPU, nothing is missing"
     if faiss.get_num_gpus() == 0:
         return "FAISS sees no GPU"
-    points = np.eye(8, dtype=np.float32)
-    try:
-        index = faiss.GpuIndexFlatIP(faiss.StandardGpuResources(), 8)
-        index.add(points)
-        _, nearest = index.search(points, 1)
-    except RuntimeError as error:
-        return f"fails at a search: {str(error).splitlines()[0]}"
-    return "" if (nearest[:, 0] == np.arange(8)).all() else "gives wrong neighbours on this card"
+    reason = _faiss_gpu.why_not()
+    return f"a first search fails: {reason}" if reason else ""
 
 
 def extras() -> list[Extra]:
@@ -96,7 +92,7 @@ def extras() -> list[Extra]:
 
 
 def _command(extra: str) -> str:
-    # FAISS's two builds share their import name, so one must make room for the other.
+    # FAISS's two builds have the same import name, so only one can be installed.
     return ("pip uninstall faiss-cpu && " if extra == "gpu" else "") + install_command(extra)
 
 
@@ -109,6 +105,6 @@ def _problem(extra: str, modules: tuple[str, ...], probe: bool) -> str:
         try:
             with warnings.catch_warnings(action="ignore"):
                 importlib.import_module(module)
-        except Exception as error:  # whatever a compiled package built for another torch raises
+        except Exception as error:  # a package compiled for another torch may raise anything
             return f"installed, but {module} does not load: {str(error).splitlines()[0]}"
     return ""

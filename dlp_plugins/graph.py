@@ -21,6 +21,7 @@ from dlp_plugins.errors import GraphError
 
 ALL = slice(None)
 BLOCK_ROWS = 2**14  # rows of a matrix that one thread works on at once
+MAX_INT32 = 2**31 - 1
 
 with warnings.catch_warnings():  # torch warns once per process that its CSR tensors are in beta
     warnings.filterwarnings("ignore", message="Sparse", category=UserWarning)
@@ -50,7 +51,7 @@ class Neighbors:
 class Graph:
     """A normalised affinity matrix Wn [n, n] in CSR form, on one device.
 
-    crow_indices: [n + 1] int32, or int64 where there are over 2^31 entries.
+    crow_indices: [n + 1] int32, or int64 from 2^31 entries.
     col_indices: [nnz], the same type; within a row in ascending order.
     values: [nnz] float32, entries of Wn.
     degree: [n] float32, row sums D of the affinities W before normalisation.
@@ -176,13 +177,19 @@ class Graph:
         degree = np.bincount(rows, weights=w.data, minlength=w.shape[0])
         scale = _inverse_sqrt(torch.from_numpy(degree)).numpy()
         values = (w.data * scale[rows] * scale[w.indices]).astype(np.float32)
+        index = _index_type(w.nnz)
         # copies: SciPy may give views of arrays that the caller changes later
         return cls(
-            torch.from_numpy(w.indptr.astype(np.int32)).to(device),
-            torch.from_numpy(w.indices.astype(np.int32)).to(device),
+            torch.tensor(w.indptr, dtype=index, device=device),
+            torch.tensor(w.indices, dtype=index, device=device),
             torch.from_numpy(values).to(device),
             torch.from_numpy(degree.astype(np.float32)).to(device),
         )
+
+
+def _index_type(entries: int) -> torch.dtype:
+    """The type of the indices of a matrix with so many entries."""
+    return torch.int32 if entries <= MAX_INT32 else torch.int64
 
 
 def _inverse_sqrt(degree: Tensor) -> Tensor:
@@ -269,10 +276,12 @@ def _assemble_by_sort(
         both = counts > 1
         key, values = key[both], values[both]
     rows, cols = key // n, key % n
-    degree = torch.zeros(n, device=values.device).index_add_(0, rows, values)
+    # In float64, as on a CPU: in float32 the order of a GPU's atomic sums would show in the result.
+    degree = torch.zeros(n, dtype=torch.float64, device=values.device)
+    degree = degree.index_add_(0, rows, values.double()).float()
     scale = _inverse_sqrt(degree)
     crow = torch.zeros(n + 1, dtype=torch.long, device=values.device)
     crow[1:] = torch.bincount(rows, minlength=n).cumsum(0)
-    integer = torch.int32 if len(values) < 2**31 else torch.int64
+    index = _index_type(len(values))
     values = values * scale[rows] * scale[cols]
-    return Graph(crow.to(integer), cols.to(integer), values, degree, order)
+    return Graph(crow.to(index), cols.to(index), values, degree, order)

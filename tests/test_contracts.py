@@ -166,6 +166,12 @@ class Constant(Weighter):
         return self.value(probabilities)
 
 
+def rank(p: Tensor) -> Tensor:
+    """The share of rows that are less certain: other blocks of rows give other certainties."""
+    best = p.amax(1)
+    return (best[:, None] >= best).float().mean(1) if p.shape[1] > 1 else best
+
+
 @pytest.mark.parametrize(
     ("value", "sentence"),
     [
@@ -174,6 +180,7 @@ class Constant(Weighter):
         (lambda p: p.log().sum(1), "NaN or infinity"),
         (lambda p: p, "must be"),
         (lambda p: p.amax(1) * (len(p) == 50), "depends on the other rows"),
+        (rank, "depends on the other rows"),
     ],
 )
 def test_check_weighter_finds(value: Callable[[Tensor], Tensor], sentence: str) -> None:

@@ -34,8 +34,9 @@ class GraphBuilder(ABC):
 
         Returns:
             Neighbours on the same device, never the point itself (dropped by identity, not by
-            position: a duplicate may come first), in any order, -1 where fewer were found. An
-            `order` of the points by nearness, if the search knows one, makes solving faster.
+            position: a duplicate may come first), in any order, -1 where fewer were found, with
+            any similarity there. An `order` of the points by nearness, if the search knows one,
+            makes solving faster.
         """
 
 

@@ -2,6 +2,7 @@
 
 import warnings
 
+import faiss
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -9,10 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlp_plugins import registry
+from dlp_plugins import doctor, registry
+from dlp_plugins import graph as graph_module
 from dlp_plugins._threads import parallel
 from dlp_plugins.errors import GraphError
-from dlp_plugins.graph import Graph, Neighbors, _assemble_by_sort, assemble
+from dlp_plugins.graph import Graph, Neighbors, _assemble_by_sort, _index_type, assemble
 from dlp_plugins.graphs import _cells_cpu, _exact_cpu, _faiss_gpu, _upper_bound
 from dlp_plugins.graphs._blockwise import search_blockwise
 from dlp_plugins.graphs._top_k import Pairs, nearest
@@ -378,11 +380,27 @@ def test_drop_self_by_identity():
     assert found.similarities.tolist() == [[1, 2], [3, 5], [6, 7], [10, 11]]
 
 
-def test_a_faiss_that_aborts_on_this_gpu_is_noticed():
-    assert "no kernel image" in _faiss_gpu.why_not(
-        "import os; os.write(2, b'CUDA error: no kernel image'); os.abort()"
-    )
+ABORTS = "import os; os.write(2, b'CUDA error: no kernel image'); os.abort()"
+
+
+def test_a_faiss_that_aborts_or_hangs_on_this_gpu_is_noticed():
+    assert "no kernel image" in _faiss_gpu.why_not(ABORTS)
+    assert _faiss_gpu.why_not("import time; time.sleep(60)", 0.2) == "no answer within 0.2 s"
     assert _faiss_gpu.why_not("pass") is None
+
+
+def test_doctor_makes_the_first_search_on_a_gpu_in_another_process(monkeypatch):
+    """A build without kernels for the card aborts the process that searches."""
+
+    def abort(*_):
+        raise AssertionError("a search in this process")
+
+    search = _faiss_gpu.why_not
+    monkeypatch.setattr(faiss, "StandardGpuResources", abort, raising=False)
+    monkeypatch.setattr(faiss, "GpuIndexFlatIP", abort, raising=False)
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1, raising=False)
+    monkeypatch.setattr(_faiss_gpu, "why_not", lambda: search(ABORTS))
+    assert doctor.faiss_gpu_problem() == "a first search fails: CUDA error: no kernel image"
 
 
 def test_faiss_flat_warns_why_torch_searches_instead(monkeypatch):
@@ -504,6 +522,37 @@ def test_a_tiny_affinity_stays_finite():
     graph = assemble(indices, torch.full((2, 1), 1e-30))
     assert torch.isfinite(graph.values).all()
     np.testing.assert_allclose(graph.to_scipy().toarray(), [[0, 1], [1, 0]], rtol=1e-5)
+
+
+def test_degrees_are_summed_in_float64():
+    """A hub with 200,000 edges: float32 sums, one after another, are off in the fourth digit."""
+    n = 200_001
+    indices = torch.zeros(n, 1, dtype=torch.int32)
+    indices[0] = 1
+    weights = torch.full((n, 1), 0.1)
+    by_sort, usual = _assemble_by_sort(indices, weights, False), assemble(indices, weights)
+    assert float(by_sort.degree[0]) == np.float32(n * float(weights[0]))
+    assert torch.equal(by_sort.degree, usual.degree)
+
+
+@pytest.mark.parametrize("entries", [1, 2, 2**31 - 1, 2**31, 2**40])
+def test_indices_hold_the_number_of_entries(entries):
+    assert torch.iinfo(_index_type(entries)).max >= entries
+    assert (_index_type(entries) == torch.int32) == (entries < 2**31)
+
+
+def test_int64_indices_give_the_same_graph(monkeypatch):
+    """As from 2^31 entries, where int32 would overflow."""
+    random = np.random.default_rng(0)
+    a = sp.random(40, 40, 0.2, random_state=random)
+    small = Graph.from_affinity(a + a.T)
+    monkeypatch.setattr(graph_module, "MAX_INT32", small.num_entries - 1)
+    large = Graph.from_affinity(a + a.T)
+    assert small.crow_indices.dtype == small.col_indices.dtype == torch.int32
+    assert large.crow_indices.dtype == large.col_indices.dtype == torch.int64
+    x = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(large.matmul(x), small.matmul(x))
+    assert torch.equal(large.components, small.components)
 
 
 def test_from_affinity_agrees_with_assemble_and_refuses_what_is_no_affinity():
