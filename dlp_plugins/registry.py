@@ -358,6 +358,21 @@ PROPAGATION = {
     "balancer": "inverse_frequency",
 }
 
+# The same for embeddings of which few have a label, where these are more accurate (docs/labels.md);
+# training recipes keep the paper's. The builder is that of up to EXACT_POINTS points.
+EMBEDDINGS = PROPAGATION | {
+    "transform": "auto",
+    "normalizer": "class_mass",
+    "refiner": "discriminant",
+}
+EMBEDDINGS_K, EMBEDDINGS_ALPHA = 10, 0.9
+EXACT_POINTS = 100_000
+
+
+def graph_for(points: int) -> str:
+    """The graph builder for so many embeddings, where none is chosen."""
+    return EMBEDDINGS["graph"] if points <= EXACT_POINTS else "cells"
+
 
 def of_kind(kind: str) -> Registry:
     """The registry of that kind, singular or plural.

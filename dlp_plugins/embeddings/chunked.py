@@ -1,6 +1,7 @@
 """Propagation within a memory budget: classes in chunks, rows in blocks, scores on disk if need be.
 
-The same components and the same answer as `propagate.py`, which holds all scores at once.
+The same components and the same answer as `propagation`, which holds all scores at once. Points
+with the same embedding are one node of the graph here, and share their label.
 """
 
 from __future__ import annotations
@@ -15,18 +16,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dlp_plugins._threads import row_slices
+from dlp_plugins.embeddings.duplicates import find_distinct
 from dlp_plugins.embeddings.memory import ClassChunks
 from dlp_plugins.embeddings.scores import Probabilities, Scores
-from dlp_plugins.inputs import check_labels
+from dlp_plugins.graph import Graph
+from dlp_plugins.inputs import BLOCK_ENTRIES, check_labels
 from dlp_plugins.propagation import (
     UNLABELED,
     Assignment,
     Convergence,
+    Health,
     Propagator,
     equal_shares,
     label_matrix,
 )
 from dlp_plugins.propagation.propagator import full_precision
+from dlp_plugins.refiners.none import NoRefiner
+from dlp_plugins.transforms.contract import total_statistics
+from dlp_plugins.transforms.none import NoTransform
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,8 @@ class Outcome(Assignment):
     probabilities: of any rows, all classes.
     edges, components: of the graph.
     zero_vectors: points without a direction, and so without an edge.
+    duplicates: points with the embedding of an earlier one.
+    note: what the transform did, if worth a sentence.
     clock: the seconds of each phase.
     """
 
@@ -48,6 +58,8 @@ class Outcome(Assignment):
     edges: int
     components: int
     zero_vectors: int
+    duplicates: int
+    note: str | None
     clock: Clock
 
     def certainty_quartiles(self, labels: Tensor) -> list[float]:
@@ -55,6 +67,19 @@ class Outcome(Assignment):
         certainty = self.certainty[labels == UNLABELED].numpy()
         return np.quantile(certainty, (0.25, 0.5, 0.75)).tolist() if len(certainty) else []
 
+    def crowded_classes(self, labels: Tensor) -> dict[int, float]:
+        """Classes that take several times an equal share of the unlabelled points, and how many.
+
+        Args:
+            labels: [n] int64, -1 where unlabelled.
+        """
+        assigned = self.labels[labels == UNLABELED]
+        counts = torch.bincount(assigned[assigned >= 0], minlength=len(self.counts))
+        times = counts * len(counts) / max(1, len(assigned))
+        return {int(j): float(times[j]) for j in (times >= CROWDED).nonzero()}
+
+
+CROWDED = 3.0  # times its equal share at which a class is reported
 
 Progress = Callable[[str, float, float | None], None]
 """phase, how much is done, of how much (None where that is not known)."""
@@ -79,8 +104,9 @@ def propagate_chunked(
     """Pseudo-labels, classes solved in `chunks`.
 
     Args:
-        load: gives the descriptors [n, d] float32, L2-normalised; is handed a function to tell rows
-            read. A function and not a tensor, so that they are freed once the neighbours are known.
+        load: returns the descriptors [n, d] float32, L2-normalised; gets a function to report the
+            rows read. A function and not a tensor, so that they are freed once the neighbours are
+            known, unless a refiner needs them. May be overwritten.
         labels: [n] int64, -1 where unlabelled.
         scratch: folder for a temporary file of 4 n c bytes, if scores are to wait on disk.
         progress: called in each phase.
@@ -93,10 +119,16 @@ def propagate_chunked(
     check_labels(labels, num_classes, points)
     clock = Clock(progress)
     with clock.phase("read", points) as tick:
-        descriptors = load(tick).to(device)
-        zero_vectors = len(descriptors) - int(descriptors.any(dim=1).sum())
+        descriptors = load(tick)
+        zero_vectors = points - int(descriptors.any(dim=1).sum())
+        distinct = find_distinct(descriptors)
+        descriptors = distinct.select(descriptors).to(device)
+        known = distinct.labels(labels)
+    note = _transform(propagator, descriptors)
     with clock.phase("neighbours"):
         neighbors = propagator.find_neighbors(descriptors)
+        refines = not isinstance(propagator.refiner, NoRefiner)
+        f = descriptors if refines else None
         del descriptors
     with clock.phase("graph"):
         graph = propagator.assemble_graph(neighbors)
@@ -108,18 +140,28 @@ def propagate_chunked(
     records: list[Convergence] = []
     with clock.phase("solve", num_classes) as tick:
         state = propagator.solver.prepare(graph)
-        for columns in _label_chunks(labels.to(device), num_classes, chunks.width):
+        for columns in _label_chunks(known.to(device), num_classes, chunks.width):
             solution = propagator.solve(state, columns)
             scores.append(solution.scores)
             records.append(Convergence.of(solution))
             tick(scores.num_classes)
+        del state, columns, solution
+    reached = None
+    if f is not None:
+        with clock.phase("refine"):
+            p, reached = _refine(propagator, f, graph, scores, known)
     with clock.phase("weigh", points) as tick:
-        shares = equal_shares(num_classes)
-        p = Probabilities.of(scores, propagator.normalizer, labels == UNLABELED, shares)
-        best, certainty, margin = _best_classes(propagator, p, labels, tick)
+        if f is None:
+            shares = equal_shares(num_classes)
+            p = Probabilities.of(scores, propagator.normalizer, known == UNLABELED, shares)
+        best, certainty, margin = _best_classes(propagator, p, known, tick)
         assignment = propagator.assign(
-            best, certainty, labels, num_classes, Convergence.worst(records), graph
+            best, certainty, known, num_classes, Convergence.worst(records), graph, reached
         )
+        if distinct.group is not None:
+            assignment = _share(propagator, assignment, labels, known, distinct.group, graph)
+            margin = _margins(p, margin, labels, known, distinct.group)
+            p = p.repeated(distinct.group)
     assigned = assignment.labels
     return Outcome(
         **vars(assignment),
@@ -129,8 +171,72 @@ def propagate_chunked(
         edges=graph.num_entries // 2,
         components=components,
         zero_vectors=zero_vectors,
+        duplicates=distinct.duplicates,
+        note=note,
         clock=clock,
     )
+
+
+def _transform(propagator: Propagator, descriptors: Tensor) -> str | None:
+    """Transform unit rows [n, d] in place, a block at a time; the transform's note."""
+    if isinstance(propagator.transform, NoTransform):
+        return None
+    n, dim = descriptors.shape
+    blocks = list(row_slices(n, dim, BLOCK_ENTRIES))
+    total = total_statistics(propagator.transform, (descriptors[rows] for rows in blocks))
+    for rows in blocks:
+        descriptors[rows] = propagator.transform_rows(descriptors[rows], total)
+    return propagator.transform.note(total, dim)
+
+
+def _refine(
+    propagator: Propagator, f: Tensor, graph: Graph, scores: Scores, labels: Tensor
+) -> tuple[Probabilities, Tensor]:
+    """The refiner's probabilities, and which points [n] some label reached over the graph."""
+    shares = equal_shares(scores.num_classes)
+    with Probabilities.of(scores, propagator.normalizer, labels == UNLABELED, shares) as blocks:
+        p = blocks.all()
+    reached = p.any(dim=1)
+    q = propagator.refine(f, graph, p.to(f.device), labels.to(f.device)).probabilities
+    return Probabilities.held(q.cpu()), reached
+
+
+def _share(
+    propagator: Propagator,
+    found: Assignment,
+    labels: Tensor,
+    known: Tensor,
+    group: Tensor,
+    graph: Graph,
+) -> Assignment:
+    """What was found for m distinct points, for all n: copies share it, but keep a given label."""
+    own = labels != UNLABELED
+    assigned = torch.where(own, labels, found.labels[group])
+    certainty = torch.where(own, 1.0, found.certainty[group])
+    reached = found.reached[group]
+    counts = torch.bincount(assigned[assigned >= 0], minlength=len(found.class_weights))
+    health = Health.of(
+        reached,
+        counts,
+        known[group],
+        found.health.convergence,
+        lambda: graph.components[group],
+        propagator.solver.approximate,
+    )
+    weights = propagator.class_weights(counts)
+    return Assignment(assigned, certainty, reached, weights, health)
+
+
+def _margins(
+    p: Probabilities, margin: Tensor, labels: Tensor, known: Tensor, group: Tensor
+) -> Tensor:
+    """[n] of margins [m]; copies that are given another label than the rest have their own."""
+    margin = margin[group]
+    other = ((labels != UNLABELED) & (labels != known[group])).nonzero().squeeze(1)
+    for part in row_slices(len(other), p.num_classes, BLOCK_ENTRIES):
+        points = other[part]
+        margin[points] = _margin(p.rows(group[points]), labels[points])
+    return margin
 
 
 def _label_chunks(labels: Tensor, num_classes: int, width: int) -> Iterator[Tensor]:

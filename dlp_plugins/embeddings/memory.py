@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -26,6 +26,9 @@ SEARCH_BYTES = {
     "faiss_hnsw": 70,  # the same, and the links
 }
 CELLS_BYTES = 400  # per point in `cells`: the cells it probes, sorted both ways
+# Arrays [n, c] of a refiner: probabilities, and in the graph's order these, the next ones, the
+# discriminant's scores, and the logarithms of the logistic regression's probabilities.
+REFINER_ARRAYS = 5
 # Per thread of the exact search: a block of similarities, a copy of it, and its order.
 SCRATCH_BYTES = 2**23 * (4 + 4 + 8)
 ASSEMBLE_BYTES = 90  # the list and its transpose, their sum
@@ -40,22 +43,39 @@ class Memory:
     assemble: from neighbour lists to a graph.
     graph: the finished graph, and what a solver prepares beside it.
     column: what a solver holds for each class.
+    held: descriptors that a refiner needs, in memory while graph and scores are made.
+    refine: descriptors and graph, each in two orders, for a refiner; 0 without one.
+    refine_column: what a refiner holds for each class.
     """
 
     search: float
     assemble: float
     graph: float
     column: float
+    held: float = 0.0
+    refine: float = 0.0
+    refine_column: float = 0.0
+
+    @property
+    def unrefined(self) -> Memory:
+        """Without a refiner."""
+        return replace(self, held=0.0, refine=0.0, refine_column=0.0)
 
 
 def estimate_memory(
-    points: int, dim: int, k: int, solver: Solver | None = None, builder: str = "exact"
+    points: int,
+    dim: int,
+    k: int,
+    solver: Solver | None = None,
+    builder: str = "exact",
+    refines: bool = False,
 ) -> Memory:
     """For n points of d numbers and k neighbours.
 
     Args:
         solver: without one, what it would take counts as nothing.
         builder: a graph builder's name; one that is not known counts as the exact one.
+        refines: a refiner follows the solve.
     """
     edges = points * min(k, max(points - 1, 1))
     scratch = min(SCRATCH_BYTES, 16 * points**2) * torch.get_num_threads()
@@ -69,6 +89,9 @@ def estimate_memory(
         # two entries for each neighbour at most
         + (solver.prepared_bytes(points, 2 * edges) if solver else 0),
         column=points * 4 * solver.vectors if solver else 0,
+        held=points * dim * 4 if refines else 0,
+        refine=2 * (points * dim * 4 + edges * GRAPH_BYTES) if refines else 0,
+        refine_column=points * 4 * REFINER_ARRAYS if refines else 0,
     )
 
 
@@ -91,32 +114,53 @@ def choose_chunks(
 ) -> ClassChunks:
     """The widest chunks of classes that fit a budget of bytes.
 
+    A refiner takes all classes at once, chunks or not.
+
     Args:
         columnwise: the solver can solve a class without the others; if not, there is one chunk.
 
     Raises:
-        MemoryBudgetError: not even one class fits; the message states how much would.
+        MemoryBudgetError: not even one class fits, or not all for the refiner; the message states
+            how much would, and whether a propagation without the refiner fits.
     """
     least = 1 if columnwise else num_classes
-    phases = {
-        "finding neighbours": memory.search,
-        "building the graph": memory.assemble,
-        f"solving for {least} class{'es' if least > 1 else ''}": (
-            memory.graph + least * memory.column
-        ),
-    }
+    phases = _phases(memory, num_classes, least)
     worst = max(phases, key=lambda name: phases[name])
     if phases[worst] > budget:
+        without = max(_phases(memory.unrefined, num_classes, least).values())
+        advice = (
+            f"leave the refiner out (--set refiner=none), which takes {format_bytes(without)}."
+            if without <= budget
+            else "use fewer neighbours (--set graph.k), another solver, or fewer points."
+        )
         raise MemoryBudgetError(
             f"{format_bytes(budget)} of memory is too little: {worst} takes about "
             f"{format_bytes(phases[worst])} for {points:,} points. Allow more with --memory, or "
-            "use fewer neighbours (--set graph.k), another solver, or fewer points."
+            f"{advice}"
         )
-    free = budget - memory.graph
+    refining = memory.refine + num_classes * memory.refine_column
+    free = budget - memory.graph - memory.held
     scores = points * num_classes * 4
     on_disk = scores > free / 2 and scores + num_classes * memory.column > free
     fit = int((free if on_disk else free - scores) // memory.column) if columnwise else num_classes
     number = math.ceil(num_classes / max(1, fit))
     width = math.ceil(num_classes / number)
-    solving = memory.graph + width * memory.column + (0 if on_disk else scores)
-    return ClassChunks(width, on_disk, max(memory.search, memory.assemble, solving))
+    solving = memory.held + memory.graph + width * memory.column + (0 if on_disk else scores)
+    assembling = memory.held + memory.assemble
+    return ClassChunks(width, on_disk, max(memory.search, assembling, solving, refining))
+
+
+def _phases(memory: Memory, num_classes: int, least: int) -> dict[str, float]:
+    """Bytes of each phase, with `least` classes solved at once."""
+    phases = {
+        "finding neighbours": memory.search,
+        "building the graph": memory.held + memory.assemble,
+        f"solving for {least} class{'es' if least > 1 else ''}": (
+            memory.held + memory.graph + least * memory.column
+        ),
+    }
+    if memory.refine:
+        phases[f"refining {num_classes:,} classes at once"] = (
+            memory.refine + num_classes * memory.refine_column
+        )
+    return phases

@@ -20,13 +20,14 @@ from dlp_plugins.errors import UsageError, did_you_mean
 from dlp_plugins.propagation import Propagator
 from dlp_plugins.recipe.build import build_propagator
 from dlp_plugins.recipe.check import check_dependencies, check_layers
-from dlp_plugins.recipe.files import override_layer
+from dlp_plugins.recipe.files import Layer, override_layer
 from dlp_plugins.recipe.model import Recipe
-from dlp_plugins.registry import PROPAGATION
+from dlp_plugins.refiners.none import NoRefiner
+from dlp_plugins.registry import EMBEDDINGS, EMBEDDINGS_ALPHA, EMBEDDINGS_K, graph_for
 from dlp_plugins.units import parse_bytes
 
 # The table holds no weights of classes, so the balancer has nothing to do here.
-PARTS = tuple(part for part in PROPAGATION if part != "balancer")
+PARTS = tuple(part for part in EMBEDDINGS if part != "balancer")
 SCALE = "certainty_scale"  # the one setting of pseudo_labels that matters without training
 FREE_SHARE = 0.75  # of free memory, where no budget is given
 
@@ -94,18 +95,19 @@ def prepare(
         DataError, FeatureError, LabelError: a file cannot be used as it is.
         MemoryBudgetError: the budget does not hold the graph and one class.
     """
-    out = Path(out)
-    recipe = propagation_recipe(settings)
-    check_dependencies(recipe, PROPAGATION)
+    out, settings = Path(out), list(settings)
+    check_dependencies(propagation_recipe(settings), EMBEDDINGS)
     where = choose_device(device)
     budget = parse_bytes(memory) if memory else FREE_SHARE * free_memory(where)
     table.check_out(out, overwrite)
     source = open_embeddings(Path(embeddings), key)
     known = source.ids if ids is None else read_ids(Path(ids), source.points)
+    recipe = propagation_recipe(settings, source.points)
     given = read_labels(Path(labels), source.points, classes, known)
     propagator = build_propagator(recipe)
     k, solver = propagator.graph.k, propagator.solver
-    need = estimate_memory(source.points, source.dim, k, solver, recipe.graph.name)
+    refines = not isinstance(propagator.refiner, NoRefiner)
+    need = estimate_memory(source.points, source.dim, k, solver, recipe.graph.name, refines)
     chunks = choose_chunks(need, source.points, len(given.classes), budget, solver.columnwise)
     return FilePropagation(
         recipe, propagator, source, given, chunks, budget, where, out, probabilities
@@ -135,8 +137,15 @@ def propagate_file(
     return prepare(embeddings, labels, out, **options).run(progress)
 
 
-def propagation_recipe(settings: Iterable[str]) -> Recipe:
-    """The paper's components with what the settings change; other keys of a recipe are refused."""
+def propagation_recipe(settings: Iterable[str], points: int = 0) -> Recipe:
+    """The default components for so many embeddings, with what the settings change.
+
+    Raises:
+        UsageError: a setting of anything else in a recipe.
+    """
+    defaults: dict[str, Any] = {part: {"name": EMBEDDINGS[part]} for part in PARTS}
+    defaults["graph"] = {"name": graph_for(points), "k": EMBEDDINGS_K}
+    defaults["solver"]["alpha"] = EMBEDDINGS_ALPHA
     layer = override_layer(settings)
     for key, value in layer.data.items():
         if key not in (*PARTS, "pseudo_labels"):
@@ -145,4 +154,4 @@ def propagation_recipe(settings: Iterable[str]) -> Recipe:
             )
         if key == "pseudo_labels" and (not isinstance(value, dict) or set(value) != {SCALE}):
             raise UsageError(f"--set pseudo_labels: of that table only {SCALE} is known here.")
-    return check_layers([layer], PROPAGATION)
+    return check_layers([Layer("default", defaults), layer], EMBEDDINGS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Self
@@ -27,7 +27,7 @@ class Scores:
         self.num_classes = 0
         self._chunks: list[Tensor] = []
         self._file: IO[bytes] | None = None
-        self._offsets: list[tuple[int, int]] = []  # byte offset and width of each chunk in the file
+        self._offsets: list[tuple[int, int]] = []  # byte offset in the file and width of each chunk
         if scratch is not None:
             # Has no name, so that nothing is left behind however the program ends.
             self._file = tempfile.TemporaryFile(dir=scratch)  # noqa: SIM115
@@ -47,8 +47,8 @@ class Scores:
                 f"The scratch file for class scores cannot be written: {error}."
             ) from None
 
-    def rows(self, rows: slice) -> Tensor:
-        """Z [b, c] float32 of those rows, all classes."""
+    def rows(self, rows: slice | Tensor) -> Tensor:
+        """Z [b, c] float32 of those rows, a slice or [b] int64, all classes."""
         if self._file is None:
             return torch.cat([chunk[rows] for chunk in self._chunks], dim=1)
         parts = [self._read(*place, rows) for place in self._offsets]
@@ -58,8 +58,13 @@ class Scores:
         """0..points in slices of rows small enough to hold all classes of."""
         return row_slices(points, self.num_classes, BLOCK_ENTRIES)
 
-    def _read(self, offset: int, width: int, rows: slice) -> np.ndarray:
+    def _read(self, offset: int, width: int, rows: slice | Tensor) -> np.ndarray:
         assert self._file is not None
+        if isinstance(rows, Tensor):
+            if len(rows) == 0:
+                return np.empty((0, width), np.float32)
+            shape = (int(rows.max()) + 1, width)
+            return np.memmap(self._file, np.float32, "r", offset, shape)[rows.numpy()]
         self._file.seek(offset + 4 * width * rows.start)
         count = (rows.stop - rows.start) * width
         return np.fromfile(self._file, dtype=np.float32, count=count).reshape(-1, width)
@@ -68,47 +73,73 @@ class Scores:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Give the scratch file back."""
+        self.close()
+
+    def close(self) -> None:
+        """Give memory and the scratch file back."""
+        self._chunks.clear()
         if self._file is not None:
             self._file.close()
 
 
 @dataclass(frozen=True)
 class Probabilities:
-    """Class probabilities [n, c] of scores, a block of rows at a time.
+    """Class probabilities [n, c], a block of rows at a time.
 
-    total: what the normalizer's first pass found.
-    shares: pi [c] float32, as the normalizer takes them.
+    rows: P [b, c] float32 of some rows, a slice or [b] int64; each sums to 1 or is 0.
+    close: gives memory or a scratch file back.
     """
 
-    scores: Scores
     points: int
-    normalizer: Normalizer
-    total: Tensor | None
-    shares: Tensor
+    num_classes: int
+    rows: Callable[[slice | Tensor], Tensor]
+    close: Callable[[], None] = lambda: None
 
     @classmethod
     def of(
         cls, scores: Scores, normalizer: Normalizer, unlabeled: Tensor, shares: Tensor
     ) -> Probabilities:
-        """After the normalizer's first pass over all rows; `unlabeled` [n] bool."""
+        """Of scores, computed whenever they are read, after the normalizer's first pass.
+
+        Args:
+            unlabeled: [n] bool.
+            shares: pi [c] float32, as the normalizer takes them.
+        """
         points = len(unlabeled)
         blocks = ((scores.rows(rows), unlabeled[rows]) for rows in scores.blocks(points))
-        return cls(scores, points, normalizer, total_statistics(normalizer, blocks), shares)
+        total = total_statistics(normalizer, blocks)
+
+        def rows(at: slice | Tensor) -> Tensor:
+            z = scores.rows(at)
+            found = normalizer.apply(z, total, shares)
+            return checked(found, normalizer, "probabilities", tuple(z.shape), low=0)
+
+        return cls(points, scores.num_classes, rows, scores.close)
+
+    @classmethod
+    def held(cls, p: Tensor) -> Probabilities:
+        """Those of a tensor [n, c]."""
+        return cls(*p.shape, p.__getitem__)
+
+    def repeated(self, group: Tensor) -> Probabilities:
+        """Row group[i] for point i: of points of which several share a row."""
+        return Probabilities(
+            len(group), self.num_classes, lambda at: self.rows(group[at]), self.close
+        )
 
     def blocks(self) -> Iterator[slice]:
         """All rows, in slices small enough to hold all classes of."""
-        return self.scores.blocks(self.points)
+        return row_slices(self.points, self.num_classes, BLOCK_ENTRIES)
 
-    def rows(self, rows: slice) -> Tensor:
-        """P [b, c] float32 of those rows; each sums to 1 or is 0."""
-        scores = self.scores.rows(rows)
-        found = self.normalizer.apply(scores, self.total, self.shares)
-        return checked(found, self.normalizer, "probabilities", tuple(scores.shape), low=0)
+    def all(self) -> Tensor:
+        """P [n, c], all at once."""
+        p = torch.empty(self.points, self.num_classes)
+        for rows in self.blocks():
+            p[rows] = self.rows(rows)
+        return p
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Give the scratch file back."""
-        self.scores.__exit__(*error)
+        self.close()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from dlp_plugins.graph import Graph
 from dlp_plugins.inputs import UNLABELED
 from dlp_plugins.solvers.contract import Solution
 
@@ -116,31 +115,32 @@ class Health:
         counts: Tensor,
         labels: Tensor,
         convergence: Convergence,
-        graph: Graph | None = None,
+        components: Callable[[], Tensor] | None = None,
         approximate: bool = False,
     ) -> Self:
         """From the points [n] that some label reached and the labels [n] that were given.
 
         Args:
             counts: [c] points of each class.
-            graph: None where labels came from a network: no point then has a component.
+            components: gives each point's component of the graph [n] (on the CPU), which takes time
+                and is not always needed. None where labels came from a network.
             approximate: the solver may assign a label in a component without a labelled point.
         """
         without = ~reached & (labels == UNLABELED)
-        unreached, not_yet, components = int(without.sum()), 0, 0
+        unreached, not_yet, unlabeled = int(without.sum()), 0, 0
         # if every point was reached, no component lacks a label, unless the solver is approximate
-        if graph is not None and (unreached or approximate):
-            component = graph.components
+        if components is not None and (unreached or approximate):
+            component = components()
             labeled = torch.zeros(int(component.max()) + 1, dtype=torch.bool)
             labeled[component[(labels != UNLABELED).cpu()]] = True
-            components = int((~labeled).sum())
+            unlabeled = int((~labeled).sum())
             not_yet = int((without.cpu() & labeled[component]).sum())
         return cls(
             convergence.residual,
             convergence.iterations,
             convergence.converged,
             unreached=unreached - not_yet,
-            unlabeled_components=components,
+            unlabeled_components=unlabeled,
             empty_classes=int((counts == 0).sum()),
             not_yet_reached=not_yet,
             limited_by_precision=convergence.limited_by_precision,

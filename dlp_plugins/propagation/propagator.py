@@ -101,9 +101,13 @@ class Propagator:
     @full_precision()
     def apply_transform(self, descriptors: Tensor) -> Tensor:
         """F [n, d] float32: descriptors transformed, rows of unit length."""
-        total = self.transform.statistics(descriptors)
-        shape = tuple(descriptors.shape)
-        return checked(self.transform.apply(descriptors, total), self.transform, "rows", shape)
+        return self.transform_rows(descriptors, self.transform.statistics(descriptors))
+
+    @full_precision()
+    def transform_rows(self, rows: Tensor, total: Tensor | None) -> Tensor:
+        """Rows [b, d] float32 of F; `total` holds the transform's statistics of all points."""
+        found = self.transform.apply(rows, total)
+        return checked(found, self.transform, "rows", tuple(rows.shape))
 
     @full_precision()
     def find_neighbors(self, unit: Tensor) -> Neighbors:
@@ -176,17 +180,21 @@ class Propagator:
         certainty = torch.where(reached, certainty, 0.0)
         assigned, certainty = apply_given_labels(best, certainty, labels, self.certainty_scale)
         counts = torch.bincount(assigned[assigned >= 0], minlength=num_classes)
-        weights = self.balancer.class_weights(counts)
         return Assignment(
             assigned,
             certainty,
             reached | (labels != UNLABELED),
-            checked(weights, self.balancer, "class weights", (num_classes,), low=0),
+            self.class_weights(counts),
             Health.of(
-                reached, counts, labels, convergence or Convergence(), graph,
-                self.solver.approximate,
+                reached, counts, labels, convergence or Convergence(),
+                None if graph is None else lambda: graph.components, self.solver.approximate,
             ),
         )  # fmt: skip
+
+    def class_weights(self, counts: Tensor) -> Tensor:
+        """[c] float32 from the balancer, for counts [c] of the points of each class."""
+        weights = self.balancer.class_weights(counts)
+        return checked(weights, self.balancer, "class weights", tuple(counts.shape), low=0)
 
     # -- all of them, with all scores in memory --------------------------------------------------
 
