@@ -12,8 +12,12 @@ from torch import nn
 from dlp_plugins.backbones.contract import normalization
 from dlp_plugins.errors import DataError, RegistryError
 from dlp_plugins.network import Network
+from dlp_plugins.recipe.check import load_recipe
 from dlp_plugins.registry import backbones
 from dlp_plugins.testing import check_backbone
+from dlp_plugins.training.data import prepare_data
+from dlp_plugins.training.learner import Learner
+from dlp_plugins.training.run import build_accelerator
 
 # One of each sort: any size of image; a fixed one; features that are widened after the pooling; no
 # batch norm.
@@ -262,6 +266,22 @@ def test_weights_bring_the_mean_and_deviation_they_were_trained_with(tmp_path):
         )
         # Nothing is published for a fourth channel.
         assert normalization(loaded) == (expected and (expected, expected))
+
+
+def test_a_run_normalises_by_them_instead_of_the_data_sets(tmp_path):
+    settings = ["backbone=timm:test_resnet", "dataset.num_train=60", "dataset.num_test=20"]
+    source = timm.create_model("test_resnet", num_classes=0, in_chans=1)
+    torch.save(source.state_dict(), tmp_path / "weights.pth")
+    zeros = torch.zeros(1, 1, 8, 8, dtype=torch.uint8)
+    found = []
+    for weights in ([], [f"backbone.weights_file={tmp_path / 'weights.pth'}"]):
+        recipe = load_recipe("digits", [*settings, *weights])
+        data = prepare_data(recipe, torch.device("cpu"))
+        learner = Learner(recipe, data, build_accelerator("cpu", "float32"))
+        found.append(float(learner.plain(zeros)[0, 0, 0, 0]))
+    assert found[0] == pytest.approx(-data.dataset.mean[0] / data.dataset.std[0])
+    config = source.pretrained_cfg
+    assert found[1] == pytest.approx(-sum(config["mean"]) / sum(config["std"]))
 
 
 @pytest.mark.parametrize(("name", "side"), [("test_vit", 8), ("test_convnext", 4)])

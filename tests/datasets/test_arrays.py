@@ -186,9 +186,9 @@ def test_damaged_files_are_a_sentence(tmp_path, kind):
 
 def test_a_recipe_on_vectors(tmp_path):
     """Three clusters in eight dimensions, two labels of each: arrays, mlp and noise, end to end."""
-    centers = 4 * np.eye(3, 8)
+    centers = 6 * np.eye(3, 8)
     y = np.arange(150) % 3
-    x = centers[y] + RNG.normal(size=(150, 8))
+    x = centers[y] + np.random.default_rng(1).normal(size=(150, 8))
     path = save(
         tmp_path, {"x_train": x[:120], "y_train": y[:120], "x_test": x[120:], "y_test": y[120:]}
     )
@@ -200,6 +200,26 @@ def test_a_recipe_on_vectors(tmp_path):
     ]  # fmt: skip
     summary = run(load_recipe("digits", settings), tmp_path / "run")
     assert summary["test_error"] < 20  # chance is 67
+
+
+@pytest.mark.parametrize("kind", ["uint16", "float32"])
+def test_a_recipe_on_images_of_16_bits_or_floats_that_are_not_square(tmp_path, kind):
+    """A bright half, left or right: the network sees the pixels as they were stored."""
+    y = np.arange(90) % 2
+    x = np.random.default_rng(1).uniform(0, 0.2, (90, 1, 4, 8))
+    x[y == 0, ..., :4] += 0.7
+    x[y == 1, ..., 4:] += 0.7
+    x = (x * (65535 if kind == "uint16" else 1)).astype(kind)
+    path = save(
+        tmp_path, {"x_train": x[:60], "y_train": y[:60], "x_test": x[60:], "y_test": y[60:]}
+    )
+    settings = [
+        "dataset=arrays", f"dataset.path={path}", "dataset.num_labeled=6", "backbone=mlp",
+        "backbone.hidden=[8]", "graph.k=5", "training.batch_size=20", "consistency=fixmatch",
+        "training.labeled_per_batch=6", "training.stage_one_epochs=2", "training.stage_one_steps=5",
+        "training.stage_two_epochs=1", "training.channels_last=true",
+    ]  # fmt: skip
+    assert run(load_recipe("digits", settings), tmp_path / "run")["test_error"] < 10
 
 
 def test_vectors_without_their_augmentation_say_which(tmp_path):

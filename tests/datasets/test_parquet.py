@@ -190,7 +190,7 @@ def test_without_pyarrow_the_command_that_installs_it_is_shown(tmp_path, monkeyp
         "importlib.util.find_spec", lambda n, *a: None if n == "pyarrow" else found(n, *a)
     )
     for name in ("parquet", "cifar10"):
-        with pytest.raises(MissingDependency, match=r"pip install 'dlp-plugins\[parquet\]'"):
+        with pytest.raises(MissingDependency, match="pip install 'pyarrow>=16'"):
             datasets.build(name, path=str(tmp_path))
 
 
