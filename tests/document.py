@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-PROGRAMS = ("dlp", "make", "pip", "python")
+COMMAND = re.compile(r"(dlp|make|pip|python|\.)(\s|$)")
 FENCE = re.compile(r"^([ ]*)```(\w*)\n(.*?)^[ ]*```$", re.M | re.S)
-INLINE = re.compile(rf"`((?:{'|'.join(PROGRAMS)})(?:\s[^`]*)?)`|`(\. [^`]+)`")
+CODE = re.compile(r"`([^`]+)`")
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,11 @@ def _blocks(path: Path) -> Iterator[Block]:
         code = textwrap.dedent(found[3])
         yield Block(path.name, line(found.start()), found[2], code)
     prose = FENCE.sub(lambda found: "\n" * found[0].count("\n"), text)
-    for found in INLINE.finditer(prose):
-        at = prose.count("\n", 0, found.start()) + 1
-        yield Block(path.name, at, "inline", " ".join((found[1] or found[2]).split()))
+    prose = re.sub(r"^!\[.*$", "", prose, flags=re.M)
+    for found in CODE.finditer(prose):
+        if COMMAND.match(found[1]):
+            at = prose.count("\n", 0, found.start()) + 1
+            yield Block(path.name, at, "inline", " ".join(found[1].split()))
 
 
 def prose_lines(path: Path) -> Iterator[tuple[int, str]]:
