@@ -119,7 +119,7 @@ class Probabilities:
     @classmethod
     def held(cls, p: Tensor) -> Probabilities:
         """Those of a tensor [n, c]."""
-        return cls(*p.shape, p.__getitem__)
+        return cls(p.shape[0], p.shape[1], p.__getitem__)
 
     def repeated(self, group: Tensor) -> Probabilities:
         """Row group[i] for point i: of points of which several share a row."""
