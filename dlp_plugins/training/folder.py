@@ -60,9 +60,9 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, _writing.to_json(value, indent=2) + "\n")
 
 
-def write_with(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file, then put it in place."""
-    with _writing.replacing(path, ADVICE) as temporary:
+def write_with(path: Path, write: Callable[[Path], object], previous: Path | None = None) -> None:
+    """Let `write` fill a temporary file, then put it in place; the old file goes to `previous`."""
+    with _writing.replacing(path, ADVICE, previous) as temporary:
         write(temporary)
 
 
