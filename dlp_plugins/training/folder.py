@@ -277,7 +277,10 @@ class RunFolder:
 
 
 # Settings that may change between a run and its resumption without changing its results.
-FREE = {"description", "tracker", "training.checkpoint_seconds", "training.image_memory_mb"}
+FREE = {
+    "description", "tracker", "dataset.download", "training.checkpoint_seconds",
+    "training.image_memory_mb",
+}  # fmt: skip
 
 
 def _check_summary(found: Any) -> None:
