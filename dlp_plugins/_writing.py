@@ -15,7 +15,7 @@ from dlp_plugins.errors import SaveError
 
 
 @contextlib.contextmanager
-def replacing(path: Path, advice: str = "") -> Iterator[Path]:
+def replacing(path: Path, advice: str = "", previous: Path | None = None) -> Iterator[Path]:
     """A new, empty file beside `path` that takes its place only once it is wholly written.
 
     The temporary name is random and the file must not exist yet, so neither another process nor a
@@ -24,6 +24,7 @@ def replacing(path: Path, advice: str = "") -> Iterator[Path]:
 
     Args:
         advice: a sentence that ends the error message.
+        previous: where the file that is replaced goes, once the new one is whole on the disk.
 
     Raises:
         SaveError: it could not be written; `path` is as it was and the temporary file is gone.
@@ -36,6 +37,8 @@ def replacing(path: Path, advice: str = "") -> Iterator[Path]:
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
+        if previous is not None and path.is_file():
+            path.replace(previous)
         temporary.replace(path)
         made = False
     except OSError as error:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -48,15 +47,7 @@ def save(
     at = _place_of_digest(raw)
     raw[at : at + len(BLANK)] = _digest(raw, at)
 
-    def write(temporary: Path) -> None:
-        with temporary.open("wb") as file:
-            file.write(raw)
-            file.flush()
-            os.fsync(file.fileno())
-        if previous is not None and path.is_file():
-            path.replace(previous)  # only now that the new one is whole on the disk
-
-    write_with(path, write)
+    write_with(path, lambda temporary: temporary.write_bytes(raw), previous)
 
 
 def load(path: Path) -> tuple[State, dict[str, Any]]:

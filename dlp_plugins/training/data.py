@@ -125,12 +125,13 @@ def fingerprint(images: Images, classes: Sequence[str]) -> str:
     Files are told apart by their path below the folder that holds all of them, so that the same
     images in another place are the same. Of many pixels, evenly spread images have to do.
     """
-    digest = hashlib.sha256(repr((tuple(images.shape), tuple(classes))).encode())
+    kind = (tuple(images.shape), str(images.dtype), tuple(classes))
+    digest = hashlib.sha256(repr(kind).encode())
     digest.update(images.labels.numpy().tobytes())
     if isinstance(images, TensorImages):
         step = 1 + images.images.nbytes // HASHED_BYTES
         digest.update(images.images[::step].contiguous().numpy().tobytes())
     elif paths := getattr(images.read, "paths", None):
-        root = os.path.commonpath(paths)
-        digest.update("\0".join(os.path.relpath(path, root) for path in paths).encode())
+        start = len(os.path.commonpath(paths))
+        digest.update(os.fsencode("\0".join(str(path)[start:] for path in paths)))
     return digest.hexdigest()

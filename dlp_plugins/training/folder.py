@@ -60,9 +60,9 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, _writing.to_json(value, indent=2) + "\n")
 
 
-def write_with(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file, then put it in place."""
-    with _writing.replacing(path, ADVICE) as temporary:
+def write_with(path: Path, write: Callable[[Path], object], previous: Path | None = None) -> None:
+    """Let `write` fill a temporary file, then put it in place; the old file goes to `previous`."""
+    with _writing.replacing(path, ADVICE, previous) as temporary:
         write(temporary)
 
 
@@ -277,7 +277,10 @@ class RunFolder:
 
 
 # Settings that may change between a run and its resumption without changing its results.
-FREE = {"description", "tracker", "training.checkpoint_seconds", "training.image_memory_mb"}
+FREE = {
+    "description", "tracker", "dataset.download", "training.checkpoint_seconds",
+    "training.image_memory_mb",
+}  # fmt: skip
 
 
 def _check_summary(found: Any) -> None:

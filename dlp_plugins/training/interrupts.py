@@ -1,8 +1,8 @@
-"""Ctrl-C and SIGTERM, taken at a moment when the state is whole.
+"""Ctrl-C, SIGTERM and a closed terminal, taken at a moment when the state is whole.
 
 An interrupt in the middle of a step would leave weights that have moved and a counter that has
-not. So the first signal only asks; the trainer stops between two steps. A second one stops at once,
-and what was saved last remains.
+not. So the first signal only asks to stop; the trainer stops between two steps. A second one stops
+at once, and what was saved last remains.
 """
 
 from __future__ import annotations
@@ -12,11 +12,14 @@ import threading
 from types import FrameType
 from typing import Any, Self
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupts:
-    """Context in which signals are kept until `check` is called."""
+    """Context in which signals are kept until `check` is called.
+
+    One that the process was started to ignore (`nohup`) stays ignored.
+    """
 
     def __init__(self) -> None:
         self.asked = False
@@ -24,7 +27,8 @@ class Interrupts:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._former = {s: signal.signal(s, self._ask) for s in SIGNALS}
+            heeded = [s for s in SIGNALS if signal.getsignal(s) is not signal.SIG_IGN]
+            self._former = {s: signal.signal(s, self._ask) for s in heeded}
         return self
 
     def __exit__(self, *_: object) -> None:

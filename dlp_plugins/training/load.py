@@ -154,6 +154,8 @@ def _missing(folder: RunFolder, path: Path, network: str, weights: str) -> str:
 
 
 def _read_model(folder: RunFolder) -> dict[str, Any]:
+    if not folder.model.is_file():  # reading a pipe would wait for ever
+        raise DataError(f"{folder.model} cannot be read: there is no such file.")
     try:
         model = json.loads(folder.model.read_text(encoding="utf-8"))
         checked = {key: model[key] for key in ("classes", "shape", "mean", "std", "dtype")}

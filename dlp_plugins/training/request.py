@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dlp_plugins.datasets._arrays import split_key
 from dlp_plugins.errors import PluginError, RunFolderError, UsageError
 from dlp_plugins.recipe.check import check_dependencies, check_layers
 from dlp_plugins.recipe.files import Layer, find_recipe, read_layers, settings_layer
@@ -137,11 +138,12 @@ def _named_paths(recipe: Recipe) -> list[Path]:
     values = [recipe.dataset.labeled_indices]
     for key in PARTS:
         values += getattr(recipe, key).params.values()
-    return [Path(v) for v in values if isinstance(v, str) and v and _exists(v)]
+    texts = [v for v in values if isinstance(v, str) and v]
+    return [p for text in texts for p in (Path(text), split_key(text)[0]) if _exists(p)]
 
 
-def _exists(text: str) -> bool:
+def _exists(path: Path) -> bool:
     try:
-        return Path(text).exists()
+        return path.exists()
     except (OSError, ValueError):  # no path at all: too long, or with a null byte
         return False

@@ -8,11 +8,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 
-from dlp_plugins.datasets.contract import TensorImages
 from dlp_plugins.environment import (
     choose_device,
     describe_environment,
@@ -131,13 +129,12 @@ def describe_model(trainer: Trainer) -> dict[str, Any]:
     """
     dataset, recipe = trainer.data.dataset, trainer.recipe
     images = trainer.data.train.source
-    dtype = images.images.dtype if isinstance(images, TensorImages) else torch.uint8
     return {
         "classes": list(dataset.classes),
         "mean": list(dataset.mean),
         "std": list(dataset.std),
         "shape": list(images.shape),
-        "dtype": str(dtype).removeprefix("torch."),
+        "dtype": str(images.dtype).removeprefix("torch."),
         "network": {
             "backbone": recipe.as_dict()["backbone"],
             "heads": trainer.learner.consistency.heads,

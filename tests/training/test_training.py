@@ -125,17 +125,32 @@ def stop_at(kind: type, count: int):
     return listen
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A function that runs a recipe without a break, once for all tests."""
+    known: dict[tuple[str, ...], Path] = {}
+
+    def folder_of(*settings: str) -> Path:
+        if settings not in known:
+            known[settings] = tmp_path_factory.mktemp("whole") / "run"
+            run(load_recipe("digits", settings), known[settings])
+        return known[settings]
+
+    return folder_of
+
+
 @pytest.mark.parametrize("saves", [1, 2, 6, 9, 20])
 @pytest.mark.parametrize("method", ["none", "mean_teacher"])
-def test_crashed_after_any_checkpoint_and_resumed_is_as_uninterrupted(saves, method, tmp_path):
+def test_crashed_after_any_checkpoint_and_resumed_is_as_uninterrupted(
+    saves, method, whole, tmp_path
+):
     # checkpoint_seconds = 0 saves after every step, so the breaks fall inside epochs of both stages
     recipe = tiny(f"consistency={method}", "training.checkpoint_seconds=0")
-    run(recipe, tmp_path / "whole")
     with pytest.raises(CrashError):
         run(recipe, tmp_path / "broken", listeners=[stop_at(events.CheckpointSaved, saves)])
     assert not (tmp_path / "broken" / "summary.json").exists()
     run(recipe, tmp_path / "broken", resume=True)
-    assert_same_run(tmp_path / "whole", tmp_path / "broken")
+    assert_same_run(whole(*TINY, f"consistency={method}"), tmp_path / "broken")
 
 
 def test_warm_start_resumes_as_uninterrupted(tmp_path):
@@ -155,6 +170,7 @@ from dlp_plugins.training.run import run
 recipe = load_recipe("digits", sys.argv[2:])
 run(recipe, sys.argv[1], listeners=[lambda event: print(type(event).__name__, flush=True)])
 """
+# the last one, how often to save, changes no result
 LONGER = [*TINY, "training.stage_two_epochs=30", "training.checkpoint_seconds=0.01"]
 
 
@@ -173,30 +189,27 @@ def wait_for(process: subprocess.Popen, event: str, count: int) -> None:
     pytest.fail(f"the run ended before {event}")
 
 
-def test_killed_at_a_random_moment_and_resumed_is_as_uninterrupted(tmp_path):
+def test_killed_at_a_random_moment_and_resumed_is_as_uninterrupted(whole, tmp_path):
     recipe = load_recipe("digits", LONGER)
-    run(recipe, tmp_path / "whole")
     process = start(tmp_path / "killed")
     wait_for(process, "EpochDone", int(np.random.default_rng().integers(1, 20)))
     time.sleep(np.random.default_rng().uniform(0, 0.2))
     process.send_signal(signal.SIGKILL)
     process.wait()
     run(recipe, tmp_path / "killed", resume=True)
-    assert_same_run(tmp_path / "whole", tmp_path / "killed")
+    assert_same_run(whole(*LONGER[:-1]), tmp_path / "killed")
 
 
-@pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_saves_and_the_resumed_run_is_as_uninterrupted(which, tmp_path):
+def test_an_interrupt_saves_and_the_resumed_run_is_as_uninterrupted(whole, tmp_path):
     recipe = load_recipe("digits", LONGER)
     process = start(tmp_path / "stopped")
     wait_for(process, "EpochDone", 5)
-    process.send_signal(which)
+    process.send_signal(signal.SIGTERM)
     rest = process.communicate()[0]
     assert "RunInterrupted" in rest
     assert process.returncode != 0
     run(recipe, tmp_path / "stopped", resume=True)
-    run(recipe, tmp_path / "whole")
-    assert_same_run(tmp_path / "whole", tmp_path / "stopped")
+    assert_same_run(whole(*LONGER[:-1]), tmp_path / "stopped")
 
 
 def test_resuming_a_finished_run_changes_nothing(finished):
@@ -250,12 +263,11 @@ def test_resume_without_a_run_is_refused(tmp_path):
         run(tiny(), tmp_path / "nothing", resume=True)
 
 
-def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path, monkeypatch):
+def test_a_full_disk_leaves_the_last_checkpoint_whole(finished, tmp_path, monkeypatch):
     recipe = tiny("training.checkpoint_seconds=0")
-    run(recipe, tmp_path / "whole")
     real, saves = checkpoint.write_with, 0
 
-    def full(path, write):
+    def full(path, write, previous):
         nonlocal saves
         saves += 1
 
@@ -263,14 +275,14 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path, monkeypatch):
             temporary.write_bytes(b"half of it")
             raise OSError(28, "No space left on device")
 
-        real(path, fail if saves == 8 else write)
+        real(path, fail if saves == 8 else write, previous)
 
     monkeypatch.setattr(checkpoint, "write_with", full)
     with pytest.raises(errors.SaveError, match=r"No space left on device.*--resume"):
         run(recipe, tmp_path / "run")
     assert not list((tmp_path / "run").rglob("*.tmp"))
     run(recipe, tmp_path / "run", resume=True)
-    assert_same_run(tmp_path / "whole", tmp_path / "run")
+    assert_same_run(finished, tmp_path / "run")
 
 
 @pytest.mark.parametrize(
@@ -555,8 +567,3 @@ def test_lazy_images_give_the_batches_that_resident_ones_give():
     from_memory = list(batches.ImageStore(resident, cpu, workers=0).batches(plan))
     assert all(a.equal(b) for a, b in zip(from_disk, from_memory, strict=True))
     assert from_disk[0][:, 0, 0, 0].tolist() == [3, 17, 4]
-
-
-def test_importing_the_library_does_not_import_the_command_line():
-    code = "import dlp_plugins.training.run, sys; assert 'dlp_cli' not in sys.modules"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
