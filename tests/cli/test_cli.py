@@ -622,7 +622,7 @@ def test_a_full_standard_output_does_not_stop_a_run(
     monkeypatch.setattr(sys, "argv", ["dlp", *SHORT, "--out", str(folder)])
     with open("/dev/full", "w") as full:
         monkeypatch.setattr(sys, "stdout", full)
-        with pytest.raises(SystemExit, match="^0$"):
+        with pytest.raises(SystemExit, match=r"^0$"):
             main()
     assert (folder / "summary.json").is_file()
     warning, note = capsys.readouterr().err.splitlines()
