@@ -51,6 +51,7 @@ NOT_RUN = {
     "pip install --no-build-isolation '.[torch-sparse]'": INSTALLS,
     "pip uninstall faiss-cpu && pip install '.[gpu]'": INSTALLS,
     "pip install '.[usb]'": INSTALLS,
+    "pip install --editable '.[test]'": INSTALLS,
     ". .venv/bin/activate": "changes the reader's shell",
     "export OMP_NUM_THREADS=1": "changes the reader's shell",
     "make test": THIS_SUITE,
@@ -195,6 +196,8 @@ class Reader:
         program, *words = shlex.split(command)
         if program == "dlp":
             self.dlp(words, block)
+        elif not words:
+            return  # the name of a program, not a command
         elif command == "make quickstart":
             self.dlp(quickstart(), block)
         elif command == "python docs/make_results_tables.py":
