@@ -25,8 +25,9 @@ from dlp_plugins.embeddings.memory import (
     estimate_memory,
 )
 from dlp_plugins.errors import DlpError, SaveError, UsageError
-from dlp_plugins.propagation import Propagator, propagate
+from dlp_plugins.propagation import Propagator, label_matrix, propagate
 from dlp_plugins.registry import solvers
+from dlp_plugins.solvers.contract import rounding
 
 N, D, C = 600, 8, 5
 
@@ -175,24 +176,30 @@ def test_as_a_command_with_progress_on_stderr_and_the_summary_on_stdout(tmp_path
 # -- bounded memory -----------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("iterations", [8, 20])
 @pytest.mark.parametrize("on_disk", [False, True])
 @pytest.mark.parametrize("width", [1, 2, 3, 5])
-def test_chunks_do_not_change_the_answer(tmp_path, data, monkeypatch, width, on_disk):
+def test_chunks_do_not_change_the_answer(tmp_path, data, monkeypatch, width, on_disk, iterations):
     x, _, few = data
     monkeypatch.setattr(scores, "BLOCK_ENTRIES", 500)  # several blocks of rows
     unit = torch.nn.functional.normalize(torch.from_numpy(x))
+    propagator = Propagator.default(k=12, max_iterations=iterations)
     told = []
     outcome = propagate_chunked(
-        Propagator.default(k=12), lambda tick: unit, torch.from_numpy(few), C,
+        propagator, lambda tick: unit, torch.from_numpy(few), C,
         ClassChunks(width, on_disk, 0), scratch=tmp_path,
         progress=lambda phase, done, total: told.append((phase, done)),
     )  # fmt: skip
-    pseudo = expected(x, few, k=12)
+    pseudo = expected(x, few, k=12, max_iterations=iterations)
     assert (outcome.labels == pseudo.labels).all()
     torch.testing.assert_close(outcome.certainty, pseudo.certainty, atol=1e-4, rtol=1e-4)
     assert outcome.counts.tolist() == torch.bincount(pseudo.labels, minlength=C).tolist()
-    assert outcome.health.iterations == pseudo.health.iterations
-    assert outcome.health.residual == pytest.approx(pseudo.health.residual, rel=1e-2)
+    assert outcome.health.iterations == pseudo.health.iterations == iterations
+    # Chunks sum in another order, which shows as a few roundings of the scores: 3e-4 of the
+    # residual of 0.06 after 8 iterations, up to a third of that of 5e-5 after 20.
+    size = label_matrix(torch.from_numpy(few), C).norm(dim=0)
+    few_roundings = float((4 * rounding(pseudo.scores) / size).max())
+    assert outcome.health.residual == pytest.approx(pseudo.health.residual, abs=few_roundings)
     assert ("solve", min(width, C)) in told
     assert sorted(os.listdir(tmp_path)) == ["x.npy", "y.npy"]  # no scratch file is left
 
