@@ -160,7 +160,7 @@ def test_users_own_solver_works_inside_usb(usb, tmp_path):
     assert type(propagator.weighter).__name__ == "Margin"
     assert propagator.graph.k == 10
     # one step leaves most points without a label: it is this solver that was used
-    assert algorithm.propagation.pseudo.health.unreached > 500
+    assert algorithm.propagation.pseudo.health.not_yet_reached > 500
 
 
 def test_every_wrong_key_is_named_with_what_is_allowed(usb):

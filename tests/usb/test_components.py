@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usb
         (
             ModuleNotFoundError("no", name="semilearn"),
             MissingDependency,
-            "pip install 'dlp-plugins",
+            r"pip install .*semilearn==0\.3\.2",
         ),
         (ModuleNotFoundError("no", name="aim"), MissingDependency, "but not aim"),
         (OSError("undefined symbol"), PluginError, "undefined symbol.*torchaudio 2.11"),
