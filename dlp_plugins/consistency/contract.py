@@ -16,6 +16,8 @@ No waiting. On a GPU a step must not wait for the device: `losses` reads no valu
 host (`.item()`, `float(t)`, `if t:`), has no shape that depends on one (boolean masks, `nonzero`),
 and copies nothing from the host (`torch.tensor(...)`). `Batch.num_labeled` and slices serve instead
 of masks. tests/fake_cuda checks it.
+
+The family `usb` is the exception to both: its weights are USB's own, and its losses may wait.
 """
 
 from __future__ import annotations

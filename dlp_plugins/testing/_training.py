@@ -86,6 +86,7 @@ def check_consistency(method: str | Consistency, **parameters: Any) -> None:
             all(p.grad is None for p in m.teacher.parameters()),
             f"{where}: the loss has a gradient for the teacher",
         )
+    m.begin_epoch(student, 1)  # a method that remembers the epoch before has targets now
     for name, loss in m.losses(_step(student, batch)).items():
         # The known slip: a teacher compared with itself, a loss that trains nothing.
         require(
