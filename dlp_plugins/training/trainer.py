@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +14,13 @@ from torch import Tensor
 
 from dlp_plugins.consistency.contract import Batch
 from dlp_plugins.errors import DivergenceError, UsageError
-from dlp_plugins.recipe.build import build_part, build_propagator
 from dlp_plugins.recipe.model import Recipe
-from dlp_plugins.sources.contract import Refresh, Source
 from dlp_plugins.training import batches, checkpoint, evaluate, events, seeds
 from dlp_plugins.training.data import RunData
+from dlp_plugins.training.epoch_losses import EpochLosses
 from dlp_plugins.training.folder import RunFolder, write_with
 from dlp_plugins.training.interrupts import Interrupts
+from dlp_plugins.training.labeler import Labeler
 from dlp_plugins.training.learner import Learner
 from dlp_plugins.training.progress import (
     PROPAGATION,
@@ -32,7 +30,7 @@ from dlp_plugins.training.progress import (
     Progress,
     metric,
 )
-from dlp_plugins.training.pseudo_labels import PseudoLabelState, accuracy, mean_certainty
+from dlp_plugins.training.pseudo_labels import PseudoLabelState
 
 # Seconds between two StepDone events: reading a loss from a GPU waits for it.
 REPORT_SECONDS = 0.25
@@ -66,12 +64,10 @@ class Trainer:
         t = recipe.training
         self.stages = [(SUPERVISED, t.stage_one_epochs), (PROPAGATION, t.stage_two_epochs)]
         self.learner = Learner(recipe, data, accelerator)
-        self.propagator = build_propagator(recipe)
-        self.source: Source = build_part(recipe, "source")
+        self.labeler = Labeler(recipe, data, self.learner)
         self.pseudo = PseudoLabelState.given(data)
         self.progress = Progress()
-        self._sums: dict[str, Tensor] = {}
-        self._finite_steps = torch.tensor(0)
+        self.losses = EpochLosses()
         self._interrupts = Interrupts()
         self._check_batches()
         self._started = self._saved = time.monotonic()
@@ -85,21 +81,13 @@ class Trainer:
             UsageError: as the class.
         """
         self.learner.begin_stage(self._total_steps())
-        self._check_teacher()
+        self.labeler.check_teacher()
 
     def run(self) -> None:
         """From where `progress` stands to the end; an interrupt saves first."""
         with Interrupts() as self._interrupts:
             for index in range(self.progress.stage, len(self.stages)):
                 self._run_stage(index)
-
-    def _check_teacher(self) -> None:
-        if self.source.needs_teacher and self.learner.teacher is None:
-            raise UsageError(
-                f"source.name = {self.recipe.source.name}: consistency "
-                f"{self.recipe.consistency.name} keeps no teacher. Take mean_teacher, or the "
-                "source graph."
-            )
 
     def _check_batches(self) -> None:
         t = self.recipe.training
@@ -133,7 +121,6 @@ class Trainer:
         if p.step == 0:
             self.learner.consistency.begin_epoch(self.learner.network, p.epoch)
         first, started, reported = p.step, time.monotonic(), 0.0
-        self._finite_steps = torch.tensor(first, device=self.device)
         left = plan[first:]
         # To the device once for the whole epoch: a copy in every step would wait for the device.
         on_device = [positions.to(self.device, non_blocking=True) for positions in left]
@@ -147,10 +134,10 @@ class Trainer:
                 self._check_losses()
                 speed = (p.step - first) * len(positions) / (now - started)
                 rate = self.learner.learning_rate
-                self.tell(events.StepDone(p.step, self._mean_losses(), rate, speed))
+                self.tell(events.StepDone(p.step, self.losses.means(), rate, speed))
             if p.step < steps:
                 self._save_between_steps()
-        losses = self._mean_losses()  # waits for the device, so it comes before the clock
+        losses = self.losses.means()  # waits for the device, so it comes before the clock
         self._check_finite()
         seconds = time.monotonic() - started
         p.train_seconds += seconds
@@ -198,15 +185,13 @@ class Trainer:
         losses = self.learner.step(
             batch, p.epoch * steps + p.step, p.epoch + p.step / steps, epochs
         )
-        for name, loss in losses.items():
-            self._sums[name] = self._sums.get(name, 0.0) + loss.double()
-        # A sum that is not finite stays so. Counted on the device: reading it would wait for it.
-        self._finite_steps = self._finite_steps + torch.isfinite(self._sums["total"])
+        self.losses.add(losses)
 
     def _check_losses(self) -> None:
         """Raise DivergenceError if a loss of this epoch was not finite."""
-        if self._sums and not math.isfinite(total := float(self._sums["total"])):
-            raise self._diverged(f"the loss is {total}", int(self._finite_steps) + 1)
+        if (bad := self.losses.first_bad_step()) is not None:
+            step, total = bad
+            raise self._diverged(f"the loss is {total}", step)
 
     def _check_finite(self) -> None:
         """The same, also where the last step has made the weights infinite or NaN."""
@@ -229,10 +214,6 @@ class Trainer:
             f"Training has diverged: {what} {place}. Try {', or '.join(tries)}.{kept}"
         )
 
-    def _mean_losses(self) -> dict[str, float]:
-        """Each term's mean over the steps of this epoch so far."""
-        return {k: float(v) / self.progress.step for k, v in self._sums.items()}
-
     def _save_between_steps(self) -> None:
         try:
             self._interrupts.check()
@@ -247,47 +228,21 @@ class Trainer:
 
     def _refresh(self) -> None:
         """New pseudo-labels from the network as it is."""
-        settings, p, d = self.recipe.pseudo_labels, self.progress, self.data
+        p = self.progress
         self.tell(events.PhaseStarted("propagate"))
-        started = time.monotonic()
-        refresh = Refresh(
-            student=self.learner.network,
-            teacher=self.learner.teacher,
-            describe=self._describe,
-            predict=self._predict,
-            propagator=self.propagator,
-            labels=d.known_labels,
-            num_classes=d.dataset.num_classes,
-            scores=self.pseudo.scores,
-        )
-        pseudo = self.source.pseudo_labels(refresh)
-        self.pseudo = PseudoLabelState.propagated(
-            pseudo, soft=self.recipe.training.soft_labels, keep_scores=settings.warm_start
-        )
-        self.learner.consistency.after_refresh(self.learner.network, pseudo)
-        right = accuracy(pseudo, d.truth, d.unlabeled)
-        certainty = mean_certainty(pseudo, d.unlabeled)
-        seconds = time.monotonic() - started
-        health = {k: v for k, v in pseudo.health.as_dict().items() if v is not None}
-        p.health = {**health, "certainty": certainty, "propagation_seconds": seconds}
-        if right is not None:
-            p.health["pseudo_label_accuracy"] = right
+        try:
+            found = self.labeler.refresh(self.pseudo)
+        except DivergenceError as error:
+            raise self._diverged(str(error), p.step) from None
+        self.pseudo = found.state
+        self.learner.consistency.after_refresh(self.learner.network, found.pseudo)
+        p.health = found.metrics()
         self._write_pseudo_labels()
-        self.tell(events.PseudoLabelsRefreshed(p.epoch, pseudo.health, certainty, right, seconds))
-
-    def _describe(self, network: torch.nn.Module) -> Tensor:
-        return self._of_all_images(evaluate.describe, network)
-
-    def _predict(self, network: torch.nn.Module) -> Tensor:
-        return self._of_all_images(evaluate.predict, network)
-
-    def _of_all_images(self, measure: Callable[..., Tensor], network: torch.nn.Module) -> Tensor:
-        # Autocast for the network's passes alone: graph and solver compute in float32.
-        with self.accelerator.autocast():
-            found = measure(network, self.data.train, self.learner.plain)
-        if not found.isfinite().all():
-            raise self._diverged("the network's output is not finite", self.progress.step)
-        return found
+        self.tell(
+            events.PseudoLabelsRefreshed(
+                p.epoch, found.pseudo.health, found.certainty, found.accuracy, found.seconds
+            )
+        )
 
     def _write_pseudo_labels(self) -> None:
         arrays = {"index": self.data.indices.numpy(), **self.pseudo.arrays()}
@@ -310,7 +265,7 @@ class Trainer:
         metrics.update(learning_rate=self.learner.learning_rate, images_per_second=speed)
         metrics["seconds"] = self.seconds()
         p.history.append(metrics)
-        p.epoch, p.step, self._sums = p.epoch + 1, 0, {}
+        p.epoch, p.step, self.losses = p.epoch + 1, 0, EpochLosses()
         self.tell(events.EpochDone(stage, p.epoch - 1, metrics))
         if last:
             if stage == SUPERVISED:  # before the checkpoint that says stage one is done
@@ -350,8 +305,7 @@ class Trainer:
     def state(self) -> tuple[checkpoint.State, dict[str, Any]]:
         """All tensors and numbers from which `load` continues bit for bit."""
         tensors, numbers = self.learner.state()
-        sums = {k: float(v) for k, v in self._sums.items()}
-        progress = replace(self.progress, seconds=self.seconds(), sums=sums)
+        progress = replace(self.progress, seconds=self.seconds(), sums=self.losses.sums())
         return (
             {**tensors, **checkpoint.add_prefix("pseudo", self.pseudo.tensors())},
             {**numbers, **asdict(progress)},
@@ -362,11 +316,9 @@ class Trainer:
         own = Progress.__dataclass_fields__.keys()
         self.progress = Progress(**{k: v for k, v in numbers.items() if k in own})
         self._started = time.monotonic()
-        self._sums = {
-            k: torch.tensor(v, dtype=torch.float64) for k, v in self.progress.sums.items()
-        }
+        self.losses = EpochLosses(self.progress.sums, self.progress.step)
         self.learner.load(tensors, numbers, self._total_steps())
-        self._check_teacher()
+        self.labeler.check_teacher()
         self.pseudo = PseudoLabelState.from_tensors(
             checkpoint.with_prefix("pseudo", tensors), self.device
         )

@@ -1,0 +1,102 @@
+"""New pseudo-labels from the network as it is, and what is known of how good they are."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from dlp_plugins.errors import DivergenceError, UsageError
+from dlp_plugins.propagation import PseudoLabels
+from dlp_plugins.recipe.build import build_part, build_propagator
+from dlp_plugins.recipe.model import Recipe
+from dlp_plugins.sources.contract import Refresh, Source
+from dlp_plugins.training import evaluate
+from dlp_plugins.training.data import RunData
+from dlp_plugins.training.learner import Learner
+from dlp_plugins.training.pseudo_labels import PseudoLabelState, accuracy, mean_certainty
+
+
+@dataclass(frozen=True)
+class Labeling:
+    """One refresh.
+
+    state: what training uses from now on.
+    pseudo: what the source gave.
+    certainty: mean over the unlabelled examples.
+    accuracy: percent of them with the true label; None where no truth is known.
+    seconds: of describing and propagating.
+    """
+
+    state: PseudoLabelState
+    pseudo: PseudoLabels
+    certainty: float
+    accuracy: float | None
+    seconds: float
+
+    def metrics(self) -> dict[str, Any]:
+        """Health and quality, as the epochs' metrics hold them."""
+        found = {k: v for k, v in self.pseudo.health.as_dict().items() if v is not None}
+        found.update(certainty=self.certainty, propagation_seconds=self.seconds)
+        if self.accuracy is not None:
+            found["pseudo_label_accuracy"] = self.accuracy
+        return found
+
+
+class Labeler:
+    """The recipe's source of pseudo-labels with its propagation."""
+
+    def __init__(self, recipe: Recipe, data: RunData, learner: Learner) -> None:
+        self.recipe, self.data, self.learner = recipe, data, learner
+        self.propagator = build_propagator(recipe)
+        self.source: Source = build_part(recipe, "source")
+
+    def check_teacher(self) -> None:
+        """Raise UsageError if the source needs a teacher that the method does not keep."""
+        if self.source.needs_teacher and self.learner.teacher is None:
+            raise UsageError(
+                f"source.name = {self.recipe.source.name}: consistency "
+                f"{self.recipe.consistency.name} keeps no teacher. Take mean_teacher, or the "
+                "source graph."
+            )
+
+    def refresh(self, former: PseudoLabelState) -> Labeling:
+        """Pseudo-labels of all training images.
+
+        Args:
+            former: the labels used until now, whose scores the solver may start from.
+
+        Raises:
+            DivergenceError: the network's output is not finite.
+        """
+        started = time.monotonic()
+        d, settings = self.data, self.recipe.pseudo_labels
+        pseudo = self.source.pseudo_labels(
+            Refresh(
+                student=self.learner.network,
+                teacher=self.learner.teacher,
+                describe=lambda network: self._of_all_images(evaluate.describe, network),
+                predict=lambda network: self._of_all_images(evaluate.predict, network),
+                propagator=self.propagator,
+                labels=d.known_labels,
+                num_classes=d.dataset.num_classes,
+                scores=former.scores,
+            )
+        )
+        state = PseudoLabelState.propagated(
+            pseudo, soft=self.recipe.training.soft_labels, keep_scores=settings.warm_start
+        )
+        right = accuracy(pseudo, d.truth, d.unlabeled)
+        certainty = mean_certainty(pseudo, d.unlabeled)
+        return Labeling(state, pseudo, certainty, right, time.monotonic() - started)
+
+    def _of_all_images(self, measure: Callable[..., Tensor], network: nn.Module) -> Tensor:
+        # Autocast for the network's passes alone: graph and solver compute in float32.
+        with self.learner.accelerator.autocast():
+            found = measure(network, self.data.train, self.learner.plain)
+        if not found.isfinite().all():
+            raise DivergenceError("the network's output is not finite")
+        return found
