@@ -440,3 +440,9 @@ def test_a_pipe_gets_plain_lines_even_where_colour_is_forced() -> None:
     assert done.returncode == 0, done.stderr
     assert "\x1b" not in done.stdout
     assert len(done.stdout.splitlines()) == 1 + 3 + 4 + 1
+
+
+def test_a_note_is_a_line_of_its_own() -> None:
+    lines: list[str] = []
+    PlainLines(lines.append)(events.Note("training.safetensors is damaged."))
+    assert lines == ["training.safetensors is damaged."]
