@@ -268,7 +268,8 @@ def _installed_entry_points() -> EntryPoints:
 
 @lru_cache(maxsize=1)
 def _read_entry_points(folders: tuple[tuple[str, int], ...]) -> EntryPoints:
-    return entry_points()
+    found: Any = entry_points()  # typed as what it was before Python 3.12
+    return found
 
 
 def _modified(folder: str) -> int:
