@@ -20,6 +20,7 @@ from dlp_plugins._threads import parallel, slices
 from dlp_plugins.errors import GraphError
 
 ALL = slice(None)
+FEW_ENTRIES = 2**20  # of a graph, for which loading SciPy's module takes longer than the work
 BLOCK_ROWS = 2**14  # rows of a matrix that one thread works on at once
 MAX_INT32 = 2**31 - 1
 
@@ -116,10 +117,30 @@ class Graph:
     @cached_property
     def components(self) -> Tensor:
         """[n] int64: the number of each node's connected component, from 0 (on the CPU)."""
+        if self.num_entries <= FEW_ENTRIES:
+            return self._components_of_few()
         # Wn is symmetric, so its strong components are its components; weak ones would cost SciPy
         # a transpose.
         _, component = sp.csgraph.connected_components(self.to_scipy(), connection="strong")
         return torch.from_numpy(component.astype(np.int64))
+
+    def _components_of_few(self) -> Tensor:
+        """`components` by FastSV (Zhang, Azad, Hu, 2020), as SciPy's module takes 0.15 s to load.
+
+        Every node has a parent in its component, with a number no larger than its own. In each
+        round the node, its parent and their parents take the least grandparent among neighbours.
+        """
+        counts = self.crow_indices.diff().cpu().long()
+        row = torch.arange(self.num_nodes).repeat_interleave(counts)
+        col = self.col_indices.cpu().long()
+        parent = grandparent = torch.arange(self.num_nodes)
+        while True:
+            least = grandparent[col]
+            parent = parent.scatter_reduce(0, parent[row], least, "amin")
+            parent = parent.scatter_reduce(0, row, least, "amin").minimum(grandparent)
+            if torch.equal(parent[parent], grandparent):
+                return torch.unique(parent, return_inverse=True)[1]
+            grandparent = parent[parent]
 
     @cached_property
     def renumbered(self) -> tuple[Graph, Tensor]:

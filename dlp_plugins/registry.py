@@ -21,11 +21,12 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import os
 import pkgutil
 import sys
 from collections.abc import Callable, Iterable
-from functools import cached_property
-from importlib.metadata import EntryPoint, entry_points
+from functools import cached_property, lru_cache
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -206,7 +207,7 @@ class Registry:
 
     def _entry_points(self) -> dict[str, list[EntryPoint]]:
         found: dict[str, list[EntryPoint]] = {}
-        for entry in entry_points(group=self.group):
+        for entry in _installed_entry_points().select(group=self.group):
             known = found.setdefault(entry.name, [])
             if all(entry.value != k.value for k in known):
                 known.append(entry)
@@ -258,6 +259,24 @@ class Registry:
             f"{type(error).__name__}: {error}. The other components still work; mend or uninstall "
             "it."
         )
+
+
+def _installed_entry_points() -> EntryPoints:
+    """Entry points of all installed packages; read again only if a folder has changed."""
+    return _read_entry_points(tuple((p, _modified(p)) for p in sys.path))
+
+
+@lru_cache(maxsize=1)
+def _read_entry_points(folders: tuple[tuple[str, int], ...]) -> EntryPoints:
+    found: Any = entry_points()  # typed as what it was before Python 3.12
+    return found
+
+
+def _modified(folder: str) -> int:
+    try:
+        return os.stat(folder or ".").st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _same_code(old: Callable[..., Any], new: Callable[..., Any]) -> bool:
@@ -387,6 +406,18 @@ def of_kind(kind: str) -> Registry:
     raise RegistryError(
         f"There is no kind '{kind}'.{did_you_mean(kind, names)} Kinds: {', '.join(names)}."
     )
+
+
+def list_components(kind: str | None = None) -> dict[str, list[str]]:
+    """Names of components by kind, of all kinds or one (singular or plural); imports none of them.
+
+    Raises:
+        RegistryError: no such kind.
+
+    >>> list_components("weighter")
+    {'weighters': ['entropy', 'margin', 'max_probability', 'uniform']}
+    """
+    return {k.kind: k.names() for k in ([of_kind(kind)] if kind else KINDS)}
 
 
 def _singular(kind: str) -> str:

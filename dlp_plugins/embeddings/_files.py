@@ -31,12 +31,16 @@ def check_file(path: Path, formats: tuple[str, ...], what: str) -> None:
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
     """Turn what the readers raise on a damaged file into a sentence about that file."""
-    from safetensors import SafetensorError
-
     # pyarrow's errors derive from ValueError and OSError; csv.Error and BadZipFile from Exception
+    expected: tuple[type[Exception], ...]
+    expected = (OSError, ValueError, EOFError, csv.Error, zipfile.BadZipFile)
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+
+        expected += (SafetensorError,)
     try:
         yield
-    except (OSError, ValueError, EOFError, csv.Error, zipfile.BadZipFile, SafetensorError) as error:
+    except expected as error:
         raise DataError(
             f"{path}: cannot be read as {path.suffix}: {error}. Is it whole, and of that type?"
         ) from error

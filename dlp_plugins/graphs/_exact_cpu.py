@@ -19,7 +19,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from scipy.special import bdtrc
 
 from dlp_plugins._threads import parallel, row_slices, slices
 from dlp_plugins.graphs._kmeans import order_by_nearness
@@ -57,8 +56,8 @@ def search(v: Array, k: int) -> tuple[Array, Array, Array | None]:
     sample = max(
         MIN_SAMPLE_POINTS, hits * n // max(k, MIN_SAMPLED_K) // SAMPLE_GROUP * SAMPLE_GROUP
     )
-    rank = _rank(n, k, sample)
-    if 4 * sample > n or not rank:  # too few points for a sample to pay, or k a large part of them
+    rank = 0 if 4 * sample > n else _rank(n, k, sample)
+    if not rank:  # too few points for a sample to pay, or k a large part of them
         left: Array = np.arange(n)
         indices, similarities = np.empty((n, k), np.int32), np.empty((n, k), np.float32)
     else:
@@ -95,6 +94,8 @@ def _rank(n: int, k: int, sample: int) -> int:
     That happens if r of the k + r - 1 largest are in the sample, about a binomial event. 0 if a
     sample of this size has no such r.
     """
+    from scipy.special import bdtrc  # takes 0.1 s to load, and small sets do not need it
+
     ranks = np.arange(1, sample // SAMPLE_GROUP)
     safe = np.flatnonzero(bdtrc(ranks - 1, k + ranks - 1, sample / n) < FAIL_RATE)
     return int(ranks[safe[0]]) if len(safe) else 0

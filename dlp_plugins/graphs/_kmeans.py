@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import faiss
 import numpy as np
 
 from dlp_plugins._threads import parallel, slices
@@ -17,7 +16,8 @@ BLOCK_ROWS = 1024  # points whose nearest centroid is found at once
 
 def find_centroids(v: Array, cells: int, seed: int) -> Array:
     """Unit centroids [cells, d] of spherical k-means, near ones near each other in the list."""
-    # imported here, as they take 0.08 s and most runs have too few points to need them
+    # imported here, as they take 0.2 s and most runs have too few points to need them
+    import faiss
     from scipy.cluster.hierarchy import leaves_list, linkage
     from scipy.spatial import cKDTree
 
