@@ -26,7 +26,7 @@ FORMULA = re.compile(r"[=@\t\r]|[+-](?!\d*\.?\d*$)")
 class Column:
     """A column of the table.
 
-    kind: 'int64', 'uint64', 'string' or 'float32'.
+    kind: 'int64', 'uint64', 'string', 'float32' or 'bool_'.
     values: those of a slice of rows; None is an empty cell.
     """
 
@@ -64,8 +64,8 @@ def write_table(
     """Write the table completely or not at all: into a temporary file beside it, then renamed.
 
     Columns: `index` (from 0), `id` where points have ids, `label` (a class as the label file names
-    it; empty where no label reaches), `certainty`, `margin`, and with `probabilities` a column
-    `probability_<class>` for each class.
+    it; empty where there is none), `certainty`, `margin`, `reached` (over the graph; certainty is
+    0 if not), and with `probabilities` a column `probability_<class>` for each class.
 
     Raises:
         SaveError: the disk is full or the folder cannot be written; an old file is as it was.
@@ -91,6 +91,7 @@ def _columns(outcome: Outcome, given: LabelFile) -> list[Column]:
         Column("label", _kind(given.classes), label),
         Column("certainty", "float32", lambda rows: outcome.certainty[rows].numpy()),
         Column("margin", "float32", lambda rows: outcome.margin[rows].numpy()),
+        Column("reached", "bool_", lambda rows: outcome.reached[rows].numpy()),
     ]
 
 
@@ -127,6 +128,8 @@ def _write_csv(path: Path, columns: list[Column], names: list[str], blocks: Bloc
 def _texts(kind: str, values: Any) -> Any:
     if kind == "float32":
         return [f"{x:.7g}" for x in values.tolist()]
+    if kind == "bool_":
+        return ["true" if x else "false" for x in values.tolist()]
     return [harmless(x) if isinstance(x, str) else x for x in values]
 
 

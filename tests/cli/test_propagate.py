@@ -30,6 +30,13 @@ from dlp_plugins.registry import solvers
 from dlp_plugins.solvers.contract import rounding
 
 N, D, C = 600, 8, 5
+# The paper's components in place of the defaults for embeddings.
+PAPER = [
+    f"--set={setting}"
+    for setting in (
+        "transform=none", "graph.k=50", "solver.alpha=0.99", "normalizer=clamp", "refiner=none",
+    )
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -72,7 +79,9 @@ def expected(x, few, **parameters):
 
 def test_the_table_holds_what_propagate_gives(tmp_path, data):
     x, truth, few = data
-    output = dlp(tmp_path, "--probabilities", "--set", "graph.k=12", "--set", "solver.alpha=0.9")
+    output = dlp(
+        tmp_path, *PAPER, "--probabilities", "--set", "graph.k=12", "--set", "solver.alpha=0.9"
+    )
     rows = table(tmp_path)
     pseudo = expected(x, few, k=12, alpha=0.9)
     assert list(rows[0]) == [
@@ -80,6 +89,7 @@ def test_the_table_holds_what_propagate_gives(tmp_path, data):
         "label",
         "certainty",
         "margin",
+        "reached",
         *(f"probability_{i}" for i in range(C)),
     ]
     assert [int(r["label"]) for r in rows] == pseudo.labels.tolist()
@@ -97,7 +107,8 @@ def test_the_table_holds_what_propagate_gives(tmp_path, data):
 
 def test_a_solver_by_name_and_other_weighters(tmp_path, data):
     x, _, few = data
-    dlp(tmp_path, "--set", "solver=closed_form", "--set", "weighter=margin", "--set", "graph.k=9")
+    chosen = ["solver=closed_form", "solver.alpha=0.99", "weighter=margin", "graph.k=9"]
+    dlp(tmp_path, *PAPER, *(f"--set={setting}" for setting in chosen))
     exact = expected(x, few, k=9, max_iterations=500)
     rows = table(tmp_path)
     assert [int(r["label"]) for r in rows] == exact.labels.tolist()
@@ -120,7 +131,7 @@ def test_names_are_written_back_in_both_formats(tmp_path, data):
     rows, parquet = table(tmp_path), pq.read_table(tmp_path / "out.parquet").to_pylist()
     assert [r["label"] for r in rows] == [r["label"] for r in parquet]
     numbers = pq.read_table(tmp_path / "numbers.parquet")
-    assert numbers.column_names == ["index", "label", "certainty", "margin"]
+    assert numbers.column_names == ["index", "label", "certainty", "margin", "reached"]
     assert names[numbers["label"].to_numpy()].tolist() == [r["label"] for r in parquet]
     for name in ["certainty", "margin", *(f"probability_{n}" for n in names)]:
         np.testing.assert_allclose(
@@ -164,7 +175,7 @@ def test_as_a_command_with_progress_on_stderr_and_the_summary_on_stdout(tmp_path
     phases = [line.partition(":")[0] for line in done.stderr.splitlines()]
     assert phases == [
         "Reading embeddings", "Finding neighbours", "Building the graph", "Spreading labels",
-        "Weighing", "Writing the table",
+        "Refining labels", "Weighing", "Writing the table",
     ]  # fmt: skip
     assert "certainty, quartiles" in done.stdout
     again = run()
@@ -276,7 +287,7 @@ def test_a_zero_vector_gets_no_label(tmp_path, data):
     x = x.copy()
     x[[11, 20]] = 0  # 11 is unlabelled, 20 labelled
     np.save(tmp_path / "zero.npy", x)
-    output = dlp(tmp_path, "--probabilities", embeddings="zero.npy")
+    output = dlp(tmp_path, *PAPER, "--probabilities", embeddings="zero.npy")
     rows = table(tmp_path)
     assert (rows[11]["label"], rows[11]["certainty"], rows[11]["margin"]) == ("", "0", "0")
     assert {rows[11][f"probability_{i}"] for i in range(C)} == {"0"}
@@ -284,22 +295,29 @@ def test_a_zero_vector_gets_no_label(tmp_path, data):
     assert re.search("zero vectors +2", output)
     assert re.search("points no label reaches +1", output)
     assert all(r["label"] for i, r in enumerate(rows) if i != 11)
-    dlp(tmp_path, embeddings="zero.npy", out="out.parquet")
+    dlp(tmp_path, *PAPER, embeddings="zero.npy", out="out.parquet")
     assert pq.read_table(tmp_path / "out.parquet")["label"][11].as_py() is None
 
 
-def test_duplicates_by_the_thousand(tmp_path, data):
+def test_duplicates_by_the_thousand_share_one_label(tmp_path, data):
     x, _, few = data
     copies = np.vstack([x, np.tile(x[:2], (2000, 1))])  # copies of a labelled and another point
     np.save(tmp_path / "many.npy", copies)
     np.save(tmp_path / "many_y.npy", np.concatenate([few, np.full(4000, -1)]))
-    output = dlp(tmp_path, "--set", "graph.k=10", embeddings="many.npy", labels="many_y.npy")
-    labels = [r["label"] for r in table(tmp_path)]
-    # k copies fill a copy's list: they keep to themselves, and take their own label if one has any
-    assert {labels[0], *labels[600::2]} <= {str(few[0]), ""}
-    assert labels[0] == str(few[0])
+    output = dlp(tmp_path, embeddings="many.npy", labels="many_y.npy")
+    rows = [(r["label"], r["certainty"], r["margin"], r["reached"]) for r in table(tmp_path)]
+    assert {*rows[0::2][300:]} == {rows[0]}
+    assert {*rows[1::2][300:]} == {rows[1]}
+    assert rows[0][:2] == (str(few[0]), "1")
     assert re.search("points +4,600", output)
-    assert all(labels[i] for i in range(600) if i > 1)
+    assert re.search("same as an earlier point +4,000", output)
+    # the others are labelled as if there were no copies
+    dlp(tmp_path, out="alone.csv")
+    alone = [
+        (r["label"], r["certainty"], r["margin"], r["reached"])
+        for r in table(tmp_path, "alone.csv")
+    ]
+    assert rows[:600] == alone
 
 
 def test_one_class_only(tmp_path, data):
@@ -349,7 +367,7 @@ def test_k_at_least_n_takes_all_others(tmp_path, data):
     x, _, few = data
     np.save(tmp_path / "x.npy", x[:30])
     np.save(tmp_path / "y.npy", few[:30])
-    output = dlp(tmp_path, "--set", "graph.k=1000")
+    output = dlp(tmp_path, *PAPER, "--set", "graph.k=1000")
     assert [int(r["label"]) for r in table(tmp_path)] == expected(
         x[:30], few[:30], k=29
     ).labels.tolist()
@@ -361,12 +379,30 @@ def test_a_disconnected_graph(tmp_path, data):
     apart = np.hstack([x * (truth < 3)[:, None], x * (truth >= 3)[:, None]])  # orthogonal halves
     np.save(tmp_path / "x.npy", apart)
     np.save(tmp_path / "y.npy", np.where(truth < 3, few, -1))
-    output = dlp(tmp_path)
+    output = dlp(tmp_path, *PAPER)
     labels = np.array([r["label"] for r in table(tmp_path)])
     assert (labels[truth >= 3] == "").all()
     assert (labels[truth < 3] != "").all()
+    assert [r["reached"] for r in table(tmp_path)] == [str(t < 3).lower() for t in truth]
     assert re.search(rf"points no label reaches +{(truth >= 3).sum()}", output)
     assert int(re.search(r"components without a label +(\d+)", output)[1]) >= 1
+
+
+def test_the_discriminant_labels_what_no_label_reaches(tmp_path, data):
+    x, truth, few = data
+    apart = np.hstack([x * (truth < 3)[:, None], x * (truth >= 3)[:, None]])
+    np.save(tmp_path / "x.npy", apart)
+    np.save(tmp_path / "y.npy", np.where(truth < 3, few, -1))
+    output = dlp(tmp_path, "--set", "transform=none", "--probabilities")
+    rows = table(tmp_path)
+    island = [row for row, t in zip(rows, truth, strict=True) if t >= 3]
+    assert {row["reached"] for row in island} == {"false"}
+    assert {row["certainty"] for row in island} == {"0"}
+    assert all(row["label"] for row in island)
+    for row in island:
+        best = max(range(3), key=lambda j: float(row[f"probability_{j}"]))
+        assert row["label"] == str(best)
+    assert re.search(rf"reaches +{len(island)}, labelled by the refiner alone", output)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ PHASES = {
     "neighbours": "Finding neighbours",
     "graph": "Building the graph",
     "solve": "Spreading labels",
+    "refine": "Refining labels",
     "weigh": "Weighing",
     "write": "Writing the table",
 }
@@ -94,12 +95,17 @@ def propagate(
     with show_phases(PHASES) as progress:
         outcome = job.run(progress)
     output.print_table(("", "value"), _summary(job, outcome))
+    for note in _notes(job, outcome):
+        output.say(note)
     output.say(f"wrote {out}")
 
 
 def _summary(job: FilePropagation, outcome: Outcome) -> list[tuple[str, str]]:
     health, given, recipe = outcome.health, job.given, job.recipe
     quartiles = outcome.certainty_quartiles(given.labels)
+    unreached = f"{health.unreached:,}"
+    if health.unreached and bool((outcome.labels[~outcome.reached] >= 0).any()):
+        unreached += ", labelled by the refiner alone"
     return [
         ("points", f"{len(given.labels):,}"),
         ("labelled", f"{int((given.labels >= 0).sum()):,}"),
@@ -109,8 +115,9 @@ def _summary(job: FilePropagation, outcome: Outcome) -> list[tuple[str, str]]:
             f"{recipe.graph.name}: {outcome.edges:,} edges, {outcome.components:,} components",
         ),
         ("zero vectors", f"{outcome.zero_vectors:,}"),
+        ("same as an earlier point", f"{outcome.duplicates:,}"),
         ("components without a label", f"{health.unlabeled_components:,}"),
-        ("points no label reaches", f"{health.unreached:,}"),
+        ("points no label reaches", unreached),
         ("points not reached yet", f"{health.not_yet_reached:,}"),
         ("classes without a point", f"{health.empty_classes:,}"),
         ("solver", f"{recipe.solver.name}: {health.convergence.describe()}"),
@@ -118,6 +125,18 @@ def _summary(job: FilePropagation, outcome: Outcome) -> list[tuple[str, str]]:
         ("points per class", _counts(outcome.counts.tolist(), given.classes)),
         ("seconds", ", ".join(f"{k} {v:.1f}" for k, v in outcome.clock.seconds.items())),
     ]
+
+
+def _notes(job: FilePropagation, outcome: Outcome) -> list[str]:
+    """Sentences on what the user may not expect."""
+    notes = [] if outcome.note is None else [outcome.note]
+    for j, times in outcome.crowded_classes(job.given.labels).items():
+        notes.append(
+            f"Class {job.given.classes[j]} takes {times:.1f} times an equal share of the unlabelled"
+            " points. Unless it really is that frequent, look at its labels, or give it fewer and "
+            "the other classes more."
+        )
+    return notes
 
 
 def _counts(counts: list[int], classes: list[str] | list[int]) -> str:
