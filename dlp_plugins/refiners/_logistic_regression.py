@@ -1,17 +1,13 @@
-"""Multinomial logistic regression, equal to scikit-learn's, without its second of import.
-
-SciPy's L-BFGS, as the first use of any of torch's optimizers imports its compiler, which takes as
-long.
-"""
+"""Multinomial logistic regression, equal to scikit-learn's, without its second of import."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from scipy.optimize import minimize
 from torch import Tensor
+
+from dlp_plugins.refiners._lbfgs import minimize
 
 MAX_ITERATIONS = 1000
 TOLERANCE = 1e-4  # largest entry of the gradient at which to stop: probabilities to about 1e-5
@@ -57,26 +53,20 @@ def fit(f: Tensor, target: Tensor, weight: Tensor, strength: float = 10.0) -> Lo
         basis, upper = torch.linalg.qr(f.T)
         x = upper.T.contiguous()
 
-    def unpack(theta: np.ndarray) -> tuple[Tensor, Tensor]:
-        both = torch.from_numpy(theta).view(-1, c)
+    def unpack(theta: Tensor) -> tuple[Tensor, Tensor]:
+        both = theta.view(-1, c)
         return both[:-1], both[-1]
 
-    def loss(theta: np.ndarray) -> tuple[float, np.ndarray]:
+    def loss(theta: Tensor) -> tuple[float, Tensor]:
         v, u = unpack(theta)
         log_p = torch.addmm(u, x, v).log_softmax(dim=1)
         slope = strength * (row_mass * log_p.exp() - g)
         value = penalty * v.square().sum() / 2 - strength * (g * log_p).sum()
         gradient = torch.cat([torch.addmm(v, x.T, slope, beta=penalty), slope.sum(0, keepdim=True)])
-        return float(value), gradient.numpy().ravel()
+        return float(value), gradient.flatten()
 
-    options = {
-        "maxiter": MAX_ITERATIONS,
-        "maxfun": 2 * MAX_ITERATIONS,
-        "gtol": TOLERANCE,
-        "ftol": 0.0,
-    }
-    start = np.zeros((x.shape[1] + 1) * c)
-    v, u = unpack(minimize(loss, start, jac=True, method="L-BFGS-B", options=options).x)
+    start = torch.zeros((x.shape[1] + 1) * c, dtype=torch.float64)
+    v, u = unpack(minimize(loss, start, TOLERANCE, MAX_ITERATIONS))
     weights = torch.zeros(f.shape[1], len(mass), dtype=torch.float64)
     weights[:, present] = v if basis is None else basis @ v
     intercepts = torch.full_like(mass, -torch.inf)
