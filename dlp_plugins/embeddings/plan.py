@@ -19,7 +19,9 @@ from dlp_plugins import registry
 from dlp_plugins.embeddings.memory import estimate_memory
 from dlp_plugins.errors import DataError
 from dlp_plugins.graph import Graph, assemble
-from dlp_plugins.propagation import label_matrix
+from dlp_plugins.inputs import UNLABELED
+from dlp_plugins.propagation import equal_shares, label_matrix
+from dlp_plugins.refiners.contract import Given
 from dlp_plugins.units import format_bytes, format_seconds
 
 # How the cost of each graph builder grows with the number of points n, at its own defaults. `exact`
@@ -39,6 +41,7 @@ SOLVE_POINTS = 50_000
 SOLVE_COLUMNS = 32
 SOLVE_STEPS = 4
 SPECTRAL_POINTS = 2_000
+REFINE_CLASSES = 32
 # Entries of a graph for each neighbour-list entry: 2 if no choice is mutual, 1 if all are. Measured
 # 1.4 to 1.55 on clustered data, k = 30 to 50.
 ENTRIES_PER_NEIGHBOR = 1.5
@@ -52,6 +55,8 @@ class Rates:
     edge: building the graph, per neighbour-list entry.
     step: one iteration of conjugate gradient, per graph entry and class.
     spectral: the eigenbasis of the spectral solver, per graph entry.
+    transform: the default transform, per point.
+    refine: the default refiner, per point and class.
     """
 
     dim: int
@@ -60,6 +65,8 @@ class Rates:
     edge: float
     step: float
     spectral: float
+    transform: float
+    refine: float
 
 
 @dataclass(frozen=True)
@@ -82,27 +89,34 @@ class Choice:
 class Plan:
     """Candidates and the choice among them.
 
+    transform_seconds: of the default transform.
     assemble_seconds, assemble_memory: building the graph from neighbour lists.
+    refiner: the default one, which may not fit; it is then left out of the sums.
     reasons: a sentence for each choice.
     """
 
     builders: list[Choice]
     solvers: list[Choice]
+    transform_seconds: float
     assemble_seconds: float
     assemble_memory: float
     builder: Choice
     solver: Choice
+    refiner: Choice
     reasons: list[str]
 
     @property
     def seconds(self) -> float:
         """Of the chosen components, without reading and writing files."""
-        return self.builder.seconds + self.assemble_seconds + self.solver.seconds
+        refining = self.refiner.seconds if self.refiner.fits else 0.0
+        before = self.transform_seconds + self.builder.seconds + self.assemble_seconds
+        return before + self.solver.seconds + refining
 
     @property
     def memory(self) -> float:
         """Bytes at the peak of the largest phase, besides the program itself."""
-        return max(self.builder.memory, self.assemble_memory, self.solver.memory)
+        refining = self.refiner.memory if self.refiner.fits else 0.0
+        return max(self.builder.memory, self.assemble_memory, self.solver.memory, refining)
 
 
 # -- measuring ----------------------------------------------------------------------------------
@@ -117,7 +131,9 @@ def measure(dim: int, k: int, progress: Callable[[str], None] = lambda what: Non
     progress("cg")
     edge, step = _measure_solve(k)
     progress("spectral")
-    return Rates(dim, k, search, edge, step, _measure_spectral(k))
+    spectral = _measure_spectral(k)
+    progress("refiner")
+    return Rates(dim, k, search, edge, step, spectral, *_measure_default_steps(dim, k))
 
 
 def candidates() -> list[str]:
@@ -150,6 +166,23 @@ def _measure_spectral(k: int) -> float:
     graph = _neighbor_graph(SPECTRAL_POINTS, k)
     solver = registry.solvers.build("spectral")
     return _seconds(lambda: solver.prepare(graph)) / graph.num_entries
+
+
+def _measure_default_steps(dim: int, k: int) -> tuple[float, float]:
+    """Of the transform and the refiner of the default."""
+    points = _clustered(SEARCH_POINTS, dim)
+    transform = registry.transforms.build(registry.EMBEDDINGS["transform"])
+    seconds = _seconds(lambda: transform.apply(points, transform.statistics(points)))
+    indices = torch.randint(SEARCH_POINTS, (SEARCH_POINTS, k), generator=_generator())
+    graph = assemble(indices, torch.ones(indices.shape))
+    labels = torch.full((SEARCH_POINTS,), UNLABELED)
+    labels[:REFINE_CLASSES] = torch.arange(REFINE_CLASSES)
+    p = torch.rand(SEARCH_POINTS, REFINE_CLASSES, generator=_generator())
+    p /= p.sum(dim=1, keepdim=True)
+    given, shares = Given.from_labels(labels, REFINE_CLASSES), equal_shares(REFINE_CLASSES)
+    refiner = registry.refiners.build(registry.EMBEDDINGS["refiner"])
+    refining = _seconds(lambda: refiner.refine(points, graph, p, given, shares))
+    return seconds / SEARCH_POINTS, refining / (SEARCH_POINTS * REFINE_CLASSES)
 
 
 def _neighbor_graph(points: int, k: int) -> Graph:
@@ -216,13 +249,17 @@ def predict(rates: Rates, points: int, classes: int, budget: float) -> Plan:
     k = min(rates.k, points - 1)
     entries = points * k * ENTRIES_PER_NEIGHBOR
     builders = [_builder(name, rates, points, k, budget) for name in rates.search if points > k]
-    solvers = [_solver(name, rates, points, k, entries, classes, budget) for name in SOLVERS]
-    memory = estimate_memory(points, rates.dim, k)
+    refiner, why_refiner = _refiner(rates, points, k, classes, budget)
+    memory = estimate_memory(points, rates.dim, k, refines=refiner.fits)
+    solvers = [
+        _solver(name, rates, points, k, entries, classes, budget, refiner.fits) for name in SOLVERS
+    ]
     builder, why_builder = _choose(builders, budget)
     solver, why_solver = _choose(solvers, budget)
     return Plan(
-        builders, solvers, rates.edge * points * k, memory.assemble, builder, solver,
-        [why_builder, why_solver],
+        builders, solvers, rates.transform * points, rates.edge * points * k,
+        memory.held + memory.assemble, builder, solver, refiner,
+        [why_builder, why_solver, why_refiner],
     )  # fmt: skip
 
 
@@ -241,10 +278,12 @@ def _solver(
     entries: float,
     classes: int,
     budget: float,
+    refines: bool,
 ) -> Choice:
     solver = registry.solvers.build(name)
-    memory = estimate_memory(points, rates.dim, k, solver)
-    one, all_ = memory.graph + memory.column, memory.graph + classes * memory.column
+    memory = estimate_memory(points, rates.dim, k, solver, refines=refines)
+    least = memory.held + memory.graph
+    one, all_ = least + memory.column, least + classes * memory.column
     if name == "spectral":
         # one product with the graph, for the residual, and two with the basis
         steps = 1 + 2 * points * solver.rank / entries
@@ -255,6 +294,20 @@ def _solver(
     return Choice(
         "solver", name, seconds, min(all_, max(one, budget)), not solver.approximate, one <= budget
     )
+
+
+def _refiner(rates: Rates, points: int, k: int, classes: int, budget: float) -> tuple[Choice, str]:
+    name = registry.EMBEDDINGS["refiner"]
+    memory = estimate_memory(points, rates.dim, k, refines=True)
+    need, seconds = memory.refine + classes * memory.refine_column, rates.refine * points * classes
+    if need <= budget:
+        why = f"refiner '{name}': {format_seconds(seconds)} for better labels."
+    else:
+        why = (
+            f"refiner '{name}' needs {format_bytes(need)} for all classes at once, which does not "
+            "fit: leave it out with --set refiner=none."
+        )
+    return Choice("refiner", name, seconds, need, True, need <= budget), why
 
 
 def _choose(choices: list[Choice], budget: float) -> tuple[Choice, str]:

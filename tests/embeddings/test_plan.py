@@ -84,6 +84,7 @@ def test_rates_measured_at_one_size_give_the_seconds_of_another(monkeypatch):
     monkeypatch.setattr(plan, "assemble", assembled)
     monkeypatch.setattr(plan.registry.graphs, "build", Builder)
     monkeypatch.setattr(plan.registry.solvers, "build", lambda name, **p: solver_of[name](**p))
+    monkeypatch.setattr(plan, "_measure_default_steps", lambda dim, k: (4e-6, 6e-7))
     for size in ("SEARCH_POINTS", "SOLVE_POINTS", "SPECTRAL_POINTS"):
         monkeypatch.setattr(plan, size, 300)
     rates = plan.measure(8, 5)
@@ -98,6 +99,11 @@ def test_rates_measured_at_one_size_give_the_seconds_of_another(monkeypatch):
     assert solves["cg"] == pytest.approx(5e-10 * entries * classes * (20 + 1))
     products = 5e-10 * classes * (entries + 2 * n * Spectral().rank)
     assert solves["spectral"] == pytest.approx(7e-7 * entries + products)
+    assert predicted.transform_seconds == pytest.approx(4e-6 * n)
+    assert predicted.refiner.seconds == pytest.approx(6e-7 * n * classes)
+    parts = predicted.builder, predicted.solver, predicted.refiner
+    seconds = predicted.transform_seconds + predicted.assemble_seconds
+    assert predicted.seconds == pytest.approx(seconds + sum(part.seconds for part in parts))
 
 
 @pytest.mark.slow
@@ -185,6 +191,8 @@ MADE_UP = Rates(
     edge=1e-7,
     step=1e-9,
     spectral=1e-6,
+    transform=1e-6,
+    refine=1e-7,
 )
 
 
@@ -219,7 +227,14 @@ def test_nothing_fits():
 
 
 def test_more_memory_is_never_slower():
-    seconds = [predict(MADE_UP, 5_000_000, 500, b).seconds for b in (8e9, 64e9, 512e9)]
+    plans = [predict(MADE_UP, 5_000_000, 500, b) for b in (8e9, 64e9, 512e9)]
+    assert [p.refiner.fits for p in plans] == [
+        False,
+        True,
+        True,
+    ]  # it takes time, for better labels
+    # the refiner takes time, for better labels
+    seconds = [p.seconds - p.refiner.seconds * p.refiner.fits for p in plans]
     assert seconds == sorted(seconds, reverse=True)
 
 
@@ -254,15 +269,35 @@ def test_nothing_is_chosen_where_nothing_fits(monkeypatch):
     assert "No graph component fits in 1.0 GB" in output
     assert "chosen" not in output
     assert "In all about" not in output
-    # both graph builders and both solvers
-    assert output.count("too large") == 4
+    # both graph builders, both solvers and the refiner
+    assert output.count("too large") == 5
+    assert "--set refiner=none" in output
+
+
+def test_the_default_steps_are_measured(monkeypatch):
+    monkeypatch.setattr(plan, "SEARCH_POINTS", 2000)
+    transform, refine = plan._measure_default_steps(16, 5)
+    assert 0 < transform < 1e-3
+    assert 0 < refine < 1e-3
+
+
+def test_a_refiner_that_does_not_fit_is_left_out_of_the_sums():
+    whole = predict(MADE_UP, 1_000_000, 1000, 64e9)
+    assert whole.refiner.fits
+    assert whole.memory >= whole.refiner.memory > 5 * 4 * 1e6 * 1000
+    small = predict(MADE_UP, 1_000_000, 1000, 10e9)
+    assert not small.refiner.fits
+    assert "--set refiner=none" in small.reasons[2]
+    assert small.memory <= 10e9
+    least = small.transform_seconds + small.builder.seconds + small.assemble_seconds
+    assert small.seconds == pytest.approx(least + small.solver.seconds)
 
 
 def test_rates_of_another_kind(tmp_path):
     file = tmp_path / "rates.json"
     options = ["--points", "1k", "--classes", "10", "--rates", str(file)]
     plan.save_rates(file, MADE_UP)
-    with pytest.raises(DataError, match="measured for --dim 64 --k 10, not 128 and 50"):
+    with pytest.raises(DataError, match="measured for --dim 64 --k 10, not 128 and 10"):
         dlp_plan("--dim", "128", *options)
     file.write_text('{"dim": 64}')
     with pytest.raises(DataError, match="Delete it to measure again"):

@@ -15,7 +15,7 @@ def plan(
     points: Annotated[str, typer.Option(metavar="N", help="Number of points: 50000, 1.5M, 100M.")],
     dim: Annotated[int, typer.Option(min=1, help="Numbers in each embedding.")],
     classes: Annotated[str, typer.Option(metavar="N", help="Number of classes: 10, 1k.")],
-    k: Annotated[int, typer.Option("--k", min=1, help="Neighbours of each point.")] = 50,
+    k: Annotated[int, typer.Option("--k", min=1, help="Neighbours of each point.")] = 10,
     memory: Annotated[
         str | None,
         typer.Option(
@@ -33,6 +33,7 @@ def plan(
     from dlp_plugins.embeddings import plan as planner
     from dlp_plugins.environment import free_memory
     from dlp_plugins.errors import UsageError
+    from dlp_plugins.registry import EMBEDDINGS
     from dlp_plugins.units import format_bytes, format_seconds, parse_bytes, parse_count
 
     count, num_classes = parse_count(points), parse_count(classes)
@@ -49,7 +50,7 @@ def plan(
     chosen = planner.predict(known, count, num_classes, budget)
 
     def row(choice: planner.Choice) -> tuple[str | Text, ...]:
-        picked = choice.fits and choice in (chosen.builder, chosen.solver)
+        picked = choice.fits and choice in (chosen.builder, chosen.solver, chosen.refiner)
         return (
             choice.kind,
             Text(choice.name, "green" if picked else ""),
@@ -63,7 +64,14 @@ def plan(
         "graph", "symmetric, normalised", format_seconds(chosen.assemble_seconds),
         format_bytes(chosen.assemble_memory), "exact", "",
     )  # fmt: skip
-    rows = [*map(row, chosen.builders), assembling, *map(row, chosen.solvers)]
+    transforming = (
+        "transform", EMBEDDINGS["transform"], format_seconds(chosen.transform_seconds), "", "exact",
+        "",
+    )  # fmt: skip
+    rows = [
+        transforming, *map(row, chosen.builders), assembling, *map(row, chosen.solvers),
+        row(chosen.refiner),
+    ]  # fmt: skip
     output.print_table(("part", "component", "time", "memory", "answer", ""), rows)
     for reason in chosen.reasons:
         output.say(reason)
