@@ -431,3 +431,11 @@ def test_the_papers_recipes_normalise_the_heads_weights_as_the_authors(
     name: str, heads: str
 ) -> None:
     assert load_recipe(name).backbone.weight_norm_heads == heads
+    # the same recipes scale certainty over all points, as the authors' code does
+    scale = "unlabeled" if heads == "none" else "all"
+    assert load_recipe(name).pseudo_labels.certainty_scale == scale
+
+
+def test_strong_lp_takes_the_schedule_of_fixmatch() -> None:
+    assert load_recipe("strong_lp_cifar10").schedule.name == "fixmatch"
+    assert load_recipe("lp_cifar10").schedule.params["zero_epoch"] == 210
