@@ -157,7 +157,9 @@ class RunFolder:
         with Lock(self.path / LOCK):
             self.check_free(overwrite, inputs)  # again: another run may have come first
             try:
-                for path in [*self._weights(), *(self.path / name for name in FILES)]:
+                # The summary first: whatever else is gone, the run no longer counts as complete.
+                files = [self.path / name for name in FILES]
+                for path in [self.summary, *self._weights(), *files]:
                     path.unlink(missing_ok=True)
                 if self.trackers.is_dir():
                     shutil.rmtree(self.trackers)

@@ -76,9 +76,11 @@ class Lock:
                 os.ftruncate(file, 0)
                 os.pwrite(file, json.dumps(_this_process()).encode(), 0)
                 return file
-            except BaseException:
+            except BaseException as error:
                 with contextlib.suppress(OSError):
                     os.close(file)
+                if isinstance(error, OSError):  # a full disk
+                    raise self._unusable(error) from error
                 raise
 
     def _open(self) -> int:
@@ -86,11 +88,14 @@ class Lock:
         try:
             file = os.open(self.path, flags, 0o666)
         except OSError as error:
-            raise SaveError(f"{self.path} could not be made: {error.strerror}.") from error
+            raise self._unusable(error) from error
         if not stat.S_ISREG(os.fstat(file).st_mode):
             os.close(file)
             raise SaveError(f"{self.path} is not an ordinary file. Remove it.")
         return file
+
+    def _unusable(self, error: OSError) -> SaveError:
+        return SaveError(f"{self.path} could not be written: {error.strerror}.")
 
     def _in_use(self, holder: dict[str, Any]) -> RunFolderError:
         return RunFolderError(

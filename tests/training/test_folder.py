@@ -50,6 +50,20 @@ def test_overwrite_empties_a_run_folder(tmp_path):
     assert names(folder.path) == {"checkpoint"}
 
 
+def test_overwrite_removes_the_summary_first_and_the_environment_last(tmp_path, monkeypatch):
+    folder, removed, real = make_run(tmp_path / "run"), [], Path.unlink
+
+    def unlink(path, missing_ok=False):
+        if path.exists():
+            removed.append(path.name)
+        real(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    overwrite(folder.path)
+    assert removed[0] == "summary.json"
+    assert removed[-3:] == ["recipe.toml", "environment.json", ".lock"]
+
+
 @pytest.mark.parametrize("name", ["thesis.tex", "photos/cat.png", "checkpoint/mine.safetensors"])
 def test_overwrite_refuses_a_run_folder_that_holds_anything_else(name, tmp_path):
     folder = make_run(tmp_path / "run")
@@ -245,6 +259,18 @@ def test_without_locks_of_the_file_system_a_living_holder_is_respected(tmp_path,
 def test_a_pipe_or_link_in_the_locks_place_is_refused_and_does_not_hang(make, tmp_path):
     make(tmp_path / ".lock")
     with pytest.raises(SaveError, match=r"\.lock"), Lock(tmp_path / ".lock"):
+        pass
+
+
+def test_a_full_disk_is_a_save_error_and_leaves_the_lock_free(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", full)
+        with pytest.raises(SaveError, match="No space left on device"), Lock(tmp_path / ".lock"):
+            pass
+    with Lock(tmp_path / ".lock"):
         pass
 
 
