@@ -35,7 +35,7 @@ class Neighbors:
 
     indices: [n, k] int32 or int64; -1 where fewer than k were found.
     similarities: [n, k] float32 inner products of the L2-normalised descriptors.
-    order: [n] int64, all points so that near ones follow each other, if the search knows such an
+    order: [n] int64, all points so that near ones follow each other, if the search found such an
         order: a product with the graph then finds its rows in cache.
     """
 

@@ -25,7 +25,7 @@ MISS_RATE = 1e-3  # share of near pairs that a scaled bound may lose: a hundredt
 # Costs in multiples of one multiplication of a product (docs/performance.md, "Graph").
 READ_COST = 25  # of reading one entry of a product, whatever the length of its vectors
 GATHER_COST = 15  # of one number of a pair that is compared in full
-CANDIDATES_PER_K = 2.5  # candidates that a search keeps for each neighbour it is asked for
+CANDIDATES_PER_K = 2.5  # candidates that a search keeps per neighbour
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def short_vectors(v: Array, k: int) -> ShortVectors | None:
     for head in (d // 8, d // 4, d // 2):
         short = _shorten(sample, axes, head)
         left = np.mean(short[:SAMPLE_QUERIES] @ short.T >= threshold)
-        # twice: a pair is compared in full if either of its ends may want it
+        # twice: a pair is compared in full if it may be near enough for either end
         cost = head + 1 + READ_COST + 2 * left * GATHER_COST * d
         if cost < best_cost:
             best_head, best_cost = head, cost
@@ -82,7 +82,7 @@ def tail_share(queries: Array, short: Array, pairs: Pairs) -> float:
     """The share of |t_i| |t_j| that t_i . t_j stays below in all but `MISS_RATE` of known pairs.
 
     Tails of near points are hardly alike. A search that may miss a few pairs multiplies the tails
-    of one end by this share, which spares it most comparisons in full that find nothing.
+    of one end by this share and so avoids most of the full comparisons that find nothing.
 
     Args:
         queries: [m, h + 1] values of short vectors, of the points that pairs.rows counts.

@@ -35,7 +35,7 @@ class GraphBuilder(ABC):
         Returns:
             Neighbours on the same device, never the point itself (dropped by identity, not by
             position: a duplicate may come first), in any order, -1 where fewer were found, with
-            any similarity there. An `order` of the points by nearness, if the search knows one,
+            any similarity there. An `order` of the points by nearness, if the search finds one,
             makes solving faster.
         """
 

@@ -41,7 +41,7 @@ def conjugate_gradient(
     """
     size = column_norms(b)
     goal = tolerance * size
-    x, counts = _iterate(graph, alpha, b, initial, goal, max_iterations)
+    x, counts = iterate(graph, alpha, b, initial, goal, max_iterations)
     residual = residual_norms(graph, alpha, x, b)
     for _ in range(MAX_RESTARTS):
         drifted = (residual > goal) & (counts < max_iterations)
@@ -52,14 +52,14 @@ def conjugate_gradient(
         # half of the columns at a time, as these are copies
         for again in drifted.nonzero().squeeze(1).split(max(1, b.shape[1] // 2)):
             own, left = b[:, again], max_iterations - int(counts[again].max())
-            part, more = _iterate(graph, alpha, own, x[:, again], goal[again], left)
+            part, more = iterate(graph, alpha, own, x[:, again], goal[again], left)
             x[:, again] = part
             counts[again] += more
             residual[again] = residual_norms(graph, alpha, part, own)
     return x, int(counts.max()), torch.where(size > 0, residual / size, 0.0)
 
 
-def _iterate(
+def iterate(
     graph: Operator,
     alpha: float,
     b: Tensor,
@@ -67,7 +67,11 @@ def _iterate(
     goal: Tensor,
     max_iterations: int,
 ) -> tuple[Tensor, Tensor]:
-    """X [n, c], and the iterations [c] until the recurrence's residual is at most `goal` [c]."""
+    """As `conjugate_gradient`, until the recurrence's residual is at most `goal` [c].
+
+    Returns:
+        X [n, c] and the iterations of each column [c].
+    """
     if initial is None:
         x, r = torch.zeros_like(b), b.clone()
     else:

@@ -1,6 +1,6 @@
 """What a solver is: a graph and a label matrix in, scores and a convergence record out.
 
-Shapes: n nodes, c classes. To write a solver, subclass `Solver`, register it, and hand its name to
+Shapes: n nodes, c classes. To write a solver, subclass `Solver`, register it, and pass its name to
 `dlp_plugins.testing.check_solver`.
 """
 
@@ -79,7 +79,7 @@ class Operator(Protocol):
 
 
 class Solver(ABC):
-    """Solves (I - alpha Wn) Z = Y, or another spreading of Y over the graph (say which).
+    """Solves (I - alpha Wn) Z = Y, or spreads Y in another way, stated in its docstring.
 
     Preparation for a graph is separate from the solve, so that one factorisation, eigenbasis or
     preconditioner serves all classes: `solve(prepare(graph), labels)`. Most solvers need none.

@@ -9,13 +9,14 @@ from torch import Tensor
 
 from dlp_plugins.graph import Graph
 from dlp_plugins.registry import solvers
-from dlp_plugins.solvers._conjugate_gradient import conjugate_gradient
+from dlp_plugins.solvers._conjugate_gradient import iterate
 from dlp_plugins.solvers._local_order import in_local_order
 from dlp_plugins.solvers.contract import (
     MaxIterations,
     Solution,
     Solver,
     Tolerance,
+    column_norms,
     relative_residual,
     usable_guess,
 )
@@ -53,13 +54,12 @@ class Poisson(Solver):
         sources, means = _sources(labels, component)
         b = inverse * sources
         guess = None if initial is None else root * usable_guess(state, labels, initial)
-        x, iterations, _ = conjugate_gradient(
-            state, 1.0, b, guess, self.tolerance, self.max_iterations
-        )
+        goal = self.tolerance * column_norms(b)
+        x, counts = iterate(state, 1.0, b, guess, goal, self.max_iterations)
         scores = _anchor(inverse * x, state.degree, component, means)
         flow = root * scores
         residual = relative_residual(state, 1.0, flow, b)
-        solution = Solution.judged(flow, iterations, residual, self.tolerance, b)
+        solution = Solution.judged(flow, int(counts.max()), residual, self.tolerance, b)
         return replace(solution, scores=scores)
 
     def system(self, graph: Graph, labels: Tensor) -> tuple[Tensor, Tensor]:
