@@ -6,6 +6,8 @@ are shortened by settings that are appended to the command. What cannot run here
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import itertools
 import os
 import pickle
@@ -33,6 +35,7 @@ from dlp_plugins.embeddings.plan import Rates
 from dlp_plugins.recipe.check import load_recipe
 from dlp_plugins.registry import KINDS, load_plugin_file
 from dlp_plugins.testing import check_solver
+from dlp_plugins.training.run import run as training_run
 
 GUIDES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 RECIPES = sorted((ROOT / "recipes").rglob("*.toml"))
@@ -158,7 +161,8 @@ def forget() -> None:
 
 def rates(dim: int, k: int) -> Rates:
     """In place of the seconds of measuring of `dlp plan`, which tests/embeddings tests."""
-    return Rates(dim, k, dict.fromkeys(plan.candidates(), 1.0), 1e-8, 1e-9, 1e-6)
+    others = [1e-8] * (len(dataclasses.fields(Rates)) - 3)
+    return Rates(dim, k, dict.fromkeys(plan.candidates(), 1.0), *others)
 
 
 # -- reading --------------------------------------------------------------------------------------
@@ -238,7 +242,9 @@ def example_arrays() -> dict[str, Any]:
     """The names that a page's Python uses as the reader's own."""
     x, y = np.vstack([RNG.normal(m, 1, (40, 6)) for m in (0, 2)]), np.repeat([0, 1], 40)
     few = np.where(np.arange(80) % 2 == 0, y, -1)
-    return {"X": x, "y": few, "new": x[:3] + 0.1, "embeddings": x, "labels": few}
+    images = RNG.integers(0, 256, (2, 1, 8, 8), dtype=np.uint8)
+    arrays = {"X": x, "y": few, "new": x[:3] + 0.1, "embeddings": x, "labels": few}
+    return {**arrays, "images": images}
 
 
 def shortened(words: list[str]) -> list[str]:
@@ -248,6 +254,10 @@ def shortened(words: list[str]) -> list[str]:
         settings += ["backbone=small_cnn", "backbone.width=4"]
     extra = ["--seeds", "1"] if words[0] == "bench" else ["--device", "cpu"]
     return [*(w for setting in settings for w in ("--set", setting)), *extra]
+
+
+def settings_of(recipe: str) -> list[list[str]]:
+    return [setting.split("=") for setting in [*SHORT, *SHORTER[recipe]]]
 
 
 def check_without_training(words: list[str]) -> None:
@@ -285,6 +295,8 @@ def test_a_page_works_as_typed_and_in_its_order(
     page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dlp_plugins.embeddings.plan.measure", rates)
+    short = {key: tomllib.loads(f"x = {value}")["x"] for key, value in settings_of("digits")}
+    monkeypatch.setattr("dlp_plugins.training.run.run", functools.partial(training_run, **short))
     Reader(page, folder).read()
 
 

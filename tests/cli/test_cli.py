@@ -16,14 +16,17 @@ from textwrap import dedent
 from typing import Any, NamedTuple
 
 import pytest
+import torch
 from dlp_cli.__main__ import main
 from dlp_cli.display.results import print_results
 from places import ROOT
 
 from dlp_plugins.doctor import EXTRAS, extras
+from dlp_plugins.environment import device_name
 from dlp_plugins.recipe.files import recipe_names
 from dlp_plugins.recipe.model import Recipe
 from dlp_plugins.registry import KINDS, backbones, solvers
+from dlp_plugins.units import counted
 
 QUICK = [
     "--set", "training.stage_one_epochs=2", "--set", "training.stage_two_epochs=1",
@@ -410,14 +413,20 @@ def test_show_a_family(dlp: Any, plugin: Any) -> None:
 
 
 def test_doctor(dlp: Any) -> None:
-    import torch
-
     out = dlp("doctor").out
     assert torch.__version__.partition("+")[0] in out
     assert "FAISS on GPU" in out
     for extra in extras():
         row = next(line for line in out.splitlines() if line.split()[:1] == [extra.name])
         assert ("installed" in row) if extra.works else (extra.command in row)
+
+
+def test_one_thread_is_a_thread(one_thread: None, dlp: Any) -> None:
+    assert "torch uses 1 thread\n" in dlp("doctor").out
+    assert device_name(torch.device("cpu")) == "CPU, 1 thread"
+    assert [counted(n, "class", "classes") for n in (0, 1, 2000)] == [
+        "0 classes", "1 class", "2,000 classes",
+    ]  # fmt: skip
 
 
 def test_doctor_knows_every_extra() -> None:

@@ -18,11 +18,20 @@ from typing import Any
 
 import pytest
 from dlp_cli import output
-from dlp_cli.display.live import RunScreen, block_lines, chart_top, clock_text, stretch
+from dlp_cli.display.live import (
+    RunScreen,
+    _health_rows,
+    _training_rows,
+    block_lines,
+    chart_top,
+    clock_text,
+    stretch,
+)
 from dlp_cli.display.phases import show_phases
 from dlp_cli.display.plain import PlainLines
 from dlp_cli.display.run_state import RunState
 from dlp_cli.output import CONTROLS, SafeConsole
+from places import ROOT
 from rich.console import Console
 from rich.live import Live
 
@@ -149,6 +158,13 @@ def test_the_compact_form_leads_with_the_error() -> None:
     assert "label propagation" in screen
     assert "test error" in screen
     assert "6.00 %" in screen
+
+
+def test_the_picture_of_the_readme_has_the_words_of_the_display() -> None:
+    picture = (ROOT / "docs/display.svg").read_text(encoding="utf-8").replace("&#160;", " ")
+    state = state_of(script()[:-1])
+    for label, _ in [*_training_rows(state), *_health_rows(state)]:
+        assert label in picture, "run python docs/make_display_svg.py"
 
 
 # -- progress and time left -----------------------------------------------------------------------
