@@ -9,9 +9,9 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 import torch.nn.functional as F  # noqa: N812 - the usual name for it
 from torch import Tensor
@@ -19,8 +19,13 @@ from torch import Tensor
 from dlp_plugins._threads import parallel, slices
 from dlp_plugins.errors import GraphError
 
+if TYPE_CHECKING:
+    import scipy.sparse as sp
+
+# SciPy's sparse matrices take 0.2 s to load. They are imported where they are used, and graphs of
+# so few entries do without them.
+FEW_ENTRIES = 2**16
 ALL = slice(None)
-FEW_ENTRIES = 2**20  # of a graph, for which loading SciPy's module takes longer than the work
 BLOCK_ROWS = 2**14  # rows of a matrix that one thread works on at once
 MAX_INT32 = 2**31 - 1
 
@@ -109,6 +114,8 @@ class Graph:
 
     def to_scipy(self) -> sp.csr_matrix:
         """Wn as a SciPy CSR matrix that shares the values (copies them from a GPU)."""
+        import scipy.sparse as sp
+
         parts = (self.values, self.col_indices, self.crow_indices)
         return sp.csr_matrix(
             tuple(p.cpu().numpy() for p in parts), shape=(self.num_nodes, self.num_nodes)
@@ -119,13 +126,15 @@ class Graph:
         """[n] int64: the number of each node's connected component, from 0 (on the CPU)."""
         if self.num_entries <= FEW_ENTRIES:
             return self._components_of_few()
+        import scipy.sparse as sp
+
         # Wn is symmetric, so its strong components are its components; weak ones would cost SciPy
         # a transpose.
         _, component = sp.csgraph.connected_components(self.to_scipy(), connection="strong")
         return torch.from_numpy(component.astype(np.int64))
 
     def _components_of_few(self) -> Tensor:
-        """`components` by FastSV (Zhang, Azad, Hu, 2020), as SciPy's module takes 0.15 s to load.
+        """`components` by FastSV (Zhang, Azad and Hu, 2020), without SciPy.
 
         Every node has a parent in its component, with a number no larger than its own. In each
         round the node, its parent and their parents take the least grandparent among neighbours.
@@ -150,6 +159,8 @@ class Graph:
         one, else reverse Cuthill-McKee, which takes as long as a few products. Columns within a row
         are not sorted.
         """
+        import scipy.sparse as sp
+
         matrix = self.to_scipy()
         if self.order is None:
             order = sp.csgraph.reverse_cuthill_mckee(matrix, symmetric_mode=True)
@@ -182,6 +193,8 @@ class Graph:
         Raises:
             GraphError: not square, not finite, negative, or not symmetric.
         """
+        import scipy.sparse as sp
+
         w = sp.csr_matrix(affinity, dtype=np.float32, copy=True)
         if w.shape[0] != w.shape[1]:
             raise GraphError(f"An affinity matrix must be square; this one is {w.shape}.")
@@ -232,9 +245,18 @@ def assemble(
     Returns:
         The graph, on the device of `indices`.
     """
+    few = 2 * indices.numel() <= FEW_ENTRIES
+    make = _assemble_by_sort if few or indices.device.type != "cpu" else _assemble_by_counting
+    return make(indices, affinities, mutual, order)
+
+
+def _assemble_by_counting(
+    indices: Tensor, affinities: Tensor, mutual: bool, order: Tensor | None = None
+) -> Graph:
+    """`assemble` with SciPy's sparse matrices on all threads, the fastest way on a CPU."""
+    import scipy.sparse as sp
+
     n = len(indices)
-    if indices.device.type != "cpu":
-        return _assemble_by_sort(indices, affinities, mutual, order)
     rows = np.arange(n)[:, None]
     cols = indices.numpy()
     keep = (cols >= 0) & (cols != rows) & (affinities.numpy() > 0)
@@ -266,6 +288,8 @@ def assemble(
 
 def _symmetric(a: sp.csr_matrix, mutual: bool) -> sp.csr_matrix:
     """A + A^T, all of it or only the edges that both ends have chosen."""
+    import scipy.sparse as sp
+
     # SciPy transposes by a counting sort, which is faster than sorting n k keys.
     transposed = a.T.tocsr()
 
@@ -280,7 +304,7 @@ def _symmetric(a: sp.csr_matrix, mutual: bool) -> sp.csr_matrix:
 def _assemble_by_sort(
     indices: Tensor, affinities: Tensor, mutual: bool, order: Tensor | None = None
 ) -> Graph:
-    """`assemble` in torch operations alone, for a GPU."""
+    """`assemble` in torch operations alone, for a GPU and for few entries."""
     n, k = indices.shape
     rows = torch.arange(n, device=indices.device).repeat_interleave(k)
     cols = indices.reshape(-1).long()

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.sparse as sp
 
 from dlp_plugins._threads import parallel, slices
 
@@ -53,6 +52,8 @@ def nearest(
             np.full((n, k), -np.inf, np.float32),
             np.zeros(n, np.int64),
         )
+    import scipy.sparse as sp  # takes 0.2 s to load, and small sets do not come here
+
     candidates = sp.coo_matrix((values, (rows, cols)), shape=(n, np.iinfo(np.int32).max))
     candidates.has_canonical_format = True  # no pair comes twice, so SciPy need not sort them
     grouped = candidates.tocsr()

@@ -14,7 +14,14 @@ from dlp_plugins import doctor, registry
 from dlp_plugins import graph as graph_module
 from dlp_plugins._threads import parallel
 from dlp_plugins.errors import GraphError
-from dlp_plugins.graph import Graph, Neighbors, _assemble_by_sort, _index_type, assemble
+from dlp_plugins.graph import (
+    Graph,
+    Neighbors,
+    _assemble_by_counting,
+    _assemble_by_sort,
+    _index_type,
+    assemble,
+)
 from dlp_plugins.graphs import _cells_cpu, _exact_cpu, _faiss_gpu, _upper_bound
 from dlp_plugins.graphs._blockwise import search_blockwise
 from dlp_plugins.graphs._top_k import Pairs, nearest
@@ -495,7 +502,7 @@ def dense_graph(indices, affinities, mutual):
     return w * scale[:, None] * scale, degree
 
 
-@pytest.mark.parametrize("make", [assemble, _assemble_by_sort])
+@pytest.mark.parametrize("make", [assemble, _assemble_by_counting, _assemble_by_sort])
 @pytest.mark.parametrize("mutual", [False, True])
 @settings(max_examples=40, deadline=None)
 @given(n=st.integers(1, 25), k=st.integers(0, 8), seed=st.integers(0, 2**20))
@@ -517,11 +524,32 @@ def test_assemble_against_dense(make, mutual, n, k, seed):
     assert graph.num_entries == (wn > 0).sum()  # no stored zeros
 
 
+@settings(max_examples=60, deadline=None)
+@given(n=st.integers(1, 60), edges=st.integers(0, 60), seed=st.integers(0, 2**20))
+def test_components_of_few_entries_are_those_that_scipy_finds(n, edges, seed):
+    random = np.random.default_rng(seed)
+    w = np.zeros((n, n))
+    for i, j in random.integers(n, size=(edges, 2)):
+        w[i, j] = w[j, i] = i != j
+    found = Graph.from_affinity(sp.csr_matrix(w)).components.numpy()
+    _, expected = sp.csgraph.connected_components(w, directed=False)
+    pairs = set(zip(found.tolist(), expected.tolist(), strict=True))
+    assert len(pairs) == len(set(found.tolist())) == len(set(expected.tolist()))
+    assert found.max() + 1 == len(pairs)
+
+
+def test_components_of_a_long_chain_in_any_order():
+    for order in (np.arange(5000), np.random.default_rng(0).permutation(5000)):
+        chain = sp.coo_matrix((np.ones(4999), (order[:-1], order[1:])), shape=(5000, 5000))
+        assert not Graph.from_affinity((chain + chain.T).tocsr()).components.any()
+
+
 def test_a_tiny_affinity_stays_finite():
     indices = torch.tensor([[1], [0]], dtype=torch.int32)
-    graph = assemble(indices, torch.full((2, 1), 1e-30))
-    assert torch.isfinite(graph.values).all()
-    np.testing.assert_allclose(graph.to_scipy().toarray(), [[0, 1], [1, 0]], rtol=1e-5)
+    for make in (_assemble_by_counting, _assemble_by_sort):
+        graph = make(indices, torch.full((2, 1), 1e-30), False)
+        assert torch.isfinite(graph.values).all()
+        np.testing.assert_allclose(graph.to_scipy().toarray(), [[0, 1], [1, 0]], rtol=1e-5)
 
 
 def test_degrees_are_summed_in_float64():
@@ -530,7 +558,9 @@ def test_degrees_are_summed_in_float64():
     indices = torch.zeros(n, 1, dtype=torch.int32)
     indices[0] = 1
     weights = torch.full((n, 1), 0.1)
-    by_sort, usual = _assemble_by_sort(indices, weights, False), assemble(indices, weights)
+    by_sort, usual = (
+        make(indices, weights, False) for make in (_assemble_by_sort, _assemble_by_counting)
+    )
     assert float(by_sort.degree[0]) == np.float32(n * float(weights[0]))
     assert torch.equal(by_sort.degree, usual.degree)
 
