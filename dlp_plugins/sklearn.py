@@ -14,26 +14,20 @@ from __future__ import annotations
 
 import operator
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import faiss
 import numpy as np
-import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import accuracy_score
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
-from dlp_plugins._threads import row_slices
-from dlp_plugins.graph import Neighbors
-from dlp_plugins.inputs import UNLABELED, to_descriptors, unit_rows
-from dlp_plugins.propagation import Propagator
-from dlp_plugins.propagation.propagator import build_parts
-from dlp_plugins.registry import PROPAGATION
+from dlp_plugins.registry import EMBEDDINGS, EMBEDDINGS_ALPHA, EMBEDDINGS_K, graph_for
 
-# Gathered neighbours of a block of new points, held at once: 2^24 float64 = 128 MiB.
-BLOCK_ENTRIES = 2**24
+if TYPE_CHECKING:  # importing these takes longer than scikit-learn; `fit` does
+    from dlp_plugins.propagation import Propagator
+
+UNLABELED = -1
 
 
 class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
@@ -41,30 +35,38 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
 
     Differs from scikit-learn's `LabelSpreading` in the graph (cosine similarity, k neighbours,
     never n x n), the solver (conjugate gradient instead of power iteration), classes weighted
-    evenly however few labels one has, and points that no label reaches: they get -1, not the first
-    class.
+    evenly however few labels one has, and points that no label reaches: they get what the refiner
+    makes of their descriptors, or -1 without one, not the first class.
 
-    Only the direction of a row counts: rows are L2-normalised. That suits embeddings. Put a
-    `StandardScaler` before it in a `Pipeline` for tabular features or embeddings that are not
-    centred, as otherwise all rows may point the same way.
+    The defaults are for embeddings of pretrained networks, of which few have a label; the paper's
+    are transformation='none', normalizer='clamp', refiner='none', n_neighbors=50, alpha=0.99. Only
+    the direction of a row counts: rows are L2-normalised. For tabular features or pixels put a
+    `StandardScaler` before it in a `Pipeline`, and compare with refiner='none': a class that is not
+    one cluster loses by the refiner.
 
     Parameters
     ----------
-    graph : str or GraphBuilder, default='exact'
+    graph : str or GraphBuilder, default='auto'
         Who finds the neighbours: a name from `dlp_plugins.registry.graphs`, or a component.
+        'auto': 'exact' up to 100,000 points, 'cells' above.
     affinity : str or Affinity, default='inner_product'
         How a similarity becomes the weight of an edge.
     solver : str or Solver, default='cg'
         Who solves (I - alpha Wn) Z = Y.
-    normalizer : str or Normalizer, default='clamp'
+    normalizer : str or Normalizer, default='class_mass'
         How scores become class probabilities.
     weighter : str or Weighter, default='entropy'
         How `certainty_` follows from the label distributions.
-    n_neighbors : int, default=50
+    transformation : str or Transform, default='auto'
+        What happens to the rows before neighbours are searched. 'auto': 'rescale', but 'none' where
+        the columns are uncorrelated, as principal components are.
+    refiner : str or Refiner, default='discriminant'
+        How probabilities are improved after the solve; 'none' keeps the graph's own.
+    n_neighbors : int, default=10
         Neighbours of each point in the graph, and of each new point; at most n_samples - 1.
     gamma : float, default=3.0
         Power of the inner product.
-    alpha : float, default=0.99
+    alpha : float, default=0.9
         How far labels spread, in [0, 1).
     max_iter : int, default=100
         Iterations of the solver at most. The paper stops after 20.
@@ -86,11 +88,14 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
     unlabeled_ : int, str or None
         What stood for no label in `fit`.
     label_distributions_ : ndarray of shape (n_samples, n_classes)
-        Class probabilities of each training point; zeros where no label reaches.
+        Class probabilities of each training point; without a refiner zeros where no label reaches.
     transduction_ : ndarray of shape (n_samples,)
-        Label of each training point: its own where it has one, `unlabeled_` where none reaches.
+        Label of each training point: its own where it has one; without a refiner `unlabeled_` where
+        none reaches.
     certainty_ : ndarray of shape (n_samples,)
         In 0..1; 1 for a labelled point, 0 where no label reaches.
+    reached_ : ndarray of shape (n_samples,)
+        Whether some label reaches a training point over the graph.
     n_iter_ : int
         Iterations of the solver; 0 for a direct one.
     n_features_in_ : int
@@ -110,15 +115,17 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
 
     def __init__(
         self,
-        graph: Any = PROPAGATION["graph"],
-        affinity: Any = PROPAGATION["affinity"],
-        solver: Any = PROPAGATION["solver"],
-        normalizer: Any = PROPAGATION["normalizer"],
-        weighter: Any = PROPAGATION["weighter"],
+        graph: Any = "auto",
+        affinity: Any = EMBEDDINGS["affinity"],
+        solver: Any = EMBEDDINGS["solver"],
+        normalizer: Any = EMBEDDINGS["normalizer"],
+        weighter: Any = EMBEDDINGS["weighter"],
         *,
-        n_neighbors: int = 50,
+        transformation: Any = EMBEDDINGS["transform"],
+        refiner: Any = EMBEDDINGS["refiner"],
+        n_neighbors: int = EMBEDDINGS_K,
         gamma: float = 3.0,
-        alpha: float = 0.99,
+        alpha: float = EMBEDDINGS_ALPHA,
         max_iter: int = 100,
         tol: float = 1e-4,
         unlabeled: Any = "auto",
@@ -128,6 +135,8 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         self.solver = solver
         self.normalizer = normalizer
         self.weighter = weighter
+        self.transformation = transformation  # named `transform` it would make a transformer of it
+        self.refiner = refiner
         self.n_neighbors = n_neighbors
         self.gamma = gamma
         self.alpha = alpha
@@ -175,26 +184,26 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
             )
         check_classification_targets(y[labeled])
         self.classes_, own = np.unique(y[labeled], return_inverse=True)
-        labels = torch.full((len(X),), UNLABELED)
-        labels[torch.from_numpy(labeled)] = torch.from_numpy(own)
+        labels = np.full(len(X), UNLABELED)
+        labels[labeled] = own
 
-        propagator = self._components()
-        points = _unit(X)
-        neighbors = propagator.find_neighbors(torch.from_numpy(points))
-        graph = propagator.assemble_graph(neighbors)
-        pseudo = propagator.spread(graph, labels, len(self.classes_))
-        if (convergence := pseudo.health.convergence).labels_may_change:
+        from dlp_plugins.embeddings.fitted import FittedPropagation
+
+        fitted = FittedPropagation.of(self._components(len(X)), X, labels, len(self.classes_))
+        if (convergence := fitted.health.convergence).labels_may_change:
             text = f"Propagation: {convergence.describe('max_iter')}."
             warnings.warn(text, ConvergenceWarning, stacklevel=2)
-        self._affinity, self._points, self._neighbors = propagator.affinity, points, neighbors
-        self.label_distributions_ = pseudo.probabilities.double().numpy()
-        self.transduction_ = self._name(pseudo.labels.numpy())
-        self.certainty_ = pseudo.certainty.numpy()
-        self.n_iter_ = pseudo.health.iterations
+        self._fitted = fitted
+        self.label_distributions_ = fitted.probabilities
+        self.transduction_ = self._name(fitted.labels)
+        self.certainty_, self.reached_ = fitted.certainty, fitted.reached
+        self.n_iter_ = fitted.health.iterations
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Class probabilities of new points: the mean of their neighbours', weighted by affinity.
+
+        With a refiner, what its classifier makes of that mean and of the new points themselves.
 
         Parameters
         ----------
@@ -203,19 +212,12 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (n_samples, n_classes)
-            Rows sum to 1, or are 0 where no neighbour with a label is alike at all.
+            Rows sum to 1, or without a refiner are 0 where no neighbour with a label is similar at
+            all.
         """
         check_is_fitted(self)
         X = validate_data(self, X, dtype=(np.float64, np.float32), reset=False)
-        queries = _unit(X)
-        indices, similarities = self._nearest(queries)
-        weights = self._weights(indices, similarities)
-        scores = np.empty((len(queries), len(self.classes_)))
-        for rows in row_slices(len(queries), indices.shape[1] * len(self.classes_), BLOCK_ENTRIES):
-            near = self.label_distributions_[indices[rows]]
-            scores[rows] = np.einsum("mk,mkc->mc", weights[rows], near)
-        total = scores.sum(axis=1, keepdims=True)
-        return np.divide(scores, total, out=np.zeros_like(scores), where=total > 0)
+        return self._fitted.predict(X)
 
     def predict(self, X: Any) -> np.ndarray:
         """The most probable class of new points; `unlabeled_` where no label reaches.
@@ -250,12 +252,12 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
             sample_weight = np.asarray(sample_weight)[labeled]
         # compared as positions in classes_: predictions may mix names with -1
         predicted = self.predict(X)[labeled]
-        return float(
-            accuracy_score(predicted == y[labeled], np.ones(labeled.sum(), bool),
-                           sample_weight=sample_weight)
-        )  # fmt: skip
+        return float(np.average(predicted == y[labeled], weights=sample_weight))
 
-    def _components(self) -> Propagator:
+    def _components(self, points: int) -> Propagator:
+        from dlp_plugins.propagation import Propagator
+        from dlp_plugins.propagation.propagator import build_parts
+
         parameters = {
             "k": operator.index(self.n_neighbors),
             "gamma": self.gamma,
@@ -263,32 +265,11 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
             "max_iterations": self.max_iter,
             "tolerance": self.tol,
         }
-        chosen = {part: getattr(self, part, "none") for part in PROPAGATION}  # no balancer
+        chosen = {part: getattr(self, part, "none") for part in EMBEDDINGS}  # no balancer
+        chosen["transform"] = self.transformation
+        if isinstance(self.graph, str) and self.graph == "auto":
+            chosen["graph"] = graph_for(points)
         return Propagator(**build_parts(chosen, parameters)[0])
-
-    def _nearest(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Indices and similarities (float64) [m, k] of the nearest training points."""
-        k = self._neighbors.indices.shape[1]
-        _, indices = faiss.knn(queries, self._points, k, metric=faiss.METRIC_INNER_PRODUCT)
-        similarities = np.empty(indices.shape)
-        for rows in row_slices(len(queries), k * queries.shape[1], BLOCK_ENTRIES):
-            # Again in float64: FAISS rounds differently with the number of queries in a call.
-            near = self._points[indices[rows]].astype(np.float64)
-            similarities[rows] = np.einsum("mkd,md->mk", near, queries[rows].astype(np.float64))
-        return indices, similarities
-
-    def _weights(self, indices: np.ndarray, similarities: np.ndarray) -> np.ndarray:
-        """[m, k] affinities of new points to training points.
-
-        An affinity may look at the neighbour's own neighbours (a local scale): so the new points
-        are put after the training points' lists, none of which they change.
-        """
-        known = self._neighbors
-        together = Neighbors(
-            torch.cat([known.indices.long(), torch.from_numpy(indices)]),
-            torch.cat([known.similarities.double(), torch.from_numpy(similarities)]),
-        )
-        return self._affinity.weights(together)[len(self._points) :].numpy()
 
     def _labeled(self, y: np.ndarray) -> np.ndarray:
         """[n] bool: which points have a label."""
@@ -359,8 +340,3 @@ def _is_blank(value: Any) -> bool:
     if type(value).__name__ in ("NoneType", "NAType"):  # pandas.NA is not even unequal to itself
         return True
     return isinstance(value, float) and value != value
-
-
-def _unit(X: np.ndarray) -> np.ndarray:
-    """Rows of unit length, float32; a zero row stays zero."""
-    return unit_rows(to_descriptors(X)).numpy()

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from oracles import label_quality
 from sklearn.base import clone
 from sklearn.datasets import load_digits, make_blobs
 from sklearn.exceptions import ConvergenceWarning
@@ -35,6 +36,10 @@ from dlp_plugins.sklearn import GraphLabelPropagation
 results = check_estimator(GraphLabelPropagation(), on_fail=None)
 print(json.dumps([[r["check_name"], r["status"]] for r in results]))
 """
+
+
+# The paper's components in place of the defaults for embeddings.
+PAPER = {"transformation": "none", "normalizer": "clamp", "refiner": "none"}
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +84,7 @@ def test_another_mark_lets_minus_one_be_a_class(unlabeled):
     X, y = make_blobs(60, centers=[[0, 5], [5, 0]], cluster_std=0.3, random_state=0)
     classes = np.where(y == 0, -1, 1)
     given = classes if unlabeled is None else np.where(np.arange(60) % 6 == 0, classes, unlabeled)
-    model = GraphLabelPropagation(n_neighbors=5, unlabeled=unlabeled).fit(X, given)
+    model = GraphLabelPropagation(n_neighbors=5, unlabeled=unlabeled, **PAPER).fit(X, given)
     assert model.classes_.tolist() == [-1, 1]
     assert (model.transduction_ == classes).all()
     assert (model.predict(X) == classes).all()
@@ -90,7 +95,8 @@ def test_another_mark_lets_minus_one_be_a_class(unlabeled):
 
 def test_names_with_another_mark():
     X = [[1.0, 0.1], [1.0, 0.2], [0.1, 1.0], [0.2, 1.0]]
-    model = GraphLabelPropagation(n_neighbors=1, unlabeled="?").fit(X, ["cat", "?", "dog", "?"])
+    model = GraphLabelPropagation(n_neighbors=1, unlabeled="?", **PAPER)
+    model.fit(X, ["cat", "?", "dog", "?"])
     assert model.transduction_.tolist() == ["cat", "cat", "dog", "dog"]
     assert model.predict([[-1.0, -1.0]]).tolist() == ["?"]
     with pytest.raises(ValueError, match=r"'\?' means unlabelled"):
@@ -99,7 +105,7 @@ def test_names_with_another_mark():
 
 def test_agrees_with_propagate(digits):
     X, _, few = digits
-    model = GraphLabelPropagation(n_neighbors=10).fit(X, few)
+    model = GraphLabelPropagation(n_neighbors=10, alpha=0.99, **PAPER).fit(X, few)
     pseudo = propagate(
         torch.from_numpy(X), torch.from_numpy(few), k=10, max_iterations=100, tolerance=1e-4
     )
@@ -110,11 +116,55 @@ def test_agrees_with_propagate(digits):
     assert (model.transduction_[few >= 0] == few[few >= 0]).all()
 
 
+def test_the_default_gives_every_label_of_the_equations(digits):
+    X, _, few = digits
+    X, few = X[:600], few[:600]
+    model = GraphLabelPropagation().fit(X, few)
+    expected = label_quality.labels_by_default(X, few, 10)
+    assert (model.transduction_[few < 0] == expected[few < 0]).all()
+    assert model.label_distributions_.sum(axis=1) == pytest.approx(1)
+
+
+def test_a_new_point_gets_the_label_it_would_have_had(digits):
+    """Points seen again, and points left out: nearly all as if they had been there."""
+    X, _, few = digits
+    X, few = X[:900], few[:900]
+    whole = GraphLabelPropagation().fit(X, few)
+    again = whole.predict(X)
+    assert (again == whole.transduction_).mean() > 0.97
+    part = GraphLabelPropagation().fit(X[:600], few[:600])
+    expected = GraphLabelPropagation().fit(X, np.append(few[:600], np.full(300, -1)))
+    new = part.predict(X[600:])
+    assert (new == expected.transduction_[600:]).mean() > 0.93
+    assert part.predict_proba(X[600:]).sum(axis=1) == pytest.approx(1)
+    # rows change by the training points' statistics, whichever rows come together
+    np.testing.assert_array_equal(part.predict(X[600:610]), new[:10])
+
+
+def test_copies_of_a_row_are_one_point(digits):
+    X, _, few = digits
+    X, few = X[:300], few[:300]
+    alone = GraphLabelPropagation().fit(X, few)
+    many = GraphLabelPropagation().fit(np.vstack([X, X[:50]]), np.append(few, np.full(50, -1)))
+    assert (many.transduction_ == np.append(alone.transduction_, alone.transduction_[:50])).all()
+    np.testing.assert_allclose(many.label_distributions_[:300], alone.label_distributions_)
+    np.testing.assert_allclose(many.label_distributions_[300:], alone.label_distributions_[:50])
+    np.testing.assert_allclose(many.predict_proba(X[60:90]), alone.predict_proba(X[60:90]))
+    same = GraphLabelPropagation().fit(np.ones((4, 3)), [0, 1, -1, -1])
+    assert same.predict_proba(np.ones((2, 3))).sum(axis=1) == pytest.approx(1)
+
+
+def test_importing_the_estimator_imports_no_torch():
+    code = "import sys, dlp_plugins.sklearn; sys.exit('torch' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == 0
+
+
 def test_more_accurate_than_label_spreading(digits):
     X, y, few = digits
     unlabeled = few < 0
     theirs = LabelSpreading(kernel="knn", n_neighbors=10, alpha=0.2, max_iter=100).fit(X, few)
-    ours = GraphLabelPropagation(n_neighbors=10).fit(X, few)
+    ours = GraphLabelPropagation(refiner="none").fit(X, few)  # pixels: not what it is meant for
     accuracy = [(m.transduction_[unlabeled] == y[unlabeled]).mean() for m in (ours, theirs)]
     assert accuracy[0] > 0.96
     assert accuracy[0] >= accuracy[1]
@@ -123,7 +173,7 @@ def test_more_accurate_than_label_spreading(digits):
 def test_new_points_get_the_weighted_mean_of_their_neighbors(digits):
     X, y, few = digits
     train, new = X[:1200], X[1200:]
-    model = GraphLabelPropagation(n_neighbors=8, gamma=2.0).fit(train, few[:1200])
+    model = GraphLabelPropagation(n_neighbors=8, gamma=2.0, **PAPER).fit(train, few[:1200])
     unit = [a / np.linalg.norm(a, axis=1, keepdims=True) for a in (new, train)]
     similarity = unit[0] @ unit[1].T
     near = np.argsort(-similarity, axis=1)[:, :8]
@@ -137,7 +187,8 @@ def test_new_points_get_the_weighted_mean_of_their_neighbors(digits):
 def test_new_points_under_an_affinity_that_looks_at_both_ends(digits):
     X, _, few = digits
     train, new = X[:1200], X[1200:]
-    model = GraphLabelPropagation(affinity="local_scale", n_neighbors=8).fit(train, few[:1200])
+    model = GraphLabelPropagation(affinity="local_scale", n_neighbors=8, **PAPER)
+    model.fit(train, few[:1200])
     unit = [a / np.linalg.norm(a, axis=1, keepdims=True) for a in (new, train)]
 
     def distances(to_train, skip):
@@ -230,7 +281,8 @@ def test_what_no_label_reaches_gets_minus_one(names):
     X = np.vstack([make_blobs(10, centers=[[9, 0]], random_state=0)[0], [[-9, 0.1], [-9, -0.1]]])
     y = np.array([0, 1] + [-1] * 10)
     labels = y if names is None else np.where(y < 0, "-1", names[y])
-    model = GraphLabelPropagation(n_neighbors=3).fit(X, labels)
+    model = GraphLabelPropagation(n_neighbors=3, **PAPER).fit(X, labels)
+    assert model.reached_.tolist() == [True] * 10 + [False] * 2
     assert model.transduction_[-2:].tolist() == [-1, -1]
     assert (model.transduction_[:10] != -1).all()
     assert model.certainty_[-2:].tolist() == [0, 0]
@@ -242,7 +294,7 @@ def test_what_no_label_reaches_gets_minus_one(names):
 
 def test_pipeline_and_grid_search(digits):
     X, y, few = digits
-    pipeline = make_pipeline(StandardScaler(), GraphLabelPropagation(n_neighbors=10))
+    pipeline = make_pipeline(StandardScaler(), GraphLabelPropagation(refiner="none"))
     grid = {
         "graphlabelpropagation__alpha": np.array([0.0, 0.9]),
         "graphlabelpropagation__n_neighbors": np.array([5, 10]),  # NumPy's integers too
@@ -273,7 +325,7 @@ def test_components_may_be_objects(digits):
     graph, solver = Exact(k=10), ClosedForm(alpha=0.99)
     model = clone(GraphLabelPropagation(graph=graph, solver=solver, n_neighbors=3)).fit(X, few)
     assert model.n_iter_ == 0  # a direct solver
-    named = GraphLabelPropagation(solver="closed_form", n_neighbors=10).fit(X, few)
+    named = GraphLabelPropagation(solver="closed_form", alpha=0.99).fit(X, few)
     np.testing.assert_allclose(model.label_distributions_, named.label_distributions_, atol=1e-6)
     np.testing.assert_allclose(model.predict_proba(X[:9]), named.predict_proba(X[:9]), atol=1e-6)
 

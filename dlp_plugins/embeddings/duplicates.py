@@ -60,7 +60,7 @@ class Distinct:
 
 
 def find_distinct(rows: Tensor) -> Distinct:
-    """Groups of equal rows of x [n, d] float32, on the CPU; each zero row is a group of its own.
+    """Groups of equal rows of x [n, d], on the CPU; each zero row is a group of its own.
 
     A zero row has no direction: two of them have nothing in common.
     """
@@ -93,6 +93,6 @@ def _keys(rows: Tensor) -> np.ndarray:
     factors = 2 * torch.randint(low, high, (rows.shape[1],), generator=random) + 1
     keys = torch.empty(len(rows), dtype=torch.int64)
     for block in row_slices(len(rows), rows.shape[1], BLOCK_ENTRIES):
-        bits = (rows[block] + 0.0).view(torch.int32)  # -0 becomes 0
-        keys[block] = (bits.long() * factors).sum(dim=1)
+        bits = (rows[block] + 0.0).double().view(torch.int64)  # -0 becomes 0
+        keys[block] = (bits * factors).sum(dim=1)
     return keys.numpy()

@@ -239,11 +239,13 @@ class Propagator:
         solution = self.solve(self.solver.prepare(graph), y, initial)
         p = self.normalize(solution.scores, labels)
         reached = p.any(dim=1)
-        if not isinstance(self.refiner, NoRefiner):
-            if descriptors is None:
-                raise TypeError("a refiner needs the descriptors that the graph was built from")
-            p = self.refine(descriptors, graph, p, labels).probabilities
-        return self.to_pseudo_labels(p, labels, solution, graph, reached)
+        if isinstance(self.refiner, NoRefiner):
+            return self.to_pseudo_labels(p, labels, solution, graph, reached)
+        if descriptors is None:
+            raise TypeError("a refiner needs the descriptors that the graph was built from")
+        found = self.refine(descriptors, graph, p, labels)
+        pseudo = self.to_pseudo_labels(found.probabilities, labels, solution, graph, reached)
+        return replace(pseudo, classifier=found.classifier)
 
     @full_precision()
     def to_pseudo_labels(

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dlp_plugins.inputs import UNLABELED
 from dlp_plugins.propagation.health import Health
+from dlp_plugins.refiners.contract import Classifier
 
 CertaintyScale = Literal["unlabeled", "all"]
 
@@ -46,10 +47,12 @@ class PseudoLabels(Assignment):
 
     probabilities: [n, c] float32, rows sum to 1, or are 0 where no label reaches.
     scores: [n, c] float32, the solver's Z; None where the labels came from a network.
+    classifier: the refiner's, for new points, if it has one.
     """
 
     probabilities: Tensor
     scores: Tensor | None = None
+    classifier: Classifier | None = None
 
 
 def label_matrix(labels: Tensor, num_classes: int) -> Tensor:

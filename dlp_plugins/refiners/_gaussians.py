@@ -14,6 +14,8 @@ from dlp_plugins.solvers._rows import RowBlocks
 LABEL_WEIGHT = 5.0  # of a labelled point, beside an unlabelled one's 1
 SHRINKAGE = 0.5  # of the covariance, towards a multiple of the identity
 TEMPERATURE = 0.4  # factor of the scores
+LEAST_VARIANCE = 1e-6  # mean of a column within classes, as a share of the rows' mean square length
+TINY = 1e-30
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,11 @@ class Moments:
         present = mass > 0
         means = torch.where(present[:, None], first / mass[:, None], 0.0)
         covariance = (self.second - means.T @ (mass[:, None] * means)) / self.total
+        # where classes do not vary at all, S is rounding, and may be negative
+        least = max(float(self.second.trace()) / self.total * LEAST_VARIANCE, TINY)
+        variance = (covariance.trace() / len(covariance)).clamp(min=least)
         sigma = (1 - SHRINKAGE) * covariance
-        sigma.diagonal().add_(SHRINKAGE * covariance.trace() / len(sigma))
+        sigma.diagonal().add_(SHRINKAGE * variance)
         directions = torch.cholesky_solve(means.T, torch.linalg.cholesky(sigma))
         offsets = -(means.T * directions).sum(dim=0) / 2
         offsets[~present] = -torch.inf

@@ -45,8 +45,9 @@ class Classifier(Protocol):
         """[b, c] of new points.
 
         Args:
-            descriptors: [b, d] float32, transformed as the old ones were.
-            neighbors: [b, c], rows of Wn Q: the mean of their neighbours' Q by weight in the graph.
+            descriptors: [b, d] float32 or float64, transformed as the old ones were.
+            neighbors: [b, c] of the same type, rows of Wn Q: the mean of their neighbours' Q by
+                weight in the graph.
         """
 
 

@@ -110,9 +110,10 @@ class FittedDiscriminant:
 
     def probabilities(self, descriptors: Tensor, neighbors: Tensor) -> Tensor:
         """[b, c] of rows [b, d] whose rows of Wn Q are `neighbors` [b, c]."""
-        scores = torch.addmm(self.offsets, descriptors, self.directions)
+        offsets, directions = self.offsets.to(descriptors), self.directions.to(descriptors)
+        scores = torch.addmm(offsets, descriptors, directions)
         scores += _log_prior(self.prior, descriptors) + SMOOTHING * neighbors
-        q = scores.softmax(dim=1) * self.factors
+        q = scores.softmax(dim=1) * self.factors.to(descriptors)
         return q / q.sum(dim=1, keepdim=True)
 
 

@@ -125,6 +125,23 @@ def test_discriminant_in_the_order_of_the_graph_and_in_blocks_gives_the_same(
     np.testing.assert_allclose(refined(f, wn, p, given, pi), before, atol=1e-4)
 
 
+@pytest.mark.parametrize("d", [1, 3, 600])
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_classes_that_do_not_vary_are_no_error(d: int, value: float) -> None:
+    f = np.full((8, d), value / d**0.5)
+    labels = np.array([0, 1, -1, -1, -1, -1, -1, -1])
+    p = np.full((8, 2), 0.5)
+    q = refined(
+        f, sp.csr_matrix(np.ones((8, 8)) / 8), p, oracle.one_hot(labels, 2), np.full(2, 0.5)
+    )
+    np.testing.assert_allclose(q.sum(axis=1), 1, rtol=1e-5)
+    f[1] *= -1
+    q = refined(
+        f, sp.csr_matrix(np.ones((8, 8)) / 8), p, oracle.one_hot(labels, 2), np.full(2, 0.5)
+    )
+    np.testing.assert_allclose(q.sum(axis=1), 1, rtol=1e-5)
+
+
 def test_no_refiner_leaves_rows_as_they_are() -> None:
     p = torch.tensor([[0.2, 0.8], [0.0, 0.0]])
     graph, given = (
