@@ -33,13 +33,19 @@ CHECKS: dict[str, Callable[..., None]] = {
     "balancers": testing.check_balancer,
     "backbones": testing.check_backbone,
     "consistency": testing.check_consistency,
+    "augmentations": testing.check_augmentation,
+    "optimizers": testing.check_optimizer,
+    "schedules": testing.check_schedule,
+    "sources": testing.check_source,
+    "trackers": testing.check_tracker,
 }
-FAMILIES = {"timm", "usb"}  # their members have tests of their own
+# Members of a family, and trackers that need a store or a service, have tests of their own.
+ELSEWHERE = {"timm", "usb", "torch", "mlflow", "wandb"}
 NAMES = [
     (kind, name)
     for kind in CHECKS
     for name in registry.of_kind(kind).names()
-    if name not in FAMILIES
+    if name not in ELSEWHERE
 ]
 
 

@@ -185,7 +185,7 @@ def cutout(views: Tensor, side: float) -> Tensor:
         return (i >= first) & (i < first + length)
 
     square = hidden(height)[:, None, :, None] & hidden(width)[:, None, None, :]
-    return views.masked_fill(square, 0.0)
+    return views.clone().masked_fill_(square, 0.0)  # not in place it would lose the memory format
 
 
 def _each(parameter: Tensor) -> Tensor:
