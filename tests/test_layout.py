@@ -18,9 +18,9 @@ MOST_LOOSE_FILES = 14
 LEVELS = [
     {"errors", "units"},
     {"_threads", "_semilearn", "_writing", "component", "environment", "inputs"},
-    {"registry", "graph", "network", "doctor"},
+    {"registry", "graph", "network"},
     {kind.kind for kind in KINDS} - {"sources"},
-    {"propagation"},
+    {"propagation", "doctor"},  # doctor tries the FAISS search of a graph builder
     {"sources"},  # they use the propagation, as a recipe's components do
     {"recipe"},
     {"training", "embeddings", "hosts", "sklearn", "testing"},
