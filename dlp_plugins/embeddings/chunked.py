@@ -42,7 +42,7 @@ class Outcome(Assignment):
     """What a propagation gives without holding all class probabilities.
 
     margin: [n] float32, probability of the point's label less that of the best other class; may be
-        negative for a labelled point whose neighbours speak for another class.
+        negative for a labelled point whose neighbours have another class.
     counts: [c] points of each class, labelled and pseudo-labelled.
     probabilities: of any rows, all classes.
     edges, components: of the graph.
@@ -86,7 +86,7 @@ Progress = Callable[[str, float, float | None], None]
 
 
 def silent(phase: str, done: float, total: float | None) -> None:
-    """Progress for those who want none."""
+    """No progress is reported."""
 
 
 @full_precision()
@@ -108,7 +108,7 @@ def propagate_chunked(
             rows read. A function and not a tensor, so that they are freed once the neighbours are
             known, unless a refiner needs them. May be overwritten.
         labels: [n] int64, -1 where unlabelled.
-        scratch: folder for a temporary file of 4 n c bytes, if scores are to wait on disk.
+        scratch: folder for a temporary file of 4 n c bytes, if scores are kept on disk.
         progress: called in each phase.
 
     Raises:

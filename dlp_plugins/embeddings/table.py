@@ -108,7 +108,7 @@ Blocks = Iterator[tuple[slice, np.ndarray | None]]
 
 
 def _blocks(outcome: Outcome, probabilities: bool, progress: Callable[[int], None]) -> Blocks:
-    """Slices of rows, with their class probabilities [b, c] where these are wanted."""
+    """Slices of rows, with their class probabilities [b, c] if these are written."""
     for rows in outcome.probabilities.blocks():
         yield rows, outcome.probabilities.rows(rows).numpy() if probabilities else None
         progress(rows.stop)

@@ -195,11 +195,11 @@ def test_chunks_do_not_change_the_answer(tmp_path, data, monkeypatch, width, on_
     monkeypatch.setattr(scores, "BLOCK_ENTRIES", 500)  # several blocks of rows
     unit = torch.nn.functional.normalize(torch.from_numpy(x))
     propagator = Propagator.default(k=12, max_iterations=iterations)
-    told = []
+    reported = []
     outcome = propagate_chunked(
         propagator, lambda tick: unit, torch.from_numpy(few), C,
         ClassChunks(width, on_disk, 0), scratch=tmp_path,
-        progress=lambda phase, done, total: told.append((phase, done)),
+        progress=lambda phase, done, total: reported.append((phase, done)),
     )  # fmt: skip
     pseudo = expected(x, few, k=12, max_iterations=iterations)
     assert (outcome.labels == pseudo.labels).all()
@@ -211,7 +211,7 @@ def test_chunks_do_not_change_the_answer(tmp_path, data, monkeypatch, width, on_
     size = label_matrix(torch.from_numpy(few), C).norm(dim=0)
     few_roundings = float((4 * rounding(pseudo.scores) / size).max())
     assert outcome.health.residual == pytest.approx(pseudo.health.residual, abs=few_roundings)
-    assert ("solve", min(width, C)) in told
+    assert ("solve", min(width, C)) in reported
     assert sorted(os.listdir(tmp_path)) == ["x.npy", "y.npy"]  # no scratch file is left
 
 
@@ -406,7 +406,7 @@ def test_the_discriminant_labels_what_no_label_reaches(tmp_path, data):
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "message"),
     [
         (["--set", "solver.alpha=1.5"], "solver.alpha: found 1.5"),
         (["--set", "solver.alfa=0.5"], "Did you mean 'alpha'"),
@@ -416,16 +416,16 @@ def test_the_discriminant_labels_what_no_label_reaches(tmp_path, data):
         (["--plugin", "nowhere.py"], "no such file"),
     ],
 )
-def test_bad_settings(tmp_path, data, options, says):
-    with pytest.raises(UsageError, match=re.escape(says)):
+def test_bad_settings(tmp_path, data, options, message):
+    with pytest.raises(UsageError, match=re.escape(message)):
         dlp(tmp_path, *options)
 
 
 @pytest.mark.parametrize(
-    ("out", "says"),
+    ("out", "message"),
     [("out.txt", "is written as .csv or .parquet"), ("no/out.csv", "there is no folder")],
 )
-def test_a_table_that_cannot_be_written_is_refused_at_once(tmp_path, data, out, says):
+def test_a_table_that_cannot_be_written_is_refused_at_once(tmp_path, data, out, message):
     (tmp_path / "x.npy").unlink()  # not even looked for
-    with pytest.raises(UsageError, match=says):
+    with pytest.raises(UsageError, match=message):
         dlp(tmp_path, out=out)

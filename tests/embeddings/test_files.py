@@ -32,7 +32,7 @@ def x():
 
 
 def save(path, x):
-    """Write x in the format that the file's name says."""
+    """Write x in the format of the file's name."""
     kind = path.name
     if kind.endswith(".npy"):
         np.save(path, x)
@@ -60,13 +60,13 @@ KINDS = [
 def test_every_format_gives_the_same_unit_rows(tmp_path, x, kind):
     features = open_embeddings(save(tmp_path / kind, x))
     assert (features.points, features.dim) == (N, D)
-    told = []
-    unit = features.load(told.append)
+    reported = []
+    unit = features.load(reported.append)
     norm = np.linalg.norm(x.astype(np.float64), axis=1, keepdims=True)
     np.testing.assert_allclose(unit, x / np.where(norm, norm, 1), atol=1e-6)
     assert unit.dtype == torch.float32
-    assert told[-1] == N
-    assert len(told) > 1
+    assert reported[-1] == N
+    assert len(reported) > 1
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64, np.int32])
@@ -112,7 +112,7 @@ def test_empty_file(tmp_path, kind):
 
 
 @pytest.mark.parametrize(
-    ("array", "says"),
+    ("array", "message"),
     [
         (np.zeros(5), "must be"),
         (np.zeros((0, 3)), "0 of 3"),
@@ -122,9 +122,9 @@ def test_empty_file(tmp_path, kind):
         (np.array([["a", "b"]] * 2), "real numbers"),
     ],
 )
-def test_arrays_that_are_not_features(tmp_path, array, says):
+def test_arrays_that_are_not_features(tmp_path, array, message):
     np.save(tmp_path / "x.npy", array)
-    with pytest.raises(FeatureError, match=says):
+    with pytest.raises(FeatureError, match=message):
         open_embeddings(tmp_path / "x.npy")
 
 
@@ -212,7 +212,7 @@ BIG = [9007199254740993, 9007199254740992, 2**63, 2**64 - 1]  # beyond float64, 
 
 
 def write_labels(path, values):
-    """Values, None for no label, in the format that the file's name says."""
+    """Values, None for no label, in the format of the file's name."""
     if path.suffix == ".csv":
         path.write_text("label\n" + "\n".join("" if v is None else str(v) for v in values) + "\n")
     elif path.suffix == ".npy":
@@ -318,7 +318,7 @@ def test_a_number_of_classes_makes_room_for_those_without_a_label(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("1\n2\n", r"3 points but labels of shape \[2\]"),
         ("class\n1\n\n2\n", "If the first line, 'class', is a header, call that column 'label'"),
@@ -334,10 +334,10 @@ def test_a_number_of_classes_makes_room_for_those_without_a_label(tmp_path):
         ("label\n", r"labels of shape \[0\]"),
     ],
 )
-def test_bad_csv_labels(tmp_path, text, says):
+def test_bad_csv_labels(tmp_path, text, message):
     path = tmp_path / "y.csv"
     path.write_text(text)
-    with pytest.raises(LabelError, match=says):
+    with pytest.raises(LabelError, match=message):
         read_labels(path, 3)
 
 

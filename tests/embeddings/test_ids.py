@@ -48,16 +48,16 @@ def test_embeddings_bring_their_own(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("a\nb\n", "there are 3 points but 2 ids"),
         ("a\nb\na\n", "id 'a' occurs in rows 0 and 2"),
         ("a\n\nb\n", "the id of row 1 .* is blank"),
     ],
 )
-def test_ids_that_are_refused(tmp_path, text, says):
+def test_ids_that_are_refused(tmp_path, text, message):
     (tmp_path / "ids.txt").write_text(text)
-    with pytest.raises(DataError, match=says):
+    with pytest.raises(DataError, match=message):
         read_ids(tmp_path / "ids.txt", 3)
 
 
