@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dlp_plugins.inputs import unit_rows
 from dlp_plugins.registry import transforms
-from dlp_plugins.transforms.contract import Transform, mean_and_deviation, moments, unit_rows
+from dlp_plugins.transforms.contract import Transform, mean_and_deviation, moments
 from dlp_plugins.transforms.none import NoTransform
 from dlp_plugins.transforms.rescale import Rescale
 
@@ -29,7 +30,7 @@ class Auto(Transform):
     """
 
     def statistics(self, rows: Tensor) -> Tensor:
-        unit = unit_rows(rows)
+        unit = unit_rows(rows, torch.float64)
         some = unit[:, _spread(unit.shape[1])]
         return torch.cat([moments(unit).flatten(), (some.T @ some).flatten()])
 

@@ -10,7 +10,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Tensor
 
 
@@ -47,14 +46,6 @@ def total_statistics(transform: Transform, blocks: Iterable[Tensor]) -> Tensor |
             return None
         total = part if total is None else total.add_(part)
     return total
-
-
-def unit_rows(rows: Tensor) -> Tensor:
-    """[b, d] float64: rows over their Euclidean norms; a zero row stays zero."""
-    rows = rows.double()
-    # by the largest entry first: squares of rows near 1e200 or 1e-200 leave float64
-    largest = rows.abs().amax(dim=1, keepdim=True)
-    return F.normalize(rows / torch.where(largest > 0, largest, 1.0), dim=1, eps=1e-300)
 
 
 def moments(rows: Tensor) -> Tensor:

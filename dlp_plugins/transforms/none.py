@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from dlp_plugins.inputs import unit_rows
 from dlp_plugins.registry import transforms
-from dlp_plugins.transforms.contract import Transform, unit_rows
+from dlp_plugins.transforms.contract import Transform
 
 
 @transforms.register("none")
@@ -16,4 +17,4 @@ class NoTransform(Transform):
     """Rows to unit length, as the paper takes them."""
 
     def apply(self, rows: Tensor, total: Tensor | None) -> Tensor:
-        return unit_rows(rows).float()
+        return unit_rows(rows)

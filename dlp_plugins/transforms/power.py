@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
+from dlp_plugins.inputs import unit_rows
 from dlp_plugins.registry import transforms
-from dlp_plugins.transforms.contract import Transform, unit_rows
+from dlp_plugins.transforms.contract import Transform
 
 
 @transforms.register("power")
@@ -20,5 +22,5 @@ class Power(Transform):
     exponent: Annotated[float, Field(gt=0, le=1, description="1 leaves rows as they are")] = 0.5
 
     def apply(self, rows: Tensor, total: Tensor | None) -> Tensor:
-        rows = unit_rows(rows)
-        return unit_rows(rows.sign() * rows.abs().pow(self.exponent)).float()
+        rows = unit_rows(rows, torch.float64)
+        return unit_rows(rows.sign() * rows.abs().pow(self.exponent))

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dlp_plugins.inputs import unit_rows
 from dlp_plugins.registry import transforms
 from dlp_plugins.transforms.contract import (
     Transform,
     centered,
     mean_and_deviation,
     moments,
-    unit_rows,
 )
 
 
@@ -29,12 +29,13 @@ class Rescale(Transform):
     """
 
     def statistics(self, rows: Tensor) -> Tensor:
-        return moments(unit_rows(rows))
+        return moments(unit_rows(rows, torch.float64))
 
     def apply(self, rows: Tensor, total: Tensor | None) -> Tensor:
         assert total is not None
         mean, deviation = mean_and_deviation(total)
-        return unit_rows(centered(unit_rows(rows), mean) / divisors(deviation)).float()
+        unit = unit_rows(rows, torch.float64)
+        return unit_rows(centered(unit, mean) / divisors(deviation))
 
 
 def divisors(deviation: Tensor) -> Tensor:

@@ -10,20 +10,21 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from dlp_plugins import testing
+from dlp_plugins.inputs import unit_rows
 from dlp_plugins.transforms import Transform
 from dlp_plugins.transforms.center import Center
-from dlp_plugins.transforms.contract import moments, unit_rows
+from dlp_plugins.transforms.contract import moments
 
 
 def unit(rows: Tensor) -> Tensor:
-    return unit_rows(rows).float()
+    return unit_rows(rows)
 
 
 @pytest.mark.parametrize(
     ("result", "sentence"),
     [
         (lambda x: 2 * unit(x), "length 1 or be zero"),
-        (unit_rows, "must be torch.float32"),
+        (lambda rows: unit_rows(rows, torch.float64), "must be torch.float32"),
         (lambda x: unit(x)[:-1], r"rows must be \["),
         (lambda x: unit(x.sub_(x.mean(dim=0))), "changes the rows"),
         (lambda x: unit(x + 1e-3), "zero row"),
