@@ -391,7 +391,7 @@ def test_what_ctrl_c_echoes_does_not_double_a_progress_bar(
 
 PROGRAM = textwrap.dedent("""
     import time, sys
-    sys.path.insert(0, {tests!r})
+    sys.path[:0] = {tests!r}
     import test_display
     from dlp_cli.display.live import open_display
     with open_display("x") as listen:
@@ -399,7 +399,7 @@ PROGRAM = textwrap.dedent("""
             listen(event)
             time.sleep(0.02)
     print("after")
-""").format(tests=str(Path(__file__).parent))
+""").format(tests=[str(Path(__file__).parent), str(ROOT / "tests")])
 
 
 def on_terminal(**environment: str) -> str:
