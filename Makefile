@@ -4,6 +4,7 @@
 # make test-usb           the extension of Microsoft's USB, in an environment of its own
 # make test-slow          studies of minutes each
 # make bench              speed against the usual procedure and scikit-learn
+# make bench-labels       accuracy of labels from few labels, with and without the default's steps
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -11,7 +12,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 EXTRAS := huggingface,amg,nn-descent,parquet,tensorboard,mlflow,test
 WHEELS := .venv/wheels
 
-.PHONY: quickstart test test-torch-sparse test-usb test-slow bench lint types clean
+.PHONY: quickstart test test-torch-sparse test-usb test-slow bench bench-labels lint types clean
 .DELETE_ON_ERROR:
 
 include usb.mk
@@ -40,6 +41,10 @@ test-slow: .venv/test
 
 bench: .venv/test
 	for script in benchmarks/*_speed.py; do $(BIN)/python $$script || exit 1; done
+
+# Needs the three files of embeddings: make bench-labels DATA=FOLDER
+bench-labels: .venv/test
+	$(BIN)/python benchmarks/label_quality.py $(if $(DATA),--data $(DATA))
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

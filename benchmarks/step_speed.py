@@ -73,7 +73,10 @@ def against_scikit_learn(points: int, classes: int = 10, k: int = 50) -> None:
             warnings.simplefilter("ignore")  # 20 iterations are meant to be too few
             return estimator.fit(v, labels).transduction_
 
-    estimator = GraphLabelPropagation(n_neighbors=k, max_iter=20)
+    estimator = GraphLabelPropagation(
+        graph="exact", normalizer="clamp", transformation="none", refiner="none", n_neighbors=k,
+        alpha=0.99, max_iter=20,
+    )  # fmt: skip
     mine = timed(partial(fit, estimator))
     other = LabelSpreading(kernel="knn", n_neighbors=k, max_iter=20, n_jobs=-1)
     theirs = timed(partial(fit, other))
