@@ -4,6 +4,7 @@
 # make test-usb           the extension of Microsoft's USB, in an environment of its own
 # make test-slow          studies of minutes each
 # make bench              speed against the usual procedure and scikit-learn
+# make gpu                on a machine with an NVIDIA card: checks, speed, rows of the paper (needs DATA)
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -11,7 +12,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 EXTRAS := huggingface,amg,nn-descent,parquet,tensorboard,mlflow,test
 WHEELS := .venv/wheels
 
-.PHONY: quickstart test test-torch-sparse test-usb test-slow bench lint types clean
+.PHONY: quickstart test test-torch-sparse test-usb test-slow bench gpu lint types clean
 .DELETE_ON_ERROR:
 
 include usb.mk
@@ -39,7 +40,14 @@ test-slow: .venv/test
 	$(BIN)/python -m pytest -m slow
 
 bench: .venv/test
-	for script in benchmarks/*_speed.py; do $(BIN)/python $$script || exit 1; done
+	for script in $(filter-out benchmarks/gpu_speed.py,$(wildcard benchmarks/*_speed.py)); do $(BIN)/python $$script || exit 1; done
+
+# DATA: a folder with cifar10/ (Parquet) and splits/lp_deepssl.npz; GPU_SECONDS: for the rows.
+GPU_SECONDS ?= 300
+gpu: .venv/test
+	$(BIN)/python benchmarks/gpu_check.py
+	$(BIN)/python benchmarks/gpu_speed.py
+	$(BIN)/python benchmarks/gpu_rows.py --seconds $(GPU_SECONDS) --out runs/gpu
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
