@@ -5,6 +5,7 @@
 # make test-slow          studies of minutes each
 # make bench              speed against the usual procedure and scikit-learn
 # make bench-labels       accuracy of labels from few labels, with and without the default's steps
+# make gpu                on a machine with an NVIDIA card: checks, speed, rows of the paper (needs DATA)
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -12,7 +13,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 EXTRAS := huggingface,amg,nn-descent,parquet,tensorboard,mlflow,test
 WHEELS := .venv/wheels
 
-.PHONY: quickstart test test-torch-sparse test-usb test-slow bench bench-labels lint types clean
+.PHONY: quickstart test test-torch-sparse test-usb test-slow bench bench-labels gpu lint types clean
 .DELETE_ON_ERROR:
 
 include usb.mk
@@ -40,7 +41,14 @@ test-slow: .venv/test
 	$(BIN)/python -m pytest -m slow
 
 bench: .venv/test
-	for script in benchmarks/*_speed.py; do $(BIN)/python $$script || exit 1; done
+	for script in $(filter-out benchmarks/gpu_speed.py,$(wildcard benchmarks/*_speed.py)); do $(BIN)/python $$script || exit 1; done
+
+# DATA: a folder with cifar10/ (Parquet) and splits/lp_deepssl.npz; GPU_SECONDS: for the rows.
+GPU_SECONDS ?= 300
+gpu: .venv/test
+	$(BIN)/python benchmarks/gpu_check.py
+	$(BIN)/python benchmarks/gpu_speed.py
+	$(BIN)/python benchmarks/gpu_rows.py --seconds $(GPU_SECONDS) --out runs/gpu
 
 # Needs the three files of embeddings: make bench-labels DATA=FOLDER
 bench-labels: .venv/test

@@ -33,6 +33,7 @@ def check_graph(
         builder: a graph builder, or a registered name and `parameters` to build it with.
         least_recall: share of true neighbours that an approximate builder must find.
         points: how many to search among; some approximate builders need more to work at all.
+        device: where the points lie.
 
     Raises:
         AssertionError: with a sentence on what is wrong.

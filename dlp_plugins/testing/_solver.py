@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,13 @@ class _Case:
     labels: Tensor  # [n, c], Y
 
 
-def check_solver(solver: str | Solver, *, accuracy: float = 1e-3, **parameters: Any) -> None:
+def check_solver(
+    solver: str | Solver,
+    *,
+    accuracy: float = 1e-3,
+    device: str | torch.device = "cpu",
+    **parameters: Any,
+) -> None:
     """Check a solver's contract on small graphs.
 
     Checked are shapes, types and finite numbers; inputs that are not changed; the same answer
@@ -46,6 +52,7 @@ def check_solver(solver: str | Solver, *, accuracy: float = 1e-3, **parameters: 
             parameters. It must then converge at alpha <= 0.5, and above report truly whether it
             did. A solver with `approximate` need not converge anywhere, nor match the oracle.
         accuracy: largest relative error against the oracle.
+        device: where graphs and labels lie. On a GPU two solves may differ by rounding.
         parameters: to build a named solver with.
 
     Raises:
@@ -53,6 +60,7 @@ def check_solver(solver: str | Solver, *, accuracy: float = 1e-3, **parameters: 
     """
     for candidate, must_converge in _candidates(solver, parameters):
         for case in _cases():
+            case = replace(case, graph=case.graph.to(device), labels=case.labels.to(device))
             _check(candidate, case, accuracy, must_converge and not candidate.approximate)
 
 
@@ -96,7 +104,8 @@ def _check(solver: Solver, case: _Case, accuracy: float, must_converge: bool) ->
     )
 
     again = solver.solve(solver.prepare(graph), y)
-    require(torch.equal(again.scores, solution.scores), f"{where}: two solves differ")
+    same = torch.equal if y.device.type == "cpu" else torch.allclose  # atomic sums have no order
+    require(same(again.scores, solution.scores), f"{where}: two solves differ")
 
     # A bad first guess: wrong everywhere, not 0 where the answer is 0.
     guess = solution.scores + solution.scores.abs().mean()
@@ -127,6 +136,7 @@ def _check_record(solution: Solution, y: Tensor, where: str) -> None:
     require(isinstance(solution, Solution), f"{where}: solve must return a Solution")
     require_tensor(solution.scores, tuple(y.shape), f"{where}: scores")
     residual = require_tensor(solution.residual, (y.shape[1],), f"{where}: residual", None)
+    require(solution.scores.device == y.device, f"{where}: scores must be on the labels' device")
     require((residual >= 0).all(), f"{where}: a residual is negative")
     for field in ("converged", "limited_by_precision"):
         require(
@@ -144,7 +154,7 @@ def _check_record(solution: Solution, y: Tensor, where: str) -> None:
 
 def _check_zeros(scores: Tensor, case: _Case, where: str) -> None:
     component = case.graph.components
-    reached = torch.isin(component, component[case.labels.any(dim=1)])
+    reached = torch.isin(component, component[case.labels.any(dim=1).cpu()]).to(scores.device)
     require(
         not scores[~reached].any(),
         f"{where}: a node that no label reaches must have a row of exact zeros",
@@ -157,12 +167,12 @@ def _check_zeros(scores: Tensor, case: _Case, where: str) -> None:
 
 def _check_residual(solver: Solver, case: _Case, solution: Solution, where: str) -> Tensor:
     a, b = solver.system(case.graph, case.labels)
-    z = solution.scores.double()
+    z = solution.scores.double().cpu()
     size = b.norm(dim=0)
     true = torch.where(size > 0, (b - a @ z).norm(dim=0) / size, 0.0)
     # The error of float32 arithmetic: a few roundings of z, in units of b.
     rounding = torch.where(size > 0, 16 * EPS * (1 + z.norm(dim=0) / size), 0.0)
-    off = (solution.residual.double() - true).abs() > 0.05 * true + rounding
+    off = (solution.residual.double().cpu() - true).abs() > 0.05 * true + rounding
     require(
         not off.any(),
         f"{where}: the residual it reports, {solution.residual.tolist()}, is not the true one, "
@@ -179,7 +189,7 @@ def _check_residual(solver: Solver, case: _Case, solution: Solution, where: str)
 
 def _error(solver: Solver, case: _Case, solution: Solution) -> float:
     exact = solver.oracle(case.graph, case.labels)
-    return float((solution.scores.double() - exact).norm() / exact.norm())
+    return float((solution.scores.double().cpu() - exact).norm() / exact.norm())
 
 
 def _snapshot(graph: Graph) -> list[Tensor]:
