@@ -256,7 +256,7 @@ class Registry:
     def _broken(self, name: str, origin: str, error: BaseException) -> PluginError:
         return PluginError(
             f"{self.kind} '{name}' from {origin} fails at import: "
-            f"{type(error).__name__}: {error}. The other components still work; mend or uninstall "
+            f"{type(error).__name__}: {error}. The other components still work; fix or uninstall "
             "it."
         )
 
@@ -280,7 +280,7 @@ def _modified(folder: str) -> int:
 
 
 def _same_code(old: Callable[..., Any], new: Callable[..., Any]) -> bool:
-    """A module imported anew (reload, `--plugin` twice) registers the same code again."""
+    """A module imported again (reload, `--plugin` twice) registers the same code again."""
 
     def place(factory: Callable[..., Any]) -> tuple[str, str]:
         try:

@@ -51,6 +51,9 @@ NOT_RUN = {
     "pip install '.[nn-descent]'": INSTALLS,
     "pip install '.[amg]'": INSTALLS,
     "pip install '.[parquet]'": INSTALLS,
+    "pip install '.[tensorboard]'": INSTALLS,
+    "pip install '.[mlflow]'": INSTALLS,
+    "pip install '.[wandb]'": INSTALLS,
     "pip install --no-build-isolation '.[torch-sparse]'": INSTALLS,
     "pip uninstall faiss-cpu && pip install '.[gpu]'": INSTALLS,
     "pip install '.[usb]'": INSTALLS,
@@ -306,6 +309,12 @@ def test_what_is_not_run_is_in_the_documents() -> None:
     assert set(NOT_RUN) <= commands
     for text in NOT_RUN_BLOCKS:
         assert any(text in block.text for block in found)
+
+
+def test_the_readme_names_every_optional_part() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    named = set(re.findall(r"install (?:\S+ )?'\.\[(.+?)\]'", (ROOT / "README.md").read_text()))
+    assert named == set(project["optional-dependencies"]) - {"test"}
 
 
 def test_the_commands_that_once_failed_are_among_those_that_run() -> None:

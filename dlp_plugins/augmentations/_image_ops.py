@@ -25,7 +25,7 @@ OPERATIONS = (*GEOMETRY, *COLOR, "identity")
 def shift_and_flip(
     pixels: Tensor, dy: Tensor, dx: Tensor, mirrored: Tensor, padding: Padding = "reflect"
 ) -> Tensor:
-    """Shift each image by whole pixels, then mirror it left to right where told. Any dtype.
+    """Shift each image by whole pixels, then mirror it left to right where asked. Any dtype.
 
     dy, dx: [b, 1] integers, down and right, less than the side. mirrored: [b, 1] bool.
     'reflect' does not repeat the pixel at the border, as `torch.nn.functional.pad`.

@@ -91,7 +91,7 @@ class ImageAugmentation(Augmentation):
         return self._normalize(images, images)
 
     def weak(self, images: Tensor) -> Tensor:
-        """Randomly turned, shifted and flipped, in this order; each view drawn anew.
+        """Randomly turned, shifted and flipped, in this order; each view is drawn again.
 
         Raises:
             DataError: as `plain`; or the shift is not less than the image's side.

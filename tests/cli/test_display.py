@@ -425,7 +425,7 @@ def on_terminal(**environment: str) -> str:
 
 def test_on_a_terminal_it_moves_and_shows_the_end_when_it_is_over() -> None:
     text = on_terminal(NO_COLOR="")
-    assert "\x1b[1A" in text  # the cursor goes up: the screen is drawn anew in place
+    assert "\x1b[1A" in text  # the cursor goes up: the screen is drawn again in place
     assert "\x1b[32m" in text or "\x1b[36m" in text  # colour
     assert text.count("\x1b[?25l") == text.count("\x1b[?25h") == 1  # the cursor is shown again
     final = text[text.rindex("dlp run x") :]

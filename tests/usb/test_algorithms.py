@@ -60,7 +60,7 @@ def test_config_file_drives_dlp_and_the_error_falls(usb):
     assert len(errors) == 8
     assert errors[-1] < errors[3] < untrained  # stage two better than stage one than nothing
     assert errors[-1] < 15
-    # USB logs the rate after its scheduler's step: anew from 0.1 at stage two
+    # USB logs the rate after its scheduler's step: again from 0.1 at stage two
     assert recorder.seen["lr"][79] == pytest.approx(0.1)
     assert recorder.seen["lr"][78] < 0.01
     assert algorithm.results_dict["eval/best_acc"] > 0.85

@@ -68,7 +68,7 @@ def _stop(live: Live) -> None:
 
 
 class RunScreen:
-    """A run's state as a Rich renderable, laid out anew for whatever size the terminal has."""
+    """A run's state as a Rich renderable, laid out for the size that the terminal has."""
 
     def __init__(self, state: RunState) -> None:
         self.state = state

@@ -28,7 +28,7 @@ class DeepLabelPropagation(AnyDevice):
     Stage one, the first `dlp_warm_up` of the epochs: labelled images only. Stage two: before each
     epoch labels spread over the descriptors of all training images; the loss is the batch's mean of
     w_i z_(y_i) CE(f(x_i), y_i), labelled and pseudo-labelled alike. The learning rate's cosine
-    starts anew with stage two. `uratio: 1` gives the paper's equal shares of a batch.
+    starts again with stage two. `uratio: 1` gives the paper's equal shares of a batch.
     """
 
     views_of = "pseudolabel"  # one weak view of an unlabelled image
