@@ -172,11 +172,15 @@ print(status("VmHWM") - before)
 def test_memory_agrees_with_a_real_run(builder, n, dim, k, classes):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", PEAK, *map(str, (builder, n, dim, k, classes))]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    # the lower of two: on a busy machine a peak varies by a third from run to run
+    peaks = [
+        int(subprocess.run(command, env=environment, capture_output=True, check=True).stdout)
+        for _ in range(2)
+    ]
     memory = estimate_memory(n, dim, k, CG, builder=builder)
     solving = memory.graph + classes * memory.column + 4 * n * classes
     predicted = max(memory.search, memory.assemble, solving)
-    measured = int(done.stdout)
+    measured = min(peaks)
     # an upper estimate, but for what the allocator keeps
     assert measured < 1.2 * predicted
     assert measured > predicted / MEMORY_FACTOR
