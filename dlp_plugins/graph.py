@@ -34,6 +34,15 @@ with warnings.catch_warnings():  # torch warns once per process that its CSR ten
     torch.eye(1).to_sparse_csr()
 
 
+def read_host(x: Tensor) -> np.ndarray:
+    """The values of a tensor on the host; on a GPU this waits for all work that was started.
+
+    Graph assembly and solvers read values from the device here and nowhere else, so that a test can
+    count these waits.
+    """
+    return x.detach().cpu().numpy()
+
+
 @dataclass(frozen=True)
 class Neighbors:
     """k nearest others of each of n points; a point is never its own neighbour.
@@ -118,7 +127,7 @@ class Graph:
 
         parts = (self.values, self.col_indices, self.crow_indices)
         return sp.csr_matrix(
-            tuple(p.cpu().numpy() for p in parts), shape=(self.num_nodes, self.num_nodes)
+            tuple(read_host(p) for p in parts), shape=(self.num_nodes, self.num_nodes)
         )
 
     @cached_property
@@ -165,7 +174,7 @@ class Graph:
         if self.order is None:
             order = sp.csgraph.reverse_cuthill_mckee(matrix, symmetric_mode=True)
         else:
-            order = self.order.cpu().numpy()
+            order = read_host(self.order)
         number = np.empty_like(order)
         number[order] = np.arange(len(order), dtype=order.dtype)
         matrix = matrix[order]
@@ -310,23 +319,29 @@ def _assemble_by_sort(
     cols = indices.reshape(-1).long()
     weights = affinities.reshape(-1)
     keep = (cols >= 0) & (cols != rows) & (weights > 0)
-    rows, cols, weights = rows[keep], cols[keep], weights[keep]
-    # Both directions of every edge, ordered by (row, column); equal keys are then neighbours.
+    # Both directions of every edge, ordered by (row, column); equal keys are then neighbours. What
+    # is no edge sorts to the end: no shape depends on values but those of the result.
+    last = n * n
     key = torch.cat([rows * n + cols, cols * n + rows])
-    key, ascending = key.sort()
+    key, ascending = torch.where(torch.cat([keep, keep]), key, last).sort()
     weights = torch.cat([weights, weights])[ascending]
-    key, inverse, counts = torch.unique_consecutive(key, return_inverse=True, return_counts=True)
-    values = torch.zeros(len(key), device=weights.device).index_add_(0, inverse, weights)
+    none = keep.new_zeros(min(1, len(key)))
+    as_before = torch.cat([none, key[1:] == key[:-1]])
+    edge = key < last
     if mutual:
-        both = counts > 1
-        key, values = key[both], values[both]
+        edge &= as_before | torch.cat([as_before[1:], none])
+    first = edge & ~as_before
+    entries = int(read_host(first.sum()))
+    place = torch.where(edge, first.cumsum(0) - 1, entries)  # one more place for what is no edge
+    values = torch.zeros(entries + 1, device=weights.device).index_add_(0, place, weights)
+    key = key.new_zeros(entries + 1).scatter_(0, place, key)
+    key, values = key[:entries], values[:entries]
     rows, cols = key // n, key % n
     # In float64, as on a CPU: in float32 the order of a GPU's atomic sums would show in the result.
     degree = torch.zeros(n, dtype=torch.float64, device=values.device)
     degree = degree.index_add_(0, rows, values.double()).float()
     scale = _inverse_sqrt(degree)
-    crow = torch.zeros(n + 1, dtype=torch.long, device=values.device)
-    crow[1:] = torch.bincount(rows, minlength=n).cumsum(0)
-    index = _index_type(len(values))
+    crow = torch.searchsorted(rows, torch.arange(n + 1, device=rows.device))
+    index = _index_type(entries)
     values = values * scale[rows] * scale[cols]
     return Graph(crow.to(index), cols.to(index), values, degree, order)

@@ -21,7 +21,8 @@ class ClassMass(Normalizer):
     """
 
     def statistics(self, scores: Tensor, unlabeled: Tensor) -> Tensor:
-        return scores[unlabeled].clamp(min=0).sum(dim=0, dtype=torch.float64)
+        counted = torch.where(unlabeled[:, None], scores, 0.0)
+        return counted.clamp_(min=0).sum(dim=0, dtype=torch.float64)
 
     def apply(self, scores: Tensor, total: Tensor | None, shares: Tensor) -> Tensor:
         assert total is not None

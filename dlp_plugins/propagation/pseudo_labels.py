@@ -60,11 +60,13 @@ def label_matrix(labels: Tensor, num_classes: int) -> Tensor:
 
     A class without a labelled point gets a column of zeros.
     """
+    # no mask and no `bincount`: on a GPU the shape of what they give would be waited for
+    labeled, column = labels != UNLABELED, labels.clamp(min=0).long()
+    counts = torch.zeros(num_classes, dtype=torch.int64, device=labels.device)
+    counts.index_add_(0, column, labeled.long())
+    shares = torch.where(labeled, 1.0 / counts[column], 0.0)
     y = torch.zeros(len(labels), num_classes, device=labels.device)
-    points = (labels != UNLABELED).nonzero().squeeze(1)
-    counts = torch.bincount(labels[points], minlength=num_classes)
-    y[points, labels[points]] = 1.0 / counts[labels[points]]
-    return y
+    return y.scatter_(1, column[:, None], shares[:, None])
 
 
 def equal_shares(num_classes: int, device: torch.device | str = "cpu") -> Tensor:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from dlp_plugins.graph import read_host
 from dlp_plugins.solvers._rows import RowBlocks
-from dlp_plugins.solvers.contract import Operator, column_norms, residual_norms, rounding
+from dlp_plugins.solvers.contract import Operator, checks, column_norms, residual_norms, rounding
 
 # Classes that are done leave the product once a quarter of the columns are: copying the others
 # costs about as much as half an iteration.
@@ -45,18 +46,19 @@ def conjugate_gradient(
     residual = residual_norms(graph, alpha, x, b)
     for _ in range(MAX_RESTARTS):
         drifted = (residual > goal) & (counts < max_iterations)
-        if drifted.any():
-            drifted &= goal > rounding(x)
-        if not drifted.any():
+        if not read_host(drifted).any():
+            break
+        drifted &= goal > rounding(x)
+        if not (found := int(read_host(drifted).sum())):
             break
         # half of the columns at a time, as these are copies
-        for again in drifted.nonzero().squeeze(1).split(max(1, b.shape[1] // 2)):
-            own, left = b[:, again], max_iterations - int(counts[again].max())
+        for again in _positions(drifted, found).split(max(1, b.shape[1] // 2)):
+            own, left = b[:, again], max_iterations - int(read_host(counts[again]).max())
             part, more = iterate(graph, alpha, own, x[:, again], goal[again], left)
             x[:, again] = part
             counts[again] += more
             residual[again] = residual_norms(graph, alpha, part, own)
-    return x, int(counts.max()), torch.where(size > 0, residual / size, 0.0)
+    return x, int(read_host(counts).max(initial=0)), torch.where(size > 0, residual / size, 0.0)
 
 
 def iterate(
@@ -82,23 +84,31 @@ def iterate(
     counts = torch.zeros_like(columns)
     with RowBlocks(b) as blocks:
         rr = blocks.sum(lambda rows: r[rows].square().sum(dim=0))
-        for _ in range(max_iterations):
+        for iteration in range(max_iterations):
             active = rr.sqrt() > goal
-            left = active.nonzero().squeeze(1)
-            if len(left) == 0:
+            found = len(active)
+            if iteration % checks(b.device) == 0:
+                found = int(read_host(active).sum())
+            if found == 0:
                 break
-            if len(left) <= KEEP_FRACTION * len(active):
+            if found <= KEEP_FRACTION * len(active):
                 if x is not full:
                     full[:, columns] = x
+                left = _positions(active, found)
                 columns, rr, goal, active = columns[left], rr[left], goal[left], active[left]
                 x, r, p = (v[:, left] for v in (x, r, p))
                 q = torch.empty_like(p)
-                blocks.columns = len(left)
+                blocks.columns = found
             rr = _step(graph, alpha, x, r, p, q, rr, active, blocks)
             counts[columns] += active
     if x is not full:
         full[:, columns] = x
     return full, counts
+
+
+def _positions(mask: Tensor, count: int) -> Tensor:
+    """Positions [count] of the columns that are True, ascending; `nonzero` would wait again."""
+    return mask.byte().argsort(descending=True, stable=True)[:count]
 
 
 def _step(

@@ -11,7 +11,7 @@ import torch
 from scipy.sparse.linalg import cg
 from torch import Tensor
 
-from dlp_plugins.graph import Graph
+from dlp_plugins.graph import Graph, read_host
 from dlp_plugins.registry import solvers
 from dlp_plugins.solvers.contract import (
     Alpha,
@@ -47,7 +47,7 @@ class MultigridConjugateGradient(Solver):
         matrix = sp.csr_matrix(matrix, dtype=np.float64)
         # D^(1/2) 1 spans the null space of I - Wn, where the error decays slowest. A node without
         # edges is a system of its own, for which any number but 0 will do.
-        slowest = np.sqrt(graph.degree.cpu().double().numpy())
+        slowest = np.sqrt(read_host(graph.degree.double()))
         slowest[slowest == 0] = 1.0
         # pyamg estimates spectral radii with random vectors from NumPy's global state.
         drawn = np.random.get_state()
@@ -65,15 +65,17 @@ class MultigridConjugateGradient(Solver):
 
     def solve(self, state: Any, labels: Tensor, initial: Tensor | None = None) -> Solution:
         graph, matrix, preconditioner = state
-        guess = None if initial is None else usable_guess(graph, labels, initial).cpu().double()
+        guess = (
+            None if initial is None else read_host(usable_guess(graph, labels, initial).double())
+        )
         scores = torch.zeros_like(labels)
         most = 0
-        for column in labels.any(dim=0).nonzero().squeeze(1).tolist():
+        for column in read_host(labels.any(dim=0)).nonzero()[0].tolist():
             steps: list[None] = []
             z, _ = cg(
                 matrix,
-                labels[:, column].cpu().double().numpy(),
-                x0=None if guess is None else guess[:, column].numpy(),
+                read_host(labels[:, column].double()),
+                x0=None if guess is None else guess[:, column],
                 rtol=self.tolerance,
                 maxiter=self.max_iterations,
                 M=preconditioner,

@@ -10,19 +10,19 @@ from torch import Tensor
 from dlp_plugins.registry import solvers
 from dlp_plugins.solvers._local_order import in_local_order
 from dlp_plugins.solvers.contract import (
+    CHECK_EVERY,
     Alpha,
     MaxIterations,
     Operator,
     Solution,
     Solver,
     Tolerance,
+    all_true,
     column_norms,
     goal,
     relative_residual,
     usable_guess,
 )
-
-CHECK_EVERY = 5  # iterations from one look at the norm of the residual to the next
 
 
 @solvers.register("chebyshev")
@@ -48,8 +48,8 @@ class Chebyshev(Solver):
         step, omega = torch.zeros_like(z), 1.0
         for iteration in range(1, self.max_iterations + 1):
             residual = state.matmul(z).mul_(self.alpha).add_(labels).sub_(z)
-            if iteration % CHECK_EVERY == 1 and (
-                (column_norms(residual) <= goal(self.tolerance, z, labels)).all()
+            if iteration % CHECK_EVERY == 1 and all_true(
+                column_norms(residual) <= goal(self.tolerance, z, labels)
             ):
                 break
             z += step.mul_(omega - 1).add_(residual, alpha=omega)

@@ -9,7 +9,7 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
-from dlp_plugins.graph import Graph
+from dlp_plugins.graph import Graph, read_host
 from dlp_plugins.registry import solvers
 from dlp_plugins.solvers.contract import Alpha, Solution, Solver, relative_residual
 
@@ -40,7 +40,7 @@ class ClosedForm(Solver):
 
     def solve(self, state: Any, labels: Tensor, initial: Tensor | None = None) -> Solution:
         graph, factor = state
-        z = scipy.linalg.cho_solve(factor, labels.cpu().double().numpy(), check_finite=False)
+        z = scipy.linalg.cho_solve(factor, read_host(labels.double()), check_finite=False)
         scores = torch.from_numpy(z).to(labels.device, labels.dtype)
         residual = relative_residual(graph, self.alpha, scores, labels)
         return Solution.judged(scores, 0, residual, TOLERANCE, labels)

@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from dlp_plugins.errors import GraphError
-from dlp_plugins.graph import ALL, Graph
+from dlp_plugins.graph import ALL, Graph, read_host
 from dlp_plugins.solvers._rows import RowBlocks
 
 Alpha = Annotated[
@@ -58,12 +58,15 @@ class Solution:
 
         labels: [n, c], the right-hand side that the residuals are relative to.
         """
-        converged = bool((residual <= tolerance).all())
+        converged = all_true(residual <= tolerance)
         if converged:
             return cls(scores, iterations, residual, True)
         missing = (residual - tolerance) * column_norms(labels)
-        limited = bool((missing <= LIMIT_ROUNDINGS * rounding(scores)).all())
+        limited = all_true(missing <= LIMIT_ROUNDINGS * rounding(scores))
         return cls(scores, iterations, residual, False, limited)
+
+
+CHECK_EVERY = 5  # iterations from one look at the residuals to the next, where a look costs
 
 
 class Operator(Protocol):
@@ -183,8 +186,25 @@ def usable_guess(graph: Operator, labels: Tensor, initial: Tensor) -> Tensor:
 
     A solver would bring those only near 0, and a row that no label reaches would count as reached.
     """
-    component = graph.components.to(labels.device)
-    labeled = labels.any(dim=1)
-    reach = labels.new_zeros(int(component.max()) + 1, labels.shape[1])
-    reach.index_add_(0, component[labeled], labels[labeled])
+    component, count = components_on(graph, labels.device)
+    reach = labels.new_zeros(count, labels.shape[1]).index_add_(0, component, labels)
     return torch.where((reach > 0)[component], initial, 0.0)
+
+
+def components_on(graph: Operator, device: torch.device) -> tuple[Tensor, int]:
+    """The number of each node's component [n] on a device, and how many components there are."""
+    component = graph.components
+    return component.to(device), int(component.max()) + 1
+
+
+def all_true(condition: Tensor) -> bool:
+    """Whether a condition [c] holds for every class; waits for the device."""
+    return bool(read_host(condition).all())
+
+
+def checks(device: torch.device) -> int:
+    """Iterations from one look at the residuals to the next.
+
+    On a GPU a look waits for the device, which a needless iteration or two do not cost.
+    """
+    return 1 if device.type == "cpu" else CHECK_EVERY

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from dlp_plugins.graph import Graph
+from dlp_plugins.graph import Graph, read_host
 from dlp_plugins.registry import solvers
 from dlp_plugins.solvers._conjugate_gradient import iterate
 from dlp_plugins.solvers._local_order import in_local_order
@@ -17,9 +17,12 @@ from dlp_plugins.solvers.contract import (
     Solver,
     Tolerance,
     column_norms,
+    components_on,
     relative_residual,
     usable_guess,
 )
+
+CPU = torch.device("cpu")
 
 
 @solvers.register("poisson")
@@ -49,9 +52,9 @@ class Poisson(Solver):
 
     @in_local_order
     def solve(self, state: Graph, labels: Tensor, initial: Tensor | None = None) -> Solution:
-        component = state.components.to(labels.device)
+        component, count = components_on(state, labels.device)
         root, inverse = _roots(state.degree)
-        sources, means = _sources(labels, component)
+        sources, means = _sources(labels, component, count)
         b = inverse * sources
         guess = None if initial is None else root * usable_guess(state, labels, initial)
         goal = self.tolerance * column_norms(b)
@@ -59,17 +62,17 @@ class Poisson(Solver):
         scores = _anchor(inverse * x, state.degree, component, means)
         flow = root * scores
         residual = relative_residual(state, 1.0, flow, b)
-        solution = Solution.judged(flow, int(counts.max()), residual, self.tolerance, b)
+        solution = Solution.judged(flow, int(read_host(counts).max()), residual, self.tolerance, b)
         return replace(solution, scores=scores)
 
     def system(self, graph: Graph, labels: Tensor) -> tuple[Tensor, Tensor]:
         root, inverse = _roots(graph.degree.double().cpu())
         wn = torch.from_numpy(graph.to_scipy().toarray()).double()
-        sources, _ = _sources(labels.double().cpu(), graph.components)
+        sources, _ = _sources(labels.double().cpu(), *components_on(graph, CPU))
         return (torch.eye(graph.num_nodes, dtype=torch.float64) - wn) * root.T, inverse * sources
 
     def oracle(self, graph: Graph, labels: Tensor) -> Tensor:
-        sources, means = _sources(labels.double().cpu(), graph.components)
+        sources, means = _sources(labels.double().cpu(), *components_on(graph, CPU))
         degree = graph.degree.double().cpu()
         root, _ = _roots(degree)
         laplacian = root * self.system(graph, labels)[0]
@@ -83,16 +86,13 @@ def _roots(degree: Tensor) -> tuple[Tensor, Tensor]:
     return root, torch.where(root > 0, 1 / root, 0.0)
 
 
-def _sources(labels: Tensor, component: Tensor) -> tuple[Tensor, Tensor]:
+def _sources(labels: Tensor, component: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """F [n, c], which sums to 0 over every component, and ybar of each component [m, c]."""
-    labeled = labels.any(dim=1)
-    own = component[labeled]
-    means = labels.new_zeros(int(component.max()) + 1, labels.shape[1])
-    counts = torch.bincount(own, minlength=len(means)).clamp(min=1)
-    means.index_add_(0, own, labels[labeled]).div_(counts[:, None])
-    sources = torch.zeros_like(labels)
-    sources[labeled] = labels[labeled] - means[own]
-    return sources, means
+    labeled = labels.any(dim=1, keepdim=True)
+    means = labels.new_zeros(count, labels.shape[1]).index_add_(0, component, labels)
+    counts = labels.new_zeros(count, 1).index_add_(0, component, labeled.to(labels))
+    means /= counts.clamp(min=1)
+    return torch.where(labeled, labels - means[component], 0.0), means
 
 
 def _anchor(u: Tensor, degree: Tensor, component: Tensor, means: Tensor) -> Tensor:
@@ -106,7 +106,6 @@ def _anchor(u: Tensor, degree: Tensor, component: Tensor, means: Tensor) -> Tens
     size = torch.zeros_like(means).index_add_(0, component, degree[:, None] * u.abs()) / volume
     offset = present * size.sum(dim=1, keepdim=True) / classes.clamp(min=1)
     u += offset[component]
-    alone = (classes == 1).squeeze(1)[component]
-    u[alone] = means[component[alone]]
+    u = torch.where((classes == 1)[component], means[component], u)
     # Rounding leaves traces of the centring where the answer is 0.
     return u.mul_(present[component])

@@ -15,6 +15,8 @@ from dlp_plugins.solvers.contract import (
     Solution,
     Solver,
     Tolerance,
+    all_true,
+    checks,
     column_norms,
     goal,
     relative_residual,
@@ -45,7 +47,8 @@ class PowerIteration(Solver):
         while iterations < self.max_iterations and not done:
             z_next = state.matmul(z).mul_(self.alpha).add_(labels)
             change = column_norms(z.sub_(z_next))
-            z, done = z_next, bool((change <= goal(self.tolerance, z_next, labels)).all())
-            iterations += 1
+            z, iterations = z_next, iterations + 1
+            if iterations % checks(labels.device) == 0:
+                done = all_true(change <= goal(self.tolerance, z, labels))
         residual = relative_residual(state, self.alpha, z, labels)
         return Solution.judged(z, iterations, residual, self.tolerance, labels)
