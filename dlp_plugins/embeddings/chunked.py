@@ -33,7 +33,6 @@ from dlp_plugins.propagation import (
 )
 from dlp_plugins.propagation.propagator import full_precision
 from dlp_plugins.refiners.none import NoRefiner
-from dlp_plugins.transforms.contract import total_statistics
 from dlp_plugins.transforms.none import NoTransform
 
 
@@ -124,7 +123,7 @@ def propagate_chunked(
         distinct = find_distinct(descriptors)
         descriptors = distinct.select(descriptors).to(device)
         known = distinct.labels(labels)
-    note = _transform(propagator, descriptors)
+    note = _transform(propagator, descriptors, clock)
     with clock.phase("neighbours"):
         neighbors = propagator.find_neighbors(descriptors)
         refines = not isinstance(propagator.refiner, NoRefiner)
@@ -177,16 +176,13 @@ def propagate_chunked(
     )
 
 
-def _transform(propagator: Propagator, descriptors: Tensor) -> str | None:
-    """Transform unit rows [n, d] in place, a block at a time; the transform's note."""
+def _transform(propagator: Propagator, descriptors: Tensor, clock: Clock) -> str | None:
+    """Transform unit rows [n, d] in place; the transform's note."""
     if isinstance(propagator.transform, NoTransform):
         return None
-    n, dim = descriptors.shape
-    blocks = list(row_slices(n, dim, BLOCK_ENTRIES))
-    total = total_statistics(propagator.transform, (descriptors[rows] for rows in blocks))
-    for rows in blocks:
-        descriptors[rows] = propagator.transform_rows(descriptors[rows], total)
-    return propagator.transform.note(total, dim)
+    with clock.phase("transform"):
+        _, total = propagator.fit_transform(descriptors, out=descriptors)
+    return propagator.transform.note(total, descriptors.shape[1])
 
 
 def _refine(

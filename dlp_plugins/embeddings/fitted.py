@@ -58,8 +58,7 @@ class FittedPropagation:
         if len(distinct.points) < 2:  # a new point needs neighbours
             distinct = Distinct(torch.arange(len(rows)), None)
         rows, known = distinct.select(rows), distinct.labels(given)
-        total = propagator.transform.statistics(rows)
-        f = propagator.transform_rows(rows, total)
+        f, total = propagator.fit_transform(rows)
         neighbors = propagator.find_neighbors(f)
         graph = propagator.assemble_graph(neighbors)
         found = propagator.spread(graph, known, num_classes, descriptors=f)

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from dlp_plugins import registry
+from dlp_plugins._threads import row_slices
 from dlp_plugins.affinities.contract import Affinity
 from dlp_plugins.balancers.contract import Balancer
 from dlp_plugins.errors import ConvergenceError, ConvergenceWarning, LabelError, ParameterError
@@ -44,8 +45,10 @@ from dlp_plugins.propagation.pseudo_labels import (
 from dlp_plugins.refiners.contract import Given, Refined, Refiner
 from dlp_plugins.refiners.none import NoRefiner
 from dlp_plugins.solvers.contract import Solution, Solver
-from dlp_plugins.transforms.contract import Transform
+from dlp_plugins.transforms.contract import Transform, total_statistics
 from dlp_plugins.weighters.contract import Weighter
+
+TRANSFORM_ENTRIES = 2**18  # numbers of a block of rows: its copies in float64 stay in cache
 
 
 @contextmanager
@@ -101,7 +104,20 @@ class Propagator:
     @full_precision()
     def apply_transform(self, descriptors: Tensor) -> Tensor:
         """F [n, d] float32: descriptors transformed, rows of unit length."""
-        return self.transform_rows(descriptors, self.transform.statistics(descriptors))
+        return self.fit_transform(descriptors)[0]
+
+    @full_precision()
+    def fit_transform(
+        self, descriptors: Tensor, out: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """F [n, d] float32, into `out` if given, and the transform's statistics of all points."""
+        n, dim = descriptors.shape
+        blocks = list(row_slices(n, dim, TRANSFORM_ENTRIES))
+        total = total_statistics(self.transform, (descriptors[rows] for rows in blocks))
+        f = torch.empty_like(descriptors, dtype=torch.float32) if out is None else out
+        for rows in blocks:
+            f[rows] = self.transform_rows(descriptors[rows], total)
+        return f, total
 
     @full_precision()
     def transform_rows(self, rows: Tensor, total: Tensor | None) -> Tensor:

@@ -31,8 +31,8 @@ class Auto(Transform):
 
     def statistics(self, rows: Tensor) -> Tensor:
         unit = unit_rows(rows, torch.float64)
-        some = unit[:, _spread(unit.shape[1])]
-        return torch.cat([moments(unit).flatten(), (some.T @ some).flatten()])
+        some = unit[:, _spread(unit.shape[1])].float()  # half the time, and exact enough
+        return torch.cat([moments(unit).flatten(), (some.T @ some).double().flatten()])
 
     def apply(self, rows: Tensor, total: Tensor | None) -> Tensor:
         assert total is not None

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 PHASES = {
     "read": "Reading embeddings",
+    "transform": "Rescaling embeddings",
     "neighbours": "Finding neighbours",
     "graph": "Building the graph",
     "solve": "Spreading labels",
