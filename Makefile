@@ -50,7 +50,7 @@ gpu: .venv/test
 	$(BIN)/python benchmarks/gpu_speed.py
 	$(BIN)/python benchmarks/gpu_rows.py --seconds $(GPU_SECONDS) --out runs/gpu
 
-# Needs the three files of embeddings: make bench-labels DATA=FOLDER
+# Reads three files of ../shared/data/embeddings; of another folder with DATA=FOLDER
 bench-labels: .venv/test
 	$(BIN)/python benchmarks/label_quality.py $(if $(DATA),--data $(DATA))
 

@@ -65,6 +65,7 @@ NOT_RUN = {
     "make test-usb": THIS_SUITE,
     "make test-slow": THIS_SUITE,
     "make bench": MINUTES,
+    "make bench-labels": MINUTES,
     ".venv/bin/python -m pytest -x tests/solvers": THIS_SUITE,
     ".venv/bin/python -m pytest -x tests/test_contracts.py -k neumann": THIS_SUITE,
     ".venv/bin/ruff check . && .venv/bin/ruff format . && .venv/bin/mypy": THIS_SUITE,
