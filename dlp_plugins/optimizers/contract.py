@@ -5,7 +5,7 @@ every other argument may be set by a recipe. It must have an argument `learning_
 group is this, times the group's factor, times the schedule's (`training/parameters.py`).
 
 State must be tensors alone, one dictionary for each parameter, as in `torch.optim`: that is what a
-checkpoint keeps.
+checkpoint keeps. `dlp_plugins.testing.check_optimizer` checks all of this.
 """
 
 from __future__ import annotations

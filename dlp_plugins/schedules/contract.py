@@ -1,4 +1,8 @@
-"""What a schedule is: the place in a stage in, a factor of the learning rate out."""
+"""What a schedule is: the place in a stage in, a factor of the learning rate out.
+
+To write one, subclass `Schedule`, register it, and hand its name to
+`dlp_plugins.testing.check_schedule`.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,10 @@
 
 Shapes: n nodes, c classes. To write a solver, subclass `Solver`, register it, and pass its name to
 `dlp_plugins.testing.check_solver`.
+
+On a GPU reading a value waits for the device: read by `dlp_plugins.graph.read_host` alone, every
+`checks(device)` iterations, and let no shape depend on values (boolean masks, `nonzero`).
+tests/fake_cuda checks it of the solvers here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""What a source of pseudo-labels is: the network as it is in, labels with certainties out."""
+"""What a source of pseudo-labels is: the network as it is in, labels with certainties out.
+
+To write one, subclass `Source`, register it, and hand its name to
+`dlp_plugins.testing.check_source`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""What a tracker is: it takes down a run's metrics, one line per epoch."""
+"""What a tracker is: it takes down a run's metrics, one line per epoch.
+
+To write one, subclass `Tracker`, register it, and hand its name to
+`dlp_plugins.testing.check_tracker`.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """A training step of each consistency method on a CUDA device never waits for it.
 
-The device is not there: `fake_device` says how. USB's methods are not ours to change and do wait.
+The device is not there: `fake_device` says how. test_step.py takes these steps in bfloat16 too.
+USB's methods are not ours to change and do wait.
 """
 
 from __future__ import annotations
@@ -66,21 +67,13 @@ def one_step(method: Consistency, student: Network, batch: Batch) -> list[str]:
 
 
 @pytest.mark.filterwarnings("ignore:Accessing the data pointer")  # by copy.deepcopy of a student
-@pytest.mark.parametrize(
-    ("stage", "dtype"),
-    [*((stage, torch.float32) for stage in STAGES), ("one", torch.bfloat16)],
-    ids=str,
-)
+@pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("name", NAMES)
-def test_a_step_waits_for_nothing_and_copies_nothing(
-    name: str, stage: str, dtype: torch.dtype
-) -> None:
+def test_a_step_waits_for_nothing_and_copies_nothing(name: str, stage: str) -> None:
     with fake_cuda():
         method = build(name)
         student = begin(method)
-        with torch.autocast("cuda", dtype, enabled=dtype != torch.float32):
-            assert student(torch.zeros(2, 1, 8, 8, device=CUDA)).logits.dtype == dtype
-            crossings = one_step(method, student, STAGES[stage]())
+        crossings = one_step(method, student, STAGES[stage]())
         gradients = [p.grad for p in student.parameters()]
     assert crossings == []
     assert any(g is not None for g in gradients)
