@@ -9,7 +9,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Compiling every file of every package would take half as long as installing them.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 EXTRAS := huggingface,amg,nn-descent,parquet,tensorboard,mlflow,test
 WHEELS := .venv/wheels
 
@@ -64,9 +65,10 @@ bench-labels: .venv/test
 	$(PIP) --editable .
 	@touch $@
 
-.venv/test: .venv/base
+.venv/test: .venv/bin/python pyproject.toml
+	@echo "Installing into .venv; the first time this downloads PyTorch, a few minutes."
 	$(PIP) --editable '.[$(EXTRAS)]'
-	@touch $@
+	@touch .venv/base $@
 
 # torch-scatter and torch-sparse are compiled against the torch that is installed; pip keeps the
 # wheels. One that was built for another torch does not load, and is then built again.
