@@ -95,13 +95,19 @@ class Training(Table):
     soft_labels: bool = Field(
         False, description="train on the pseudo-labels' probabilities, not on the best class"
     )
-    precision: Literal["float32", "bfloat16", "float16"] = Field(
-        "float32", description="of the network's passes; float16 needs a GPU"
+    precision: Literal["float32", "tf32", "bfloat16", "float16"] = Field(
+        "float32", description="of the network's passes; tf32 and float16 need a GPU"
+    )
+    deterministic: bool = Field(
+        False, description="on a GPU: algorithms that give the same bits again, and are slower"
     )
     channels_last: bool = Field(False, description="memory format of images and convolutions")
     compile: bool = Field(False, description="torch.compile the network")
     image_memory_mb: Count = Field(
         4096, description="MiB of images of a split to hold; more are read in every epoch"
+    )
+    workers: Count | None = Field(
+        None, description="processes that read such images; by default one per core, at most 8"
     )
     evaluate_every: Positive = Field(1, description="epochs between measurements")
     checkpoint_seconds: float = Field(60.0, ge=0, description="time between checkpoints")

@@ -65,6 +65,18 @@ class _Reader(Dataset):
         return len(self.images)
 
 
+class _Plan:
+    """The positions of each batch of the present epoch, as a DataLoader asks for them."""
+
+    batches: list[list[int]] = []  # noqa: RUF012 - replaced, never changed
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
 class ImageStore:
     """Images or vectors by position, as uint8 or float32 batches on the device.
 
@@ -80,6 +92,8 @@ class ImageStore:
         self.device = device
         self.workers = workers
         self.source = images
+        self._plan = _Plan()
+        self._loader: DataLoader | None = None
         if isinstance(images, TensorImages):
             fits = device.type != "cuda" or (
                 images.images.nbytes < DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]
@@ -97,14 +111,17 @@ class ImageStore:
                 batch = self.resident[positions.to(self.resident.device)]
                 yield batch.to(self.device, non_blocking=True)
             return
-        loader = DataLoader(
-            _Reader(self.source),
-            batch_sampler=[p.tolist() for p in plan],  # type: ignore[arg-type]
-            num_workers=self.workers,
-            pin_memory=self.device.type == "cuda",
-        )
+        self._plan.batches = [p.tolist() for p in plan]
+        if self._loader is None:  # its processes stay for the next epoch
+            self._loader = DataLoader(
+                _Reader(self.source),
+                batch_sampler=self._plan,  # type: ignore[arg-type]
+                num_workers=self.workers,
+                persistent_workers=self.workers > 0,
+                pin_memory=self.device.type == "cuda",
+            )
         try:
-            for batch in loader:
+            for batch in self._loader:
                 yield batch.to(self.device, non_blocking=True)
         except DataError as error:  # a worker's, with its traceback as text
             raise self.source.explain_unreadable(error) from error

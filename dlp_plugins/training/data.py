@@ -18,7 +18,7 @@ from dlp_plugins.recipe.model import Recipe
 from dlp_plugins.training import splits
 from dlp_plugins.training.batches import ImageStore
 
-WORKERS = 2
+MOST_WORKERS = 8  # processes that read images, by default
 HASHED_BYTES = 64 * 2**20  # pixels that are hashed at each start, at most
 
 
@@ -93,8 +93,11 @@ def prepare_data(recipe: Recipe, device: torch.device) -> RunData:
     train = splits.select(dataset.train, kept)
     validation = splits.select(dataset.train, held_out)
 
+    t = recipe.training
+    workers = min(MOST_WORKERS, os.cpu_count() or 1) if t.workers is None else t.workers
+
     def store(images: Images) -> ImageStore:
-        return ImageStore(images, device, WORKERS, recipe.training.image_memory_mb)
+        return ImageStore(images, device, workers, t.image_memory_mb)
 
     return RunData(
         dataset=dataset,

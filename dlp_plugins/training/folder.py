@@ -281,7 +281,7 @@ class RunFolder:
 # Settings that may change between a run and its resumption without changing its results.
 FREE = {
     "description", "tracker", "dataset.download", "training.checkpoint_seconds",
-    "training.image_memory_mb",
+    "training.image_memory_mb", "training.workers",
 }  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from dlp_plugins.environment import (
 from dlp_plugins.errors import UsageError
 from dlp_plugins.recipe.model import Recipe
 from dlp_plugins.training import checkpoint, events
+from dlp_plugins.training.backend import backend
 from dlp_plugins.training.data import prepare_data
 from dlp_plugins.training.folder import FORMAT, write_json, write_text
 from dlp_plugins.training.progress import PROPAGATION, STUDENT, SUPERVISED, TEACHER, metric
@@ -31,7 +32,7 @@ from dlp_plugins.training.trainer import Trainer
 # Where launchers say how many processes there are, and which one this is.
 SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 RANKS = (*SIZES, "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-PRECISION = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
+PRECISION = {"float32": "no", "tf32": "no", "bfloat16": "bf16", "float16": "fp16"}
 
 
 def run(
@@ -95,16 +96,17 @@ def train(
     if not request.resume:
         folder.check_free(request.overwrite, inputs)
     accelerator = build_accelerator(device, recipe.training.precision)
-    data = prepare_data(recipe, accelerator.device)
-    trainer = Trainer(recipe, data, accelerator, folder, tell)
-    with folder.resumed() if request.resume else folder.new(request.overwrite, inputs):
-        if request.resume:
-            check_same_data(folder, data.record)
-        else:
-            _describe(trainer, request.plugins)
-        with tracking(recipe, folder) as trackers:
-            tell.add(trackers)
-            return _train(trainer, request.resume, stage_one)
+    with backend(accelerator.device, recipe.training):
+        data = prepare_data(recipe, accelerator.device)
+        trainer = Trainer(recipe, data, accelerator, folder, tell)
+        with folder.resumed() if request.resume else folder.new(request.overwrite, inputs):
+            if request.resume:
+                check_same_data(folder, data.record)
+            else:
+                _describe(trainer, request.plugins)
+            with tracking(recipe, folder) as trackers:
+                tell.add(trackers)
+                return _train(trainer, request.resume, stage_one)
 
 
 def _describe(trainer: Trainer, plugins: Sequence[Plugin]) -> None:
@@ -179,8 +181,8 @@ def build_accelerator(device: str, precision: str) -> Accelerator:
             "training exists, start one, without torchrun, accelerate launch or mpirun."
         )
     cpu = choose_device(device).type == "cpu"
-    if cpu and precision == "float16":
-        raise UsageError("training.precision: float16 needs a GPU; use bfloat16 or float32.")
+    if cpu and precision in ("float16", "tf32"):
+        raise UsageError(f"training.precision: {precision} needs a GPU; use bfloat16 or float32.")
     # Accelerate keeps one state per process; a second run may want another device or precision.
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
