@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import os
+import signal
 from collections.abc import Iterator
 from importlib.util import find_spec
 
@@ -9,6 +10,16 @@ import torch
 
 # pytest-xdist tells its workers the terminal's width; here output is tested as a pipe gets it.
 os.environ.pop("COLUMNS", None)
+
+# A program started in the background or by nohup inherits ignored signals, which Python and the
+# programs that tests start would go on ignoring; here signals are tested as a terminal sends them.
+for which, handler in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGTERM, signal.SIG_DFL),
+    (signal.SIGHUP, signal.SIG_DFL),
+):
+    if signal.getsignal(which) == signal.SIG_IGN:
+        signal.signal(which, handler)
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest selects by mark

@@ -172,16 +172,18 @@ print(status("VmHWM") - before)
 def test_memory_agrees_with_a_real_run(builder, n, dim, k, classes):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", PEAK, *map(str, (builder, n, dim, k, classes))]
-    # the lower of two: on a busy machine a peak varies by a third from run to run
-    peaks = [
-        int(subprocess.run(command, env=environment, capture_output=True, check=True).stdout)
-        for _ in range(2)
-    ]
+
+    def peak() -> int:
+        done = subprocess.run(command, env=environment, capture_output=True, check=True)
+        return int(done.stdout)
+
     memory = estimate_memory(n, dim, k, CG, builder=builder)
     solving = memory.graph + classes * memory.column + 4 * n * classes
     predicted = max(memory.search, memory.assemble, solving)
-    measured = min(peaks)
+    measured = peak()
     # an upper estimate, but for what the allocator keeps
+    if measured >= 1.2 * predicted:
+        measured = peak()  # on a busy machine a peak varies by a third from run to run
     assert measured < 1.2 * predicted
     assert measured > predicted / MEMORY_FACTOR
 
