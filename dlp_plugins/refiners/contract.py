@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from dlp_plugins.graph import Graph
-
-UNLABELED = -1
+from dlp_plugins.inputs import UNLABELED
 
 
 @dataclass(frozen=True)
