@@ -10,6 +10,7 @@ margin (docs/audit.md); a product would count what they have in common twice.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -70,7 +71,62 @@ class Audit:
         return count, float(mean[count - 1]) if count else 0.0
 
 
-@full_precision()
+@dataclass(frozen=True)
+class Evidence:
+    """What the rest says of m labelled points.
+
+    points, labels: [m] int64.
+    left_out: p [m, c], class-mass probabilities without the label itself.
+    hidden: q [m, c], refined probabilities without a fifth of the labels; None without a refiner.
+    prepared: the graph's part, for other labels or weights of the same points.
+    """
+
+    points: np.ndarray
+    labels: np.ndarray
+    left_out: np.ndarray
+    hidden: np.ndarray | None
+    prepared: LeaveOneOut
+
+    @classmethod
+    @full_precision()
+    def of(
+        cls,
+        propagator: Propagator,
+        descriptors: Tensor,
+        graph: Graph,
+        labels: Tensor,
+        num_classes: int,
+        distinct: Distinct | None = None,
+        seed: int = 0,
+    ) -> Self:
+        """As `audit_labels` takes them."""
+        points = (labels != UNLABELED).nonzero().squeeze(1)
+        if distinct is None:
+            distinct = Distinct(torch.arange(len(labels)), None)
+        alpha = getattr(propagator.solver, "alpha", EMBEDDINGS_ALPHA)
+        prepared = LeaveOneOut.of(graph, _nodes(distinct, points), alpha=alpha)
+        left_out = prepared(labels[points], num_classes).probabilities
+        hidden = None
+        if not isinstance(propagator.refiner, NoRefiner):
+            hidden = _with_labels_hidden(
+                propagator, descriptors, graph, labels, num_classes, distinct, seed
+            )
+        return cls(points.numpy(), labels[points].numpy(), left_out.numpy(), hidden, prepared)
+
+    def audit(self) -> Audit:
+        """Doubts from both kinds of evidence."""
+        y, rest = self.labels, self.left_out + FLOOR
+        if self.hidden is not None:
+            rest = np.sqrt(rest * (self.hidden + FLOOR))
+        rest = rest / rest.sum(axis=1, keepdims=True)
+        alone = np.bincount(y)[y] == 1
+        noise = LabelNoise.fit(rest[~alone], y[~alone])
+        suggested = np.where(alone, UNLABELED, rest.argmax(axis=1))
+        doubt = np.where(alone, np.nan, noise.doubt(rest, y))
+        against = _witnesses(self.prepared, y, suggested, self.points)
+        return Audit(self.points, y, suggested, doubt, against, noise.error_rate)
+
+
 def audit_labels(
     propagator: Propagator,
     descriptors: Tensor,
@@ -88,26 +144,11 @@ def audit_labels(
         distinct: which node each point is; by default each is its own.
         seed: of the fold in which each label is hidden.
     """
-    points = (labels != UNLABELED).nonzero().squeeze(1)
-    own = labels[points]
-    if distinct is None:
-        distinct = Distinct(torch.arange(len(labels)), None)
-    nodes = points if distinct.group is None else distinct.group[points]
-    alpha = getattr(propagator.solver, "alpha", EMBEDDINGS_ALPHA)
-    prepared = LeaveOneOut.of(graph, nodes, alpha=alpha)
-    rest = prepared(own, num_classes).probabilities.numpy() + FLOOR
-    if not isinstance(propagator.refiner, NoRefiner):
-        hidden = _with_labels_hidden(propagator, descriptors, graph, labels, num_classes, distinct,
-                                     seed)  # fmt: skip
-        rest = np.sqrt(rest * (hidden + FLOOR))
-    rest /= rest.sum(axis=1, keepdims=True)
-    y = own.numpy()
-    alone = np.bincount(y, minlength=num_classes)[y] == 1
-    noise = LabelNoise.fit(rest[~alone], y[~alone])
-    suggested = np.where(alone, UNLABELED, rest.argmax(axis=1))
-    doubt = np.where(alone, np.nan, noise.doubt(rest, y))
-    against = _witnesses(prepared, y, suggested, points.numpy())
-    return Audit(points.numpy(), y, suggested, doubt, against, noise.error_rate)
+    return Evidence.of(propagator, descriptors, graph, labels, num_classes, distinct, seed).audit()
+
+
+def _nodes(distinct: Distinct, points: Tensor) -> Tensor:
+    return points if distinct.group is None else distinct.group[points]
 
 
 def _with_labels_hidden(
@@ -121,7 +162,7 @@ def _with_labels_hidden(
 ) -> np.ndarray:
     """[m, c] refined probabilities of each labelled point, from labels of the other folds alone."""
     points = (labels != UNLABELED).nonzero().squeeze(1)
-    fold = _folds(labels[points], min(FOLDS, len(points)), seed)
+    fold = folds_of(labels[points], min(FOLDS, len(points)), seed)
     found = np.full((len(points), num_classes), 1 / num_classes)
     for k in range(int(fold.max()) + 1 if len(points) > 1 else 0):
         hidden = points[fold == k]
@@ -129,12 +170,11 @@ def _with_labels_hidden(
         kept[hidden] = UNLABELED
         known = distinct.labels(kept).to(graph.device)
         q = propagator.spread(graph, known, num_classes, descriptors=descriptors).probabilities
-        nodes = hidden if distinct.group is None else distinct.group[hidden]
-        found[(fold == k).numpy()] = q[nodes.to(q.device)].cpu().numpy()
+        found[(fold == k).numpy()] = q[_nodes(distinct, hidden).to(q.device)].cpu().numpy()
     return found
 
 
-def _folds(labels: Tensor, folds: int, seed: int) -> Tensor:
+def folds_of(labels: Tensor, folds: int, seed: int) -> Tensor:
     """[m] the fold of each label: folds of equal size, and each class spread evenly over them."""
     random = torch.Generator().manual_seed(seed)
     shuffled = torch.randperm(len(labels), generator=random)

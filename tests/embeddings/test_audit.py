@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dlp_plugins.embeddings._label_noise import LabelNoise
-from dlp_plugins.embeddings.audit import Audit, _folds, audit_labels
+from dlp_plugins.embeddings.audit import Audit, audit_labels, folds_of
 from dlp_plugins.embeddings.audit_file import ALONE, audit_file
 from dlp_plugins.embeddings.built import Built
 from dlp_plugins.embeddings.run import propagation_recipe
@@ -82,9 +82,9 @@ def test_fewer_labels_at_a_higher_precision(audit):
     assert counts[2] == 0
 
 
-def test_folds_are_even_in_every_class():
+def testfolds_of_are_even_in_every_class():
     labels = torch.tensor([0] * 10 + [1] * 5 + [2] * 7)[torch.randperm(22)]
-    fold = _folds(labels, 5, seed=0)
+    fold = folds_of(labels, 5, seed=0)
     for j in range(3):
         counts = torch.bincount(fold[labels == j], minlength=5)
         assert counts.max() - counts.min() <= 1
