@@ -47,11 +47,13 @@ class FilePropagation:
     chunks: ClassChunks
     budget: float
     device: torch.device
-    out: Path
+    out: Path | None
     probabilities: bool
 
     def run(self, progress: Progress = silent) -> Outcome:
         """Propagate and write the table; `progress` is called in each phase, 'write' the last."""
+        if self.out is None:
+            raise UsageError("There is no file to write the table to.")
         outcome = propagate_chunked(
             self.propagator, self.source.load, self.given.labels, len(self.given.classes),
             self.chunks, scratch=self.out.parent, device=self.device, progress=progress,
@@ -64,7 +66,7 @@ class FilePropagation:
 def prepare(
     embeddings: Path | str,
     labels: Path | str,
-    out: Path | str,
+    out: Path | str | None,
     *,
     settings: Iterable[str] = (),
     ids: Path | str | None = None,
@@ -80,7 +82,7 @@ def prepare(
     Args:
         embeddings: .npy, .npz, .safetensors or .parquet, [points, numbers].
         labels: .csv, .npy, .npz or .parquet; see `read_labels`.
-        out: the table, .csv or .parquet.
+        out: the table, .csv or .parquet; None where none is written.
         settings: `key=value` as for `--set`, of the parts of a propagation.
         ids: file of what the points are called; else the embeddings' own column or array `id`.
         key: which array of the file of embeddings, where it holds several.
@@ -95,11 +97,12 @@ def prepare(
         DataError, FeatureError, LabelError: a file cannot be used as it is.
         MemoryBudgetError: the budget does not hold the graph and one class.
     """
-    out, settings = Path(out), list(settings)
+    out, settings = None if out is None else Path(out), list(settings)
     check_dependencies(propagation_recipe(settings), EMBEDDINGS)
     where = choose_device(device)
     budget = parse_bytes(memory) if memory else FREE_SHARE * free_memory(where)
-    table.check_out(out, overwrite)
+    if out is not None:
+        table.check_out(out, overwrite)
     source = open_embeddings(Path(embeddings), key)
     known = source.ids if ids is None else read_ids(Path(ids), source.points)
     recipe = propagation_recipe(settings, source.points)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,27 @@ def write_table(
         write(temporary, columns, names, _blocks(outcome, bool(names), progress))
 
 
+def write_columns(path: Path, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> None:
+    """Write a table of plain columns, completely or not at all.
+
+    Args:
+        columns: by name: float32 (NaN is an empty cell), or whole numbers or text (None is one).
+
+    Raises:
+        SaveError: as `write_table`.
+    """
+
+    def column(name: str, values: Any) -> Column:
+        kind = "float32" if isinstance(values, np.ndarray) else _kind(values)
+        return Column(name, kind, lambda rows: values[rows])
+
+    rows = max(len(values) for values in columns.values())
+    write = _write_parquet if path.suffix == ".parquet" else _write_csv
+    with replacing(path) as temporary:
+        parts = [column(name, values) for name, values in columns.items()]
+        write(temporary, parts, [], iter([(slice(0, rows), None)]))
+
+
 def _columns(outcome: Outcome, given: LabelFile) -> list[Column]:
     def label(rows: slice) -> list[Any]:
         assigned = outcome.labels[rows].tolist()
@@ -127,7 +148,7 @@ def _write_csv(path: Path, columns: list[Column], names: list[str], blocks: Bloc
 
 def _texts(kind: str, values: Any) -> Any:
     if kind == "float32":
-        return [f"{x:.7g}" for x in values.tolist()]
+        return ["" if x != x else f"{x:.7g}" for x in values.tolist()]
     if kind == "bool_":
         return ["true" if x else "false" for x in values.tolist()]
     return [harmless(x) if isinstance(x, str) else x for x in values]
@@ -153,4 +174,4 @@ def _array(pa: Any, column: Column, rows: slice) -> Any:
     values = column.values(rows)
     if column.kind == "string":
         values = [None if value is None else str(value) for value in values]
-    return pa.array(values, getattr(pa, column.kind)())
+    return pa.array(values, getattr(pa, column.kind)(), from_pandas=True)  # NaN is an empty cell
