@@ -6,7 +6,7 @@ Shapes: n points, c classes, m of the points labelled.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -19,6 +19,7 @@ from dlp_plugins.inputs import BLOCK_ENTRIES, UNLABELED, check_labels, count_cla
 from dlp_plugins.propagation.pseudo_labels import Assignment, label_matrix
 from dlp_plugins.refiners.contract import Given
 
+AnyAssignment = TypeVar("AnyAssignment", bound=Assignment)
 TINY = torch.finfo(torch.float32).tiny
 
 
@@ -40,13 +41,14 @@ class Prior:
         """beta P / (column sums of P) [n, stop - start] float32; a column of zeros stays zero."""
         part = self.scores[:, start:stop]
         part = part.toarray() if sp.issparse(part) else part
-        p = torch.from_numpy(np.array(part, dtype=np.float64))
+        p = torch.from_numpy(np.array(part, dtype=np.float32))
         if self.group is not None:  # a node's scores are the mean of its points'
-            counts = torch.bincount(self.group).double()
+            counts = torch.bincount(self.group)
             p = p.new_zeros(len(counts), p.shape[1]).index_add_(0, self.group, p)
             p /= counts[:, None]
-        total = p.sum(dim=0)
-        return (p * torch.where(total > 0, self.weight / total, 0.0)).float()
+        total = p.sum(dim=0, dtype=torch.float64)
+        p *= torch.where(total > 0, self.weight / total, 0.0).float()
+        return p
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,11 @@ class Beliefs:
             y += self.prior.columns(start, stop).to(y.device)
         return y
 
-    def certain(self, found: Assignment) -> Assignment:
+    def labels(self, plain: Tensor) -> Tensor:
+        """[n] on the CPU: the class of the largest share of each point; `plain` without shares."""
+        return plain if self.given is None else best_labels(self.given, len(plain)).cpu()
+
+    def certain(self, found: AnyAssignment) -> AnyAssignment:
         """The certainty of a labelled point is the share of its label: less than 1 if soft."""
         if self.given is None:
             return found
@@ -126,6 +132,9 @@ class Beliefs:
         return Beliefs(Given(points, shares, weights), prior)
 
 
+PLAIN = Beliefs()
+
+
 def best_labels(given: Given, n: int) -> Tensor:
     """[n] int64: the class of the largest share of each labelled point, -1 for the others."""
     labels = torch.full((n,), UNLABELED, device=given.points.device)
@@ -136,9 +145,9 @@ def best_labels(given: Given, n: int) -> Tensor:
 def is_soft(labels: Any) -> bool:
     """Whether labels are [n, c], a distribution for each point, and not one class for each."""
     if sp.issparse(labels) or hasattr(labels, "ndim"):
-        return labels.ndim == 2
+        return labels.ndim == 2 and labels.shape[1] != 1
     try:
-        return np.ndim(labels) == 2
+        return np.ndim(labels) == 2 and np.shape(labels)[1] != 1
     except ValueError:  # rows of different lengths
         return False
 
@@ -166,7 +175,7 @@ def to_beliefs(
     """
     given = None
     if is_soft(labels):
-        given = _soft_labels(labels)
+        given = soft_given(labels)
         n, c = tuple(labels.shape) if hasattr(labels, "shape") else np.shape(labels)
         if num_classes not in (None, c):
             raise LabelError(f"Soft labels have {c} columns; found {num_classes} classes.")
@@ -186,6 +195,25 @@ def to_beliefs(
     return plain, c, Beliefs(given, held)
 
 
+def soft_given(labels: Any, normalize: bool = True) -> Given:
+    """From [n, c] shares of the classes at least 0 (dense or sparse); a row of zeros has no label.
+
+    Args:
+        normalize: divide rows by their sums.
+
+    Raises:
+        LabelError: not a matrix, a negative share, NaN or infinity.
+    """
+    held = _matrix(labels, "Soft labels")
+    _check_matrix(held, "Soft labels", held.shape)
+    dense = held.toarray() if sp.issparse(held) else held
+    shares = torch.from_numpy(np.array(dense, dtype=np.float64))
+    total = shares.sum(dim=1, keepdim=True)
+    points = (total[:, 0] > 0).nonzero().squeeze(1)
+    shares = shares[points] / total[points] if normalize else shares[points]
+    return Given(points, shares.float(), torch.ones(len(points)))
+
+
 def to_prior(scores: Any, weight: float, n: int, num_classes: int) -> Prior:
     """Prior scores, checked.
 
@@ -203,17 +231,6 @@ def to_prior(scores: Any, weight: float, n: int, num_classes: int) -> Prior:
     if sp.issparse(held):
         held = sp.csc_array(held)  # read by columns
     return Prior(held, float(weight))
-
-
-def _soft_labels(labels: Any) -> Given:
-    held = _matrix(labels, "Soft labels")
-    _check_matrix(held, "Soft labels", held.shape)
-    dense = held.toarray() if sp.issparse(held) else held
-    shares = torch.from_numpy(np.array(dense, dtype=np.float64))
-    total = shares.sum(dim=1, keepdim=True)
-    points = (total[:, 0] > 0).nonzero().squeeze(1)
-    shares = (shares[points] / total[points]).float()
-    return Given(points, shares, torch.ones(len(points)))
 
 
 def _weighted(given: Given, weights: Tensor) -> Given:

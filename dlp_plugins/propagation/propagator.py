@@ -31,7 +31,7 @@ from dlp_plugins.inputs import (
 )
 from dlp_plugins.normalizers.contract import Normalizer
 from dlp_plugins.propagation._outputs import checked, checked_neighbors, checked_solution
-from dlp_plugins.propagation.beliefs import Beliefs, to_beliefs
+from dlp_plugins.propagation.beliefs import PLAIN, Beliefs, to_beliefs
 from dlp_plugins.propagation.health import Convergence, Health
 from dlp_plugins.propagation.pseudo_labels import (
     Assignment,
@@ -236,7 +236,7 @@ class Propagator:
         labels: Tensor,
         num_classes: int,
         initial: Tensor | None = None,
-        beliefs: Beliefs | None = None,
+        beliefs: Beliefs = PLAIN,
     ) -> PseudoLabels:
         """Pseudo-labels for descriptors [n, d] and labels [n] (-1 where there is none).
 
@@ -257,7 +257,7 @@ class Propagator:
         num_classes: int,
         initial: Tensor | None = None,
         descriptors: Tensor | None = None,
-        beliefs: Beliefs | None = None,
+        beliefs: Beliefs = PLAIN,
     ) -> PseudoLabels:
         """Pseudo-labels on a graph that is already built.
 
@@ -267,7 +267,7 @@ class Propagator:
                 `labels`.
         """
         check_labels(labels, num_classes, graph.num_nodes)
-        beliefs = (beliefs or Beliefs()).to(graph.device)
+        beliefs = beliefs.to(graph.device)
         y = beliefs.label_matrix(labels, num_classes)
         solution = self.solve(self.solver.prepare(graph), y, initial)
         p = self.normalize(solution.scores, labels)
