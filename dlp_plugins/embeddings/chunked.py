@@ -29,8 +29,8 @@ from dlp_plugins.propagation import (
     Health,
     Propagator,
     equal_shares,
-    label_matrix,
 )
+from dlp_plugins.propagation.beliefs import PLAIN, Beliefs
 from dlp_plugins.propagation.propagator import full_precision
 from dlp_plugins.refiners.none import NoRefiner
 from dlp_plugins.transforms.none import NoTransform
@@ -99,6 +99,7 @@ def propagate_chunked(
     scratch: Path,
     device: torch.device | str = "cpu",
     progress: Progress = silent,
+    beliefs: Beliefs = PLAIN,
 ) -> Outcome:
     """Pseudo-labels, classes solved in `chunks`.
 
@@ -109,6 +110,7 @@ def propagate_chunked(
         labels: [n] int64, -1 where unlabelled.
         scratch: folder for a temporary file of 4 n c bytes, if scores are kept on disk.
         progress: called in each phase.
+        beliefs: soft labels, weights and prior scores of the n points.
 
     Raises:
         LabelError, FeatureError, GraphError: as `propagate`.
@@ -122,7 +124,8 @@ def propagate_chunked(
         zero_vectors = points - int(descriptors.any(dim=1).sum())
         distinct = find_distinct(descriptors)
         descriptors = distinct.select(descriptors).to(device)
-        known = distinct.labels(labels)
+        nodes = beliefs.grouped(distinct.group).to(device)
+        known = nodes.labels(distinct.labels(labels))
     note = _transform(propagator, descriptors, clock)
     with clock.phase("neighbours"):
         neighbors = propagator.find_neighbors(descriptors)
@@ -139,7 +142,9 @@ def propagate_chunked(
     records: list[Convergence] = []
     with clock.phase("solve", num_classes) as tick:
         state = propagator.solver.prepare(graph)
-        for columns in _label_chunks(known.to(device), num_classes, chunks.width):
+        for start in range(0, num_classes, chunks.width):
+            stop = min(start + chunks.width, num_classes)
+            columns = nodes.label_matrix(known.to(device), num_classes, start, stop)
             solution = propagator.solve(state, columns)
             scores.append(solution.scores)
             records.append(Convergence.of(solution))
@@ -148,7 +153,7 @@ def propagate_chunked(
     reached = None
     if f is not None:
         with clock.phase("refine"):
-            p, reached = _refine(propagator, f, graph, scores, known)
+            p, reached = _refine(propagator, f, graph, scores, known, nodes)
     with clock.phase("weigh", points) as tick:
         if f is None:
             shares = equal_shares(num_classes)
@@ -157,8 +162,10 @@ def propagate_chunked(
         assignment = propagator.assign(
             best, certainty, known, num_classes, Convergence.worst(records), graph, reached
         )
+        assignment = nodes.certain(assignment)
         if distinct.group is not None:
             assignment = _share(propagator, assignment, labels, known, distinct.group, graph)
+            assignment = beliefs.certain(assignment)
             margin = _margins(p, margin, labels, known, distinct.group)
             p = p.repeated(distinct.group)
     assigned = assignment.labels
@@ -186,15 +193,20 @@ def _transform(propagator: Propagator, descriptors: Tensor, clock: Clock) -> str
 
 
 def _refine(
-    propagator: Propagator, f: Tensor, graph: Graph, scores: Scores, labels: Tensor
+    propagator: Propagator,
+    f: Tensor,
+    graph: Graph,
+    scores: Scores,
+    labels: Tensor,
+    nodes: Beliefs,
 ) -> tuple[Probabilities, Tensor]:
     """The refiner's probabilities, and which points [n] some label reached over the graph."""
     shares = equal_shares(scores.num_classes)
     with Probabilities.of(scores, propagator.normalizer, labels == UNLABELED, shares) as blocks:
         p = blocks.all()
     reached = p.any(dim=1)
-    q = propagator.refine(f, graph, p.to(f.device), labels.to(f.device)).probabilities
-    return Probabilities.held(q.cpu()), reached
+    found = propagator.refine(f, graph, p.to(f.device), labels.to(f.device), nodes.given)
+    return Probabilities.held(found.probabilities.cpu()), reached
 
 
 def _share(
@@ -233,14 +245,6 @@ def _margins(
         points = other[part]
         margin[points] = _margin(p.rows(group[points]), labels[points])
     return margin
-
-
-def _label_chunks(labels: Tensor, num_classes: int, width: int) -> Iterator[Tensor]:
-    """Columns of the label matrix Y, `width` at a time."""
-    for start in range(0, num_classes, width):
-        stop = min(start + width, num_classes)
-        inside = (labels >= start) & (labels < stop)
-        yield label_matrix(torch.where(inside, labels - start, UNLABELED), stop - start)
 
 
 def _best_classes(

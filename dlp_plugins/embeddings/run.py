@@ -15,9 +15,11 @@ from dlp_plugins.embeddings.features import EmbeddingFile, open_embeddings
 from dlp_plugins.embeddings.ids import read_ids
 from dlp_plugins.embeddings.labels import LabelFile, read_labels
 from dlp_plugins.embeddings.memory import ClassChunks, choose_chunks, estimate_memory
+from dlp_plugins.embeddings.prior import open_prior, with_prior
 from dlp_plugins.environment import choose_device, free_memory
 from dlp_plugins.errors import UsageError, did_you_mean
 from dlp_plugins.propagation import Propagator
+from dlp_plugins.propagation.beliefs import Beliefs
 from dlp_plugins.recipe.build import build_propagator
 from dlp_plugins.recipe.check import check_dependencies, check_layers
 from dlp_plugins.recipe.files import Layer, override_layer
@@ -37,6 +39,7 @@ class FilePropagation:
     """A propagation from files, checked and ready to run.
 
     given: the known labels.
+    beliefs: soft labels, weights and prior scores.
     budget: bytes of memory to stay within.
     """
 
@@ -49,12 +52,14 @@ class FilePropagation:
     device: torch.device
     out: Path
     probabilities: bool
+    beliefs: Beliefs
 
     def run(self, progress: Progress = silent) -> Outcome:
         """Propagate and write the table; `progress` is called in each phase, 'write' the last."""
         outcome = propagate_chunked(
             self.propagator, self.source.load, self.given.labels, len(self.given.classes),
             self.chunks, scratch=self.out.parent, device=self.device, progress=progress,
+            beliefs=self.beliefs,
         )  # fmt: skip
         with outcome.probabilities, outcome.clock.phase("write", self.source.points) as tick:
             table.write_table(self.out, outcome, self.given, self.probabilities, tick)
@@ -74,6 +79,8 @@ def prepare(
     memory: str | None = None,
     device: str = "auto",
     overwrite: bool = False,
+    prior: Path | str | None = None,
+    prior_weight: float = 1.0,
 ) -> FilePropagation:
     """Check everything that can be checked before the embeddings are read.
 
@@ -89,6 +96,8 @@ def prepare(
         memory: a size such as '4GB'; by default three quarters of what is free.
         device: 'auto' (a GPU where there is one), 'cpu' or 'cuda'.
         overwrite: replace the table if it exists.
+        prior: scores of points and classes, .npy, .npz or .parquet; see `open_prior`.
+        prior_weight: beta, total of a class's prior scores beside that of its labels.
 
     Raises:
         UsageError: a setting, a size, a device or a path is wrong.
@@ -104,13 +113,18 @@ def prepare(
     known = source.ids if ids is None else read_ids(Path(ids), source.points)
     recipe = propagation_recipe(settings, source.points)
     given = read_labels(Path(labels), source.points, classes, known)
+    beliefs = Beliefs(given.given)
+    if prior is not None:
+        given, scores = open_prior(Path(prior), source.points).match(given, prior_weight)
+        beliefs = Beliefs(given.given, scores)
     propagator = build_propagator(recipe)
     k, solver = propagator.graph.k, propagator.solver
     refines = not isinstance(propagator.refiner, NoRefiner)
     need = estimate_memory(source.points, source.dim, k, solver, recipe.graph.name, refines)
+    need = with_prior(need, beliefs.prior, source.points)
     chunks = choose_chunks(need, source.points, len(given.classes), budget, solver.columnwise)
     return FilePropagation(
-        recipe, propagator, source, given, chunks, budget, where, out, probabilities
+        recipe, propagator, source, given, chunks, budget, where, out, probabilities, beliefs
     )
 
 
