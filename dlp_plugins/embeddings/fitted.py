@@ -14,11 +14,13 @@ from torch import Tensor
 
 from dlp_plugins._threads import row_slices
 from dlp_plugins.embeddings.duplicates import Distinct, find_distinct
+from dlp_plugins.embeddings.selection import check_request, chosen_from
 from dlp_plugins.graph import Neighbors
 from dlp_plugins.inputs import UNLABELED, to_descriptors, to_labels
 from dlp_plugins.propagation import Health, Propagator
 from dlp_plugins.propagation.propagator import full_precision
 from dlp_plugins.refiners.contract import Classifier
+from dlp_plugins.selectors.contract import Pool, Selector
 
 # Gathered neighbours of a block of new points, held at once: 2^24 float64 = 128 MiB.
 BLOCK_ENTRIES = 2**24
@@ -46,6 +48,8 @@ class FittedPropagation:
     _neighbors: Neighbors
     _distributions: np.ndarray
     _classifier: Classifier | None
+    _distinct: Distinct
+    _known: Tensor
 
     @classmethod
     @full_precision()
@@ -76,6 +80,8 @@ class FittedPropagation:
             neighbors,
             distributions.numpy(),
             found.classifier,
+            distinct,
+            known,
         )
 
     @full_precision()
@@ -100,6 +106,14 @@ class FittedPropagation:
                 mean = self._classifier.probabilities(*both).numpy()
             found[rows] = mean
         return found
+
+    def suggest(self, selector: Selector, count: int) -> np.ndarray:
+        """Points to label next, the best first: [count] int64; see `select_points`."""
+        check_request(selector, self._distinct, self._known, count)
+        f, p = torch.from_numpy(self._points), torch.from_numpy(self._distributions).float()
+        graph = self._propagator.assemble_graph(self._neighbors)
+        found = chosen_from(selector, Pool(f, self._known, graph, p), count)
+        return self._distinct.points[found].numpy()
 
     def _nearest(self, f: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Indices and similarities (float64) [b, k] of the nearest old points."""

@@ -14,6 +14,7 @@ import numpy as np
 from dlp_plugins._writing import replacing
 from dlp_plugins.embeddings._files import pyarrow
 from dlp_plugins.embeddings.chunked import Outcome
+from dlp_plugins.embeddings.ids import Ids
 from dlp_plugins.embeddings.labels import LabelFile
 from dlp_plugins.errors import UsageError
 
