@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from dlp_cli import output
 from dlp_cli.commands import (
+    assign,
     audit,
     bench,
     check,
@@ -47,6 +48,7 @@ app.command("propagate")(propagate.propagate)
 app.command("audit")(audit.audit)
 app.command("explain")(explain.explain)
 app.command("suggest")(suggest.suggest)
+app.command("assign")(assign.assign)
 app.command("plan")(plan.plan)
 app.command("check")(check.check)
 app.command("list")(listing.list_)

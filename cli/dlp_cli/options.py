@@ -51,6 +51,11 @@ LabelsOption = Annotated[
         "id,label), .npy, .npz or .parquet.",
     ),
 ]
+# Of commands that read embeddings and write a table of their points
+TableOption = Annotated[
+    Path,
+    typer.Option("--out", metavar="FILE", help="The table, a row per point: .csv or .parquet."),
+]
 IdsOption = Annotated[
     Path | None,
     typer.Option(
@@ -72,6 +77,13 @@ MemoryOption = Annotated[
     str | None,
     typer.Option(metavar="SIZE", help="Memory to use at most, 4GB. By default 3/4 of the free."),
 ]
+ProbabilitiesOption = Annotated[
+    bool, typer.Option("--probabilities", help="Add a column of probabilities for each class.")
+]
+OverwriteOption = Annotated[
+    bool, typer.Option("--overwrite", help="Replace files that exist already.")
+]
+
 DeviceOption = Annotated[Device, typer.Option(help="auto: a GPU where there is one.")]
 
 

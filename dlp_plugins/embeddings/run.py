@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from dlp_plugins._writing import check_place
 from dlp_plugins.embeddings import table
+from dlp_plugins.embeddings._index_file import SUFFIX
 from dlp_plugins.embeddings.chunked import Outcome, Progress, propagate_chunked, silent
 from dlp_plugins.embeddings.features import EmbeddingFile, open_embeddings
 from dlp_plugins.embeddings.ids import read_ids
@@ -53,19 +55,23 @@ class FilePropagation:
     out: Path | None
     probabilities: bool
     beliefs: Beliefs
+    index: Path | None = None
 
     def run(self, progress: Progress = silent) -> Outcome:
-        """Propagate and write the table; `progress` is called in each phase, 'write' the last."""
+        """Propagate and write the table, then the index; `progress` is called in each phase."""
         if self.out is None:
             raise UsageError("There is no file to write the table to.")
         outcome = propagate_chunked(
             self.propagator, self.source.load, self.given.labels, len(self.given.classes),
             self.chunks, scratch=self.out.parent, device=self.device, progress=progress,
-            beliefs=self.beliefs,
+            beliefs=self.beliefs, keep_index=self.index is not None,
         )  # fmt: skip
         with outcome.probabilities, outcome.clock.phase("write", self.source.points) as tick:
             table.write_table(self.out, outcome, self.given, self.probabilities, tick)
-        return outcome
+        if self.index is not None and outcome.index is not None:
+            with outcome.clock.phase("index"):
+                replace(outcome.index, classes=self.given.classes).save(self.index)
+        return replace(outcome, index=None)  # gives its memory back
 
 
 def prepare(
@@ -83,6 +89,7 @@ def prepare(
     overwrite: bool = False,
     prior: Path | str | None = None,
     prior_weight: float = 1.0,
+    save_index: Path | str | None = None,
 ) -> FilePropagation:
     """Check everything that can be checked before the embeddings are read.
 
@@ -97,9 +104,10 @@ def prepare(
         probabilities: write the probability of each class too.
         memory: a size such as '4GB'; by default three quarters of what is free.
         device: 'auto' (a GPU where there is one), 'cpu' or 'cuda'.
-        overwrite: replace the table if it exists.
+        overwrite: replace the table and the index if they exist.
         prior: scores of points and classes, .npy, .npz or .parquet; see `open_prior`.
         prior_weight: beta, total of a class's prior scores beside that of its labels.
+        save_index: a file by which `dlp assign` labels new points, .safetensors.
 
     Raises:
         UsageError: a setting, a size, a device or a path is wrong.
@@ -112,6 +120,9 @@ def prepare(
     budget = parse_bytes(memory) if memory else FREE_SHARE * free_memory(where)
     if out is not None:
         table.check_out(out, overwrite)
+    index = None if save_index is None else Path(save_index)
+    if index is not None:
+        check_place(index, (SUFFIX,), "the index", overwrite)
     source = open_embeddings(Path(embeddings), key)
     known = source.ids if ids is None else read_ids(Path(ids), source.points)
     recipe = propagation_recipe(settings, source.points)
@@ -125,9 +136,11 @@ def prepare(
     refines = not isinstance(propagator.refiner, NoRefiner)
     need = estimate_memory(source.points, source.dim, k, solver, recipe.graph.name, refines)
     need = with_prior(need, beliefs.prior, source.points)
+    if index is not None:
+        need = need.with_index(source.points, source.dim, k)
     chunks = choose_chunks(need, source.points, len(given.classes), budget, solver.columnwise)
     return FilePropagation(
-        recipe, propagator, source, given, chunks, budget, where, out, probabilities, beliefs
+        recipe, propagator, source, given, chunks, budget, where, out, probabilities, beliefs, index
     )
 
 
