@@ -194,6 +194,22 @@ class Registry:
             )
         return built
 
+    def describe(self, component: Any) -> tuple[str, dict[str, Any]]:
+        """The name and the parameters of which `build` makes the same component.
+
+        Raises:
+            RegistryError: its class is not registered, or does not keep its parameters.
+        """
+        for name, known in self._components.items():
+            if known.factory is type(component):
+                parameters = [p.name for p in known.parameters]
+                if all(hasattr(component, p) for p in parameters):
+                    return name, {p: getattr(component, p) for p in parameters}
+        raise RegistryError(
+            f"{component!r} cannot be saved by name: register its class among {self.kind}, and let "
+            "it keep its parameters as attributes."
+        )
+
     # -- where components come from ---------------------------------------------------------------
 
     def _built_in(self) -> list[str]:

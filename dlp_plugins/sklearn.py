@@ -217,7 +217,7 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self)
         X = validate_data(self, X, dtype=(np.float64, np.float32), reset=False)
-        return self._fitted.predict(X)
+        return self._fitted.index.predict(X)[0]
 
     def predict(self, X: Any) -> np.ndarray:
         """The most probable class of new points; `unlabeled_` where no label reaches.

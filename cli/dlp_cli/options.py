@@ -37,24 +37,32 @@ PluginOption = Annotated[
     ),
 ]
 
-
-class BadPhotos(StrEnum):
-    stop = "stop"
-    skip = "skip"
-
-
-PhotosArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="IMAGES",
-        help="A folder, a list of files (.txt, .csv), Parquet files, or hf:NAME of the hub.",
+# Of commands that read embeddings and write a table of their points
+TableOption = Annotated[
+    Path,
+    typer.Option("--out", metavar="FILE", help="The table, a row per point: .csv or .parquet."),
+]
+IdsOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Ids of the points, a row each: .txt, .csv, .npy, .npz or .parquet. By default "
+        "the column or array `id` of the embeddings, if there is one.",
     ),
 ]
-BadOption = Annotated[BadPhotos, typer.Option(help="What to do about images that cannot be read.")]
-ColumnOption = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Column of the images in a table.")
+KeyOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="Array, tensor or column of the embeddings, if there are several."
+    ),
 ]
-SplitOption = Annotated[str, typer.Option(metavar="NAME", help="Which part of a data set.")]
+ProbabilitiesOption = Annotated[
+    bool, typer.Option("--probabilities", help="Add a column of probabilities for each class.")
+]
+OverwriteOption = Annotated[
+    bool, typer.Option("--overwrite", help="Replace files that exist already.")
+]
+
 DeviceOption = Annotated[Device, typer.Option(help="auto: a GPU where there is one.")]
 
 

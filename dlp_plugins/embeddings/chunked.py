@@ -18,6 +18,7 @@ from torch import Tensor
 
 from dlp_plugins._threads import row_slices
 from dlp_plugins.embeddings.duplicates import find_distinct
+from dlp_plugins.embeddings.index import Index
 from dlp_plugins.embeddings.memory import ClassChunks
 from dlp_plugins.embeddings.scores import Probabilities, Scores
 from dlp_plugins.graph import Graph
@@ -32,6 +33,7 @@ from dlp_plugins.propagation import (
     label_matrix,
 )
 from dlp_plugins.propagation.propagator import full_precision
+from dlp_plugins.refiners.contract import Classifier
 from dlp_plugins.refiners.none import NoRefiner
 from dlp_plugins.transforms.none import NoTransform
 
@@ -48,6 +50,7 @@ class Outcome(Assignment):
     zero_vectors: points without a direction, and so without an edge.
     duplicates: points with the embedding of an earlier one.
     note: what the transform did, if worth a sentence.
+    index: labels new points, if asked for; its classes are 0..c-1.
     clock: the seconds of each phase.
     """
 
@@ -60,6 +63,7 @@ class Outcome(Assignment):
     duplicates: int
     note: str | None
     clock: Clock
+    index: Index | None = None
 
     def certainty_quartiles(self, labels: Tensor) -> list[float]:
         """Of the unlabelled points; empty where there are none."""
@@ -99,6 +103,7 @@ def propagate_chunked(
     scratch: Path,
     device: torch.device | str = "cpu",
     progress: Progress = silent,
+    keep_index: bool = False,
 ) -> Outcome:
     """Pseudo-labels, classes solved in `chunks`.
 
@@ -109,6 +114,7 @@ def propagate_chunked(
         labels: [n] int64, -1 where unlabelled.
         scratch: folder for a temporary file of 4 n c bytes, if scores are kept on disk.
         progress: called in each phase.
+        keep_index: keep what new points need; descriptors and all probabilities stay in memory.
 
     Raises:
         LabelError, FeatureError, GraphError: as `propagate`.
@@ -123,14 +129,15 @@ def propagate_chunked(
         distinct = find_distinct(descriptors)
         descriptors = distinct.select(descriptors).to(device)
         known = distinct.labels(labels)
-    note = _transform(propagator, descriptors, clock)
+    note, total = _transform(propagator, descriptors, clock)
     with clock.phase("neighbours"):
         neighbors = propagator.find_neighbors(descriptors)
         refines = not isinstance(propagator.refiner, NoRefiner)
-        f = descriptors if refines else None
+        f = descriptors if refines or keep_index else None
         del descriptors
     with clock.phase("graph"):
         graph = propagator.assemble_graph(neighbors)
+        lists = neighbors if keep_index else None
         del neighbors
         components = int(graph.components.max()) + 1
     propagator.solver.check_size(graph)
@@ -145,18 +152,22 @@ def propagate_chunked(
             records.append(Convergence.of(solution))
             tick(scores.num_classes)
         del state, columns, solution
-    reached = None
-    if f is not None:
+    reached = classifier = index = None
+    if refines:
+        assert f is not None
         with clock.phase("refine"):
-            p, reached = _refine(propagator, f, graph, scores, known)
+            p, reached, classifier = _refine(propagator, f, graph, scores, known)
     with clock.phase("weigh", points) as tick:
-        if f is None:
+        if not refines:
             shares = equal_shares(num_classes)
             p = Probabilities.of(scores, propagator.normalizer, known == UNLABELED, shares)
         best, certainty, margin = _best_classes(propagator, p, known, tick)
         assignment = propagator.assign(
             best, certainty, known, num_classes, Convergence.worst(records), graph, reached
         )
+        if f is not None and lists is not None:
+            q = p.all()
+            index = Index.of(propagator, total, f, lists, q, assignment, known, classifier)
         if distinct.group is not None:
             assignment = _share(propagator, assignment, labels, known, distinct.group, graph)
             margin = _margins(p, margin, labels, known, distinct.group)
@@ -173,28 +184,31 @@ def propagate_chunked(
         duplicates=distinct.duplicates,
         note=note,
         clock=clock,
+        index=index,
     )
 
 
-def _transform(propagator: Propagator, descriptors: Tensor, clock: Clock) -> str | None:
-    """Transform unit rows [n, d] in place; the transform's note."""
+def _transform(
+    propagator: Propagator, descriptors: Tensor, clock: Clock
+) -> tuple[str | None, Tensor | None]:
+    """Transform unit rows [n, d] in place; the transform's note and its statistics."""
     if isinstance(propagator.transform, NoTransform):
-        return None
+        return None, None
     with clock.phase("transform"):
         _, total = propagator.fit_transform(descriptors, out=descriptors)
-    return propagator.transform.note(total, descriptors.shape[1])
+    return propagator.transform.note(total, descriptors.shape[1]), total
 
 
 def _refine(
     propagator: Propagator, f: Tensor, graph: Graph, scores: Scores, labels: Tensor
-) -> tuple[Probabilities, Tensor]:
-    """The refiner's probabilities, and which points [n] some label reached over the graph."""
+) -> tuple[Probabilities, Tensor, Classifier | None]:
+    """The refiner's probabilities, which points [n] some label reached, and its classifier."""
     shares = equal_shares(scores.num_classes)
     with Probabilities.of(scores, propagator.normalizer, labels == UNLABELED, shares) as blocks:
         p = blocks.all()
     reached = p.any(dim=1)
-    q = propagator.refine(f, graph, p.to(f.device), labels.to(f.device)).probabilities
-    return Probabilities.held(q.cpu()), reached
+    found = propagator.refine(f, graph, p.to(f.device), labels.to(f.device))
+    return Probabilities.held(found.probabilities.cpu()), reached, found.classifier
 
 
 def _share(

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from dlp_plugins._writing import check_place
 from dlp_plugins.embeddings import table
+from dlp_plugins.embeddings._index_file import SUFFIX
 from dlp_plugins.embeddings.chunked import Outcome, Progress, propagate_chunked, silent
 from dlp_plugins.embeddings.features import EmbeddingFile, open_embeddings
 from dlp_plugins.embeddings.ids import read_ids
 from dlp_plugins.embeddings.labels import LabelFile, read_labels
 from dlp_plugins.embeddings.memory import ClassChunks, choose_chunks, estimate_memory
+from dlp_plugins.embeddings.record import read_record
 from dlp_plugins.environment import choose_device, free_memory
 from dlp_plugins.errors import UsageError, did_you_mean
 from dlp_plugins.propagation import Propagator
@@ -49,16 +52,26 @@ class FilePropagation:
     device: torch.device
     out: Path
     probabilities: bool
+    index: Path | None = None
 
     def run(self, progress: Progress = silent) -> Outcome:
-        """Propagate and write the table; `progress` is called in each phase, 'write' the last."""
+        """Propagate and write the table, then the index; `progress` is called in each phase."""
         outcome = propagate_chunked(
             self.propagator, self.source.load, self.given.labels, len(self.given.classes),
             self.chunks, scratch=self.out.parent, device=self.device, progress=progress,
+            keep_index=self.index is not None,
         )  # fmt: skip
         with outcome.probabilities, outcome.clock.phase("write", self.source.points) as tick:
             table.write_table(self.out, outcome, self.given, self.probabilities, tick)
-        return outcome
+        if self.index is not None and outcome.index is not None:
+            with outcome.clock.phase("index"):
+                record = read_record(self.source.path)
+                replace(
+                    outcome.index,
+                    classes=self.given.classes,
+                    embedding=None if record is None else record.as_dict(),
+                ).save(self.index)
+        return replace(outcome, index=None)  # gives its memory back
 
 
 def prepare(
@@ -74,6 +87,7 @@ def prepare(
     memory: str | None = None,
     device: str = "auto",
     overwrite: bool = False,
+    save_index: Path | str | None = None,
 ) -> FilePropagation:
     """Check everything that can be checked before the embeddings are read.
 
@@ -88,7 +102,8 @@ def prepare(
         probabilities: write the probability of each class too.
         memory: a size such as '4GB'; by default three quarters of what is free.
         device: 'auto' (a GPU where there is one), 'cpu' or 'cuda'.
-        overwrite: replace the table if it exists.
+        overwrite: replace the table and the index if they exist.
+        save_index: a file by which `dlp assign` labels new points, .safetensors.
 
     Raises:
         UsageError: a setting, a size, a device or a path is wrong.
@@ -100,6 +115,9 @@ def prepare(
     where = choose_device(device)
     budget = parse_bytes(memory) if memory else FREE_SHARE * free_memory(where)
     table.check_out(out, overwrite)
+    index = None if save_index is None else Path(save_index)
+    if index is not None:
+        check_place(index, (SUFFIX,), "the index", overwrite)
     source = open_embeddings(Path(embeddings), key)
     known = source.ids if ids is None else read_ids(Path(ids), source.points)
     recipe = propagation_recipe(settings, source.points)
@@ -108,9 +126,11 @@ def prepare(
     k, solver = propagator.graph.k, propagator.solver
     refines = not isinstance(propagator.refiner, NoRefiner)
     need = estimate_memory(source.points, source.dim, k, solver, recipe.graph.name, refines)
+    if index is not None:
+        need = need.with_index(source.points, source.dim, k)
     chunks = choose_chunks(need, source.points, len(given.classes), budget, solver.columnwise)
     return FilePropagation(
-        recipe, propagator, source, given, chunks, budget, where, out, probabilities
+        recipe, propagator, source, given, chunks, budget, where, out, probabilities, index
     )
 
 

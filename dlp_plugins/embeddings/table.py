@@ -7,15 +7,15 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+from torch import Tensor
 
-from dlp_plugins._writing import replacing
+from dlp_plugins._writing import check_place, replacing
 from dlp_plugins.embeddings._files import pyarrow
-from dlp_plugins.embeddings.chunked import Outcome
-from dlp_plugins.embeddings.labels import LabelFile
-from dlp_plugins.errors import UsageError
+from dlp_plugins.embeddings.ids import Ids
+from dlp_plugins.embeddings.scores import Probabilities
 
 FORMATS = (".csv", ".parquet")
 # What a spreadsheet would run as a formula; a number such as -5 is none.
@@ -35,6 +35,34 @@ class Column:
     values: Callable[[slice], Sequence[Any] | np.ndarray]
 
 
+class Labeled(Protocol):
+    """What a table is written of.
+
+    labels: [n] int64, position among the classes, -1 for none. certainty, margin: [n] float32.
+    reached: [n] bool.
+    """
+
+    @property
+    def labels(self) -> Tensor: ...
+    @property
+    def certainty(self) -> Tensor: ...
+    @property
+    def margin(self) -> Tensor: ...
+    @property
+    def reached(self) -> Tensor: ...
+    @property
+    def probabilities(self) -> Probabilities: ...
+
+
+class Named(Protocol):
+    """What classes and points are called."""
+
+    @property
+    def classes(self) -> list[str] | list[int]: ...
+    @property
+    def ids(self) -> Ids | None: ...
+
+
 def check_out(path: Path, overwrite: bool) -> None:
     """Refuse a path that cannot be written, before time is spent on what should go there.
 
@@ -42,22 +70,15 @@ def check_out(path: Path, overwrite: bool) -> None:
         UsageError: unknown type, no such folder, or a file that is there already.
         MissingDependency: Parquet without pyarrow.
     """
-    if path.suffix not in FORMATS:
-        raise UsageError(f"{path}: the table is written as {' or '.join(FORMATS)}.")
-    if not path.parent.is_dir():
-        raise UsageError(f"{path}: there is no folder {path.parent}.")
-    if path.is_dir():
-        raise UsageError(f"{path}: is a folder.")
-    if path.exists() and not overwrite:
-        raise UsageError(f"{path}: exists already. Add --overwrite to replace it.")
+    check_place(path, FORMATS, "the table", overwrite)
     if path.suffix == ".parquet":
         pyarrow()
 
 
 def write_table(
     path: Path,
-    outcome: Outcome,
-    given: LabelFile,
+    outcome: Labeled,
+    given: Named,
     probabilities: bool = False,
     progress: Callable[[int], None] = lambda done: None,
 ) -> None:
@@ -77,7 +98,7 @@ def write_table(
         write(temporary, columns, names, _blocks(outcome, bool(names), progress))
 
 
-def _columns(outcome: Outcome, given: LabelFile) -> list[Column]:
+def _columns(outcome: Labeled, given: Named) -> list[Column]:
     def label(rows: slice) -> list[Any]:
         assigned = outcome.labels[rows].tolist()
         return [given.classes[i] if i >= 0 else None for i in assigned]
@@ -107,7 +128,7 @@ def _kind(values: Sequence[Any]) -> str:
 Blocks = Iterator[tuple[slice, np.ndarray | None]]
 
 
-def _blocks(outcome: Outcome, probabilities: bool, progress: Callable[[int], None]) -> Blocks:
+def _blocks(outcome: Labeled, probabilities: bool, progress: Callable[[int], None]) -> Blocks:
     """Slices of rows, with their class probabilities [b, c] if these are written."""
     for rows in outcome.probabilities.blocks():
         yield rows, outcome.probabilities.rows(rows).numpy() if probabilities else None

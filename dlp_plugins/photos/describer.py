@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +14,7 @@ from torchvision.transforms.v2.functional import rgb_to_grayscale
 
 from dlp_plugins.augmentations._normalize import Normalizer
 from dlp_plugins.backbones.contract import View, normalization
+from dlp_plugins.embeddings.record import Record
 from dlp_plugins.errors import DataError, UsageError
 from dlp_plugins.photos.rounding import has_bfloat16, round_to_bfloat16
 from dlp_plugins.registry import backbones
@@ -23,49 +23,6 @@ DEFAULT = "imagenet-lite"
 WITH_WEIGHTS = f"{DEFAULT}, timm:NAME, or the folder of a run"
 PRECISIONS = ("float32", "bfloat16")
 LARGEST_SIDE = 1024
-
-
-@dataclass(frozen=True)
-class Record:
-    """How photos become embeddings: all that is needed to describe further photos alike.
-
-    backbone: name of a component. params: its parameters.
-    run: folder of the run whose network it is instead; then backbone is ''. weights: SHA-256 of
-        the file of its weights. network: 'student' or 'teacher'.
-    size: [height, width]. interpolation: of the resizing. mean, std: of each channel of pixels in
-        0..1. flips: whether an image's embedding is the mean with that of its mirror image.
-    precision: of the network's pass.
-    """
-
-    size: tuple[int, int]
-    interpolation: str
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    flips: bool
-    precision: str
-    backbone: str = ""
-    params: dict[str, Any] = field(default_factory=dict)
-    run: str = ""
-    weights: str = ""
-    network: Literal["", "student", "teacher"] = ""
-
-    def as_dict(self) -> dict[str, Any]:
-        return {k: v for k, v in asdict(self).items() if v not in ("", {})}
-
-    @classmethod
-    def from_dict(cls, found: Any, where: str) -> Record:
-        """The reverse; DataError for anything else, which begins with `where`."""
-        try:
-            return cls(**{
-                **found,
-                "size": (int(found["size"][0]), int(found["size"][1])),
-                "mean": tuple(map(float, found["mean"])),
-                "std": tuple(map(float, found["std"])),
-            })  # fmt: skip
-        except (TypeError, KeyError, ValueError, IndexError) as error:
-            raise DataError(
-                f"{where}: does not say how its photos were described ({error!r})."
-            ) from None
 
 
 class Describer:

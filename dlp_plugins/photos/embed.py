@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from dlp_plugins import _writing
 from dlp_plugins.embeddings.ids import beside
+from dlp_plugins.embeddings.record import write_record
 from dlp_plugins.environment import choose_device
-from dlp_plugins.errors import DataError, UsageError
+from dlp_plugins.errors import DataError
 from dlp_plugins.photos import decoding
-from dlp_plugins.photos.describer import DEFAULT, Describer, Record, new_describer
+from dlp_plugins.photos.describer import DEFAULT, Describer, new_describer
 from dlp_plugins.photos.partial import PartialRows
 from dlp_plugins.photos.source import COLUMN, Photos, open_photos, unreadable, warn_of_skipped
 from dlp_plugins.training.lock import Lock
 
 BATCH = {"cpu": 16, "cuda": 256}  # images at a time; a small batch stays in the CPU's cache
 SAVE_SECONDS = 5.0  # between two savings: what a crash loses at most
-FORMAT = 1
 Bad = Literal["stop", "skip"]
 Progress = Callable[[int], object]
 
@@ -88,7 +87,7 @@ def embed(
         RunFolderError: another process writes this file.
     """
     started, out = time.monotonic(), Path(out)
-    _check_out(out, overwrite)
+    _writing.check_place(out, (".npy",), "the file of embeddings", overwrite)
     found = photos if isinstance(photos, Photos) else open_photos(photos, column, split)
     where = choose_device(device)
     describer = new_describer(
@@ -104,7 +103,7 @@ def embed(
             resumed = state.done
             _describe_all(describer, state, bad, progress, save_seconds)
             _write_ids(beside(out), [found.names[i] for i in state.kept()])
-            _write_record(out, describer.record, rows.rows, describer.dim)
+            write_record(out, describer.record, rows.rows, describer.dim)
             rows.finish()
         finally:
             rows.close()
@@ -194,47 +193,9 @@ def _stopped(state: _State, problems: list[str], last: int | None = None) -> Dat
     )
 
 
-def _check_out(out: Path, overwrite: bool) -> None:
-    if out.suffix != ".npy":
-        raise UsageError(f"{out}: embeddings are written as .npy.")
-    if not out.parent.is_dir():
-        raise UsageError(f"{out}: there is no folder {out.parent}.")
-    if out.is_dir():
-        raise UsageError(f"{out}: is a folder.")
-    if out.exists() and not overwrite:
-        raise UsageError(f"{out}: exists already. Add --overwrite to replace it.")
-
-
 def _write_ids(path: Path, names: Sequence[str]) -> None:
     with (
         _writing.replacing(path) as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,
     ):
         csv.writer(file).writerows([[COLUMN], *([name] for name in names)])
-
-
-def record_path(embeddings: Path) -> Path:
-    """Where `embed` writes how embeddings were made: `x.json` beside `x.npy`."""
-    return embeddings.with_suffix(".json")
-
-
-def _write_record(out: Path, record: Record, points: int, dim: int) -> None:
-    told = {"format": FORMAT, "points": points, "dim": dim, "record": record.as_dict()}
-    _writing.write_text(record_path(out), _writing.to_json(told, indent=2) + "\n")
-
-
-def read_record(embeddings: Path) -> Record | None:
-    """How a file of embeddings was made, by the file beside it; None where there is none.
-
-    Raises:
-        DataError: that file is damaged or something else.
-    """
-    path = record_path(embeddings)
-    if not path.is_file():
-        return None
-    try:
-        found: Any = json.loads(path.read_text(encoding="utf-8"))
-        record = found["record"] if found["format"] == FORMAT else None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} cannot be read: {error!r}.") from None
-    return Record.from_dict(record, str(path))

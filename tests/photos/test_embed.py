@@ -20,9 +20,10 @@ from sklearn.datasets import load_digits
 from dlp_plugins.datasets._files import decode
 from dlp_plugins.embeddings.features import open_embeddings
 from dlp_plugins.embeddings.labels import read_labels
+from dlp_plugins.embeddings.record import read_record
 from dlp_plugins.errors import DataError, RunFolderError, UsageError
 from dlp_plugins.photos import describer, source
-from dlp_plugins.photos.embed import embed, read_record
+from dlp_plugins.photos.embed import embed
 from dlp_plugins.photos.rounding import has_bfloat16, round_to_bfloat16
 from dlp_plugins.registry import backbones
 

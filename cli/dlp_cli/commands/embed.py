@@ -10,14 +10,12 @@ import typer
 
 from dlp_cli import options, output
 from dlp_cli.display.phases import show_phases
-from dlp_cli.options import (
+from dlp_cli.options import Device, DeviceOption, OverwriteOption, PluginOption
+from dlp_cli.photo_options import (
     BadOption,
     BadPhotos,
     ColumnOption,
-    Device,
-    DeviceOption,
     PhotosArgument,
-    PluginOption,
     SplitOption,
 )
 
@@ -70,7 +68,7 @@ def embed(
     column: ColumnOption = None,
     split: SplitOption = "train",
     device: DeviceOption = Device.auto,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
+    overwrite: OverwriteOption = False,
     plugins: PluginOption = None,
 ) -> None:
     """Describe photos by a trained network: a row of numbers for each, for `dlp propagate`.
