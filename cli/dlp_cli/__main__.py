@@ -16,6 +16,7 @@ from dlp_cli.commands import (
     bench,
     check,
     doctor,
+    embed,
     explain,
     plan,
     propagate,
@@ -44,6 +45,7 @@ app = typer.Typer(
 )
 app.command("run")(run.run)
 app.command("bench")(bench.bench)
+app.command("embed")(embed.embed)
 app.command("propagate")(propagate.propagate)
 app.command("audit")(audit.audit)
 app.command("explain")(explain.explain)

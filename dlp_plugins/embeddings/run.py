@@ -18,6 +18,7 @@ from dlp_plugins.embeddings.ids import read_ids
 from dlp_plugins.embeddings.labels import LabelFile, read_labels
 from dlp_plugins.embeddings.memory import ClassChunks, choose_chunks, estimate_memory
 from dlp_plugins.embeddings.prior import open_prior, with_prior
+from dlp_plugins.embeddings.record import read_record
 from dlp_plugins.environment import choose_device, free_memory
 from dlp_plugins.errors import UsageError, did_you_mean
 from dlp_plugins.propagation import Propagator
@@ -70,7 +71,12 @@ class FilePropagation:
             table.write_table(self.out, outcome, self.given, self.probabilities, tick)
         if self.index is not None and outcome.index is not None:
             with outcome.clock.phase("index"):
-                replace(outcome.index, classes=self.given.classes).save(self.index)
+                record = read_record(self.source.path)
+                replace(
+                    outcome.index,
+                    classes=self.given.classes,
+                    embedding=None if record is None else record.as_dict(),
+                ).save(self.index)
         return replace(outcome, index=None)  # gives its memory back
 
 
