@@ -31,7 +31,7 @@ class FittedPropagation:
     Points with the same descriptor are one point of the graph and share what it gets.
 
     labels: [n] int64, -1 where there is none. certainty: [n] float32. reached: [n] bool.
-    probabilities: [n, c] float64.
+    probabilities: [n, c] float64. class_shares: [c] float64.
     health: of the distinct points.
     """
 
@@ -39,6 +39,7 @@ class FittedPropagation:
     certainty: np.ndarray
     reached: np.ndarray
     probabilities: np.ndarray
+    class_shares: np.ndarray
     health: Health
     _propagator: Propagator
     _total: Tensor | None
@@ -63,12 +64,14 @@ class FittedPropagation:
         graph = propagator.assemble_graph(neighbors)
         found = propagator.spread(graph, known, num_classes, descriptors=f)
         own = given != UNLABELED
+        assert found.class_shares is not None  # as labels were spread
         distributions = found.probabilities.double()
         return cls(
             torch.where(own, given, distinct.expand(found.labels)).numpy(),
             torch.where(own, 1.0, distinct.expand(found.certainty)).numpy(),
             distinct.expand(found.reached).numpy(),
             distinct.expand(distributions).numpy(),
+            found.class_shares.double().numpy(),
             found.health,
             propagator,
             total,

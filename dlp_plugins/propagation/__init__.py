@@ -8,6 +8,7 @@
 """
 
 from dlp_plugins.inputs import UNLABELED
+from dlp_plugins.propagation.class_shares import ClassShares, equal_shares
 from dlp_plugins.propagation.health import Convergence, Health
 from dlp_plugins.propagation.propagator import Propagator, propagate
 from dlp_plugins.propagation.pseudo_labels import (
@@ -15,7 +16,6 @@ from dlp_plugins.propagation.pseudo_labels import (
     CertaintyScale,
     PseudoLabels,
     apply_given_labels,
-    equal_shares,
     label_matrix,
 )
 
@@ -23,6 +23,7 @@ __all__ = [
     "UNLABELED",
     "Assignment",
     "CertaintyScale",
+    "ClassShares",
     "Convergence",
     "Health",
     "Propagator",
