@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,7 @@ from dlp_plugins.propagation import (
     equal_shares,
 )
 from dlp_plugins.propagation.beliefs import PLAIN, Beliefs
+from dlp_plugins.propagation.class_shares import estimate_shares, known_shares
 from dlp_plugins.propagation.propagator import full_precision
 from dlp_plugins.refiners.contract import Classifier
 from dlp_plugins.refiners.none import NoRefiner
@@ -45,6 +46,7 @@ class Outcome(Assignment):
     margin: [n] float32, probability of the point's label less that of the best other class; may be
         negative for a labelled point whose neighbours have another class.
     counts: [c] points of each class, labelled and pseudo-labelled.
+    class_shares: pi [c] float32, wanted or estimated shares of the unlabelled points.
     probabilities: of any rows, all classes.
     edges, components: of the graph.
     zero_vectors: points without a direction, and so without an edge.
@@ -56,6 +58,7 @@ class Outcome(Assignment):
 
     margin: Tensor
     counts: Tensor
+    class_shares: Tensor
     probabilities: Probabilities
     edges: int
     components: int
@@ -71,18 +74,19 @@ class Outcome(Assignment):
         return np.quantile(certainty, (0.25, 0.5, 0.75)).tolist() if len(certainty) else []
 
     def crowded_classes(self, labels: Tensor) -> dict[int, float]:
-        """Classes that take several times an equal share of the unlabelled points, and how many.
+        """Classes that take several times their share of the unlabelled points, and how many.
 
         Args:
             labels: [n] int64, -1 where unlabelled.
         """
         assigned = self.labels[labels == UNLABELED]
         counts = torch.bincount(assigned[assigned >= 0], minlength=len(self.counts))
-        times = counts * len(counts) / max(1, len(assigned))
-        return {int(j): float(times[j]) for j in (times >= CROWDED).nonzero()}
+        times = counts / (max(1, len(assigned)) * self.class_shares)
+        crowded = (times >= CROWDED) & (self.class_shares > 0)
+        return {int(j): float(times[j]) for j in crowded.nonzero()}
 
 
-CROWDED = 3.0  # times its equal share at which a class is reported
+CROWDED = 3.0  # times its share at which a class is reported
 
 Progress = Callable[[str, float, float | None], None]
 """phase, how much is done, of how much (None where that is not known)."""
@@ -143,6 +147,8 @@ def propagate_chunked(
         lists = neighbors if keep_index else None
         del neighbors
         components = int(graph.components.max()) + 1
+    shares = known_shares(propagator.class_shares, known, num_classes)
+    propagator = replace(propagator, solver=propagator.solver.with_shares(shares))
     propagator.solver.check_size(graph)
 
     scores = Scores(scratch if chunks.on_disk else None)
@@ -157,15 +163,15 @@ def propagate_chunked(
             records.append(Convergence.of(solution))
             tick(scores.num_classes)
         del state, columns, solution
-    reached = classifier = index = None
-    if refines:
-        assert f is not None
-        with clock.phase("refine"):
-            p, reached, classifier = _refine(propagator, f, graph, scores, known, nodes)
+    index = None
+    steps = _LastSteps(propagator, scores, graph, f if refines else None, known, nodes)
+    with clock.phase("refine") if refines else nullcontext():
+        if shares is None:
+            equal, *_ = steps.probabilities(equal_shares(num_classes), last=False)
+            shares = estimate_shares(lambda: _unlabeled_rows(equal, known))
+            del equal
+        p, reached, classifier = steps.probabilities(shares)
     with clock.phase("weigh", points) as tick:
-        if not refines:
-            shares = equal_shares(num_classes)
-            p = Probabilities.of(scores, propagator.normalizer, known == UNLABELED, shares)
         best, certainty, margin = _best_classes(propagator, p, known, tick)
         assignment = propagator.assign(
             best, certainty, known, num_classes, Convergence.worst(records), graph, reached
@@ -184,6 +190,7 @@ def propagate_chunked(
         **vars(assignment),
         margin=margin,
         counts=torch.bincount(assigned[assigned >= 0], minlength=num_classes),
+        class_shares=shares,
         probabilities=p,
         edges=graph.num_entries // 2,
         components=components,
@@ -206,21 +213,52 @@ def _transform(
     return propagator.transform.note(total, descriptors.shape[1]), total
 
 
-def _refine(
-    propagator: Propagator,
-    f: Tensor,
-    graph: Graph,
-    scores: Scores,
-    labels: Tensor,
-    nodes: Beliefs,
-) -> tuple[Probabilities, Tensor, Classifier | None]:
-    """The refiner's probabilities, which points [n] some label reached, and its classifier."""
-    shares = equal_shares(scores.num_classes)
-    with Probabilities.of(scores, propagator.normalizer, labels == UNLABELED, shares) as blocks:
-        p = blocks.all()
-    reached = p.any(dim=1)
-    found = propagator.refine(f, graph, p.to(f.device), labels.to(f.device), nodes.given)
-    return Probabilities.held(found.probabilities.cpu()), reached, found.classifier
+@dataclass(frozen=True)
+class _LastSteps:
+    """From scores to probabilities, for any shares of the classes.
+
+    f: descriptors [n, d], which a refiner needs; None without one.
+    labels: [n] int64, -1 where there is none.
+    nodes: soft labels and weights of the points.
+    """
+
+    propagator: Propagator
+    scores: Scores
+    graph: Graph
+    f: Tensor | None
+    labels: Tensor
+    nodes: Beliefs
+
+    def probabilities(
+        self, shares: Tensor, last: bool = True
+    ) -> tuple[Probabilities, Tensor | None, Classifier | None]:
+        """For pi [c]; with a refiner also which points [n] some label reached, and its classifier.
+
+        last: the scores are not needed again, and give their memory back before a refiner runs.
+        """
+        made = self.propagator
+        p = Probabilities.of(self.scores, made.normalizer, self.labels == UNLABELED, shares)
+        if self.f is None:
+            return p, None, None
+        held, device = p.all(), self.f.device
+        if last:
+            p.close()
+        reached = held.any(dim=1)
+        found = made.refine(
+            self.f,
+            self.graph,
+            held.to(device),
+            self.labels.to(device),
+            shares.to(device),
+            self.nodes.given,
+        )
+        return Probabilities.held(found.probabilities.cpu()), reached, found.classifier
+
+
+def _unlabeled_rows(p: Probabilities, labels: Tensor) -> Iterator[Tensor]:
+    """Probabilities [b, c] of the unlabelled points, a block at a time."""
+    for rows in p.blocks():
+        yield p.rows(rows)[labels[rows] == UNLABELED]
 
 
 def _share(

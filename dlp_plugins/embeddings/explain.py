@@ -79,7 +79,8 @@ def explain_point(
     known = built.distinct.labels(labels).to(graph.device)
     found = propagator.spread(graph, known, num_classes, descriptors=built.f)
     assert found.scores is not None
-    p = propagator.normalize(found.scores, known)[node]
+    assert found.class_shares is not None
+    p = propagator.normalize(found.scores, known, found.class_shares)[node]
     graph_label = int(p.argmax()) if bool(p.any()) else UNLABELED
     alpha = getattr(propagator.solver, "alpha", EMBEDDINGS_ALPHA)
     shares, paths = Shares(0.0, np.empty(0, np.int64), np.empty(0)), []

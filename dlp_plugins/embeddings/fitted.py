@@ -27,7 +27,7 @@ class FittedPropagation:
     Points with the same descriptor are one point of the graph and share what it gets.
 
     labels: [n] int64, -1 where there is none. certainty: [n] float32. reached: [n] bool.
-    probabilities: [n, c] float64.
+    probabilities: [n, c] float64. class_shares: [c] float64.
     health: of the distinct points.
     index: labels new points.
     """
@@ -36,6 +36,7 @@ class FittedPropagation:
     certainty: np.ndarray
     reached: np.ndarray
     probabilities: np.ndarray
+    class_shares: np.ndarray
     health: Health
     index: Index
     _distinct: Distinct
@@ -57,6 +58,7 @@ class FittedPropagation:
         graph = propagator.assemble_graph(neighbors)
         found = propagator.spread(graph, known, num_classes, descriptors=f)
         own = given != UNLABELED
+        assert found.class_shares is not None  # as labels were spread
         q = found.probabilities
         index = Index.of(propagator, total, f, neighbors, q, found, known, found.classifier)
         return cls(
@@ -64,6 +66,7 @@ class FittedPropagation:
             torch.where(own, 1.0, distinct.expand(found.certainty)).numpy(),
             distinct.expand(found.reached).numpy(),
             distinct.expand(q.double()).numpy(),
+            found.class_shares.double().numpy(),
             found.health,
             index,
             distinct,

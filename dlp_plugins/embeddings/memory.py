@@ -83,6 +83,7 @@ def estimate_memory(
     solver: Solver | None = None,
     builder: str = "exact",
     refines: bool = False,
+    estimates: bool = False,
 ) -> Memory:
     """For n points of d numbers and k neighbours.
 
@@ -90,6 +91,7 @@ def estimate_memory(
         solver: without one, what it would take counts as nothing.
         builder: a graph builder's name; one that is not known counts as the exact one.
         refines: a refiner follows the solve.
+        estimates: class shares are estimated, so that scores stay in memory beside the refiner.
     """
     edges = points * min(k, max(points - 1, 1))
     scratch = min(SCRATCH_BYTES, 16 * points**2) * torch.get_num_threads()
@@ -105,7 +107,7 @@ def estimate_memory(
         column=points * 4 * solver.vectors if solver else 0,
         held=points * dim * 4 if refines else 0,
         refine=2 * (points * dim * 4 + edges * GRAPH_BYTES) if refines else 0,
-        refine_column=points * 4 * REFINER_ARRAYS if refines else 0,
+        refine_column=points * 4 * (REFINER_ARRAYS + estimates) if refines else 0,
     )
 
 

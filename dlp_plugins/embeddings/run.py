@@ -13,6 +13,7 @@ from dlp_plugins._writing import check_place
 from dlp_plugins.embeddings import table
 from dlp_plugins.embeddings._index_file import SUFFIX
 from dlp_plugins.embeddings.chunked import Outcome, Progress, propagate_chunked, silent
+from dlp_plugins.embeddings.class_shares import read_class_shares
 from dlp_plugins.embeddings.features import EmbeddingFile, open_embeddings
 from dlp_plugins.embeddings.ids import read_ids
 from dlp_plugins.embeddings.labels import LabelFile, read_labels
@@ -23,6 +24,7 @@ from dlp_plugins.environment import choose_device, free_memory
 from dlp_plugins.errors import UsageError, did_you_mean
 from dlp_plugins.propagation import Propagator
 from dlp_plugins.propagation.beliefs import Beliefs
+from dlp_plugins.propagation.class_shares import ESTIMATE, known_shares
 from dlp_plugins.recipe.build import build_propagator
 from dlp_plugins.recipe.check import check_dependencies, check_layers
 from dlp_plugins.recipe.files import Layer, override_layer
@@ -33,7 +35,8 @@ from dlp_plugins.units import parse_bytes
 
 # The table holds no weights of classes, so the balancer has nothing to do here.
 PARTS = tuple(part for part in EMBEDDINGS if part != "balancer")
-SCALE = "certainty_scale"  # the one setting of pseudo_labels that matters without training
+# The settings of pseudo_labels that matter without training.
+PSEUDO_LABELS = {"certainty_scale", "class_shares"}
 FREE_SHARE = 0.75  # of free memory, where no budget is given
 
 
@@ -89,6 +92,7 @@ def prepare(
     ids: Path | str | None = None,
     key: str | None = None,
     classes: int | None = None,
+    class_shares: Path | str | None = None,
     probabilities: bool = False,
     memory: str | None = None,
     device: str = "auto",
@@ -107,6 +111,8 @@ def prepare(
         ids: file of what the points are called; else the embeddings' own column or array `id`.
         key: which array of the file of embeddings, where it holds several.
         classes: with it, the classes are 0..classes-1.
+        class_shares: sizes of the classes among unlabelled points, as `read_class_shares` takes
+            them; by default the setting pseudo_labels.class_shares.
         probabilities: write the probability of each class too.
         memory: a size such as '4GB'; by default three quarters of what is free.
         device: 'auto' (a GPU where there is one), 'cpu' or 'cuda'.
@@ -138,9 +144,19 @@ def prepare(
         given, scores = open_prior(Path(prior), source.points).match(given, prior_weight)
         beliefs = Beliefs(given.given, scores)
     propagator = build_propagator(recipe)
+    if class_shares is not None:
+        shares = read_class_shares(str(class_shares), given.classes)
+        propagator = replace(propagator, class_shares=shares)
+    # refused now, and not after the graph is built
+    propagator.solver.with_shares(
+        known_shares(propagator.class_shares, given.labels, len(given.classes))
+    )
     k, solver = propagator.graph.k, propagator.solver
     refines = not isinstance(propagator.refiner, NoRefiner)
-    need = estimate_memory(source.points, source.dim, k, solver, recipe.graph.name, refines)
+    need = estimate_memory(
+        source.points, source.dim, k, solver, recipe.graph.name, refines,
+        propagator.class_shares == ESTIMATE,
+    )  # fmt: skip
     need = with_prior(need, beliefs.prior, source.points)
     if index is not None:
         need = need.with_index(source.points, source.dim, k)
@@ -188,6 +204,9 @@ def propagation_recipe(settings: Iterable[str], points: int = 0) -> Recipe:
             raise UsageError(
                 f"--set {key}: unknown here.{did_you_mean(key, PARTS)} Known: {', '.join(PARTS)}."
             )
-        if key == "pseudo_labels" and (not isinstance(value, dict) or set(value) != {SCALE}):
-            raise UsageError(f"--set pseudo_labels: of that table only {SCALE} is known here.")
+        if key == "pseudo_labels" and not (
+            isinstance(value, dict) and value.keys() <= PSEUDO_LABELS
+        ):
+            known = " and ".join(sorted(PSEUDO_LABELS))
+            raise UsageError(f"--set pseudo_labels: of that table only {known} are known here.")
     return check_layers([Layer("default", defaults), layer], EMBEDDINGS)

@@ -24,6 +24,7 @@ from dlp_cli.options import (
 if TYPE_CHECKING:
     from dlp_plugins.embeddings.chunked import Outcome
     from dlp_plugins.embeddings.run import FilePropagation
+    from dlp_plugins.propagation.class_shares import ClassShares
 
 PHASES = {
     "read": "Reading embeddings",
@@ -63,6 +64,14 @@ def propagate(
         int | None,
         typer.Option(min=1, help="Classes are 0 to N-1. By default, those that occur."),
     ] = None,
+    class_shares: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RULE|FILE",
+            help="Sizes of the classes among unlabelled points: equal, labels (as among them), "
+            "estimate, or a file: .csv with columns label,share, or .npy.",
+        ),
+    ] = None,
     memory: Annotated[
         str | None,
         typer.Option(
@@ -86,8 +95,8 @@ def propagate(
     options.load_plugins(plugins)
     job = prepare(
         embeddings, labels, out, settings=overrides or (), ids=ids, key=key, classes=classes,
-        probabilities=probabilities, memory=memory, device=device.value, overwrite=overwrite,
-        save_index=save_index,
+        class_shares=class_shares, probabilities=probabilities, memory=memory,
+        device=device.value, overwrite=overwrite, save_index=save_index,
     )  # fmt: skip
     source, chunks = job.source, job.chunks
     output.say(
@@ -126,6 +135,7 @@ def _summary(job: FilePropagation, outcome: Outcome) -> list[tuple[str, str]]:
         ("solver", f"{recipe.solver.name}: {health.convergence.describe()}"),
         ("certainty, quartiles", ", ".join(f"{q:.3f}" for q in quartiles) or "-"),
         ("points per class", _counts(outcome.counts.tolist(), given.classes)),
+        ("class shares", _shares(job.propagator.class_shares, outcome, given.classes)),
         ("seconds", ", ".join(f"{k} {v:.1f}" for k, v in outcome.clock.seconds.items())),
     ]
 
@@ -133,13 +143,29 @@ def _summary(job: FilePropagation, outcome: Outcome) -> list[tuple[str, str]]:
 def _notes(job: FilePropagation, outcome: Outcome) -> list[str]:
     """Sentences on what the user may not expect."""
     notes = [] if outcome.note is None else [outcome.note]
+    equal = job.propagator.class_shares == "equal"
+    share = "an equal" if equal else "its"
+    advice = " If it is, say so with --class-shares." if equal else ""
     for j, times in outcome.crowded_classes(job.given.labels).items():
         notes.append(
-            f"Class {job.given.classes[j]} takes {times:.1f} times an equal share of the unlabelled"
+            f"Class {job.given.classes[j]} takes {times:.1f} times {share} share of the unlabelled"
             " points. Unless it really is that frequent, look at its labels, or give it fewer and "
-            "the other classes more."
+            f"the other classes more.{advice}"
         )
     return notes
+
+
+def _shares(rule: ClassShares, outcome: Outcome, classes: list[str] | list[int]) -> str:
+    """Shares of the classes among unlabelled points, and where they come from."""
+    if rule == "equal":
+        return "equal"
+    shares = outcome.class_shares.tolist()
+    source = rule if isinstance(rule, str) else "given"
+    if len(shares) <= MOST_CLASSES:
+        return f"{source}: " + ", ".join(
+            f"{c} {s:.3f}" for c, s in zip(classes, shares, strict=True)
+        )
+    return f"{source}: from {min(shares):.4f} to {max(shares):.4f}"
 
 
 def _counts(counts: list[int], classes: list[str] | list[int]) -> str:
