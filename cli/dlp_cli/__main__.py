@@ -10,7 +10,18 @@ import typer
 from typer.core import TyperGroup
 
 from dlp_cli import output
-from dlp_cli.commands import assign, bench, check, doctor, embed, plan, propagate, run, show
+from dlp_cli.commands import (
+    assign,
+    bench,
+    check,
+    doctor,
+    embed,
+    plan,
+    predict,
+    propagate,
+    run,
+    show,
+)
 from dlp_cli.commands import list as listing  # `list` is a builtin
 from dlp_plugins.errors import DlpError
 
@@ -35,6 +46,7 @@ app.command("bench")(bench.bench)
 app.command("embed")(embed.embed)
 app.command("propagate")(propagate.propagate)
 app.command("assign")(assign.assign)
+app.command("predict")(predict.predict)
 app.command("plan")(plan.plan)
 app.command("check")(check.check)
 app.command("list")(listing.list_)

@@ -13,6 +13,11 @@ class BadPhotos(StrEnum):
     skip = "skip"
 
 
+class Network(StrEnum):
+    student = "student"
+    teacher = "teacher"
+
+
 PhotosArgument = Annotated[
     str,
     typer.Argument(
@@ -24,4 +29,5 @@ BadOption = Annotated[BadPhotos, typer.Option(help="What to do about images that
 ColumnOption = Annotated[
     str | None, typer.Option(metavar="NAME", help="Column of the images in a table.")
 ]
+NetworkOption = Annotated[Network, typer.Option(help="Which network of a run.")]
 SplitOption = Annotated[str, typer.Option(metavar="NAME", help="Which part of a data set.")]

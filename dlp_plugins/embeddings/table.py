@@ -98,6 +98,17 @@ def write_table(
         write(temporary, columns, names, _blocks(outcome, bool(names), progress))
 
 
+def write_columns(path: Path, columns: list[Column], rows: int) -> None:
+    """Write columns of so many rows as a table, completely or not at all.
+
+    Raises:
+        SaveError: as `write_table`.
+    """
+    write = _write_parquet if path.suffix == ".parquet" else _write_csv
+    with replacing(path) as temporary:
+        write(temporary, columns, [], iter([(slice(0, rows), None)]))
+
+
 def _columns(outcome: Labeled, given: Named) -> list[Column]:
     def label(rows: slice) -> list[Any]:
         assigned = outcome.labels[rows].tolist()
