@@ -16,6 +16,7 @@ from dlp_cli.commands import (
     check,
     doctor,
     embed,
+    export,
     plan,
     predict,
     propagate,
@@ -47,6 +48,7 @@ app.command("embed")(embed.embed)
 app.command("propagate")(propagate.propagate)
 app.command("assign")(assign.assign)
 app.command("predict")(predict.predict)
+app.command("export")(export.export)
 app.command("plan")(plan.plan)
 app.command("check")(check.check)
 app.command("list")(listing.list_)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -15,26 +14,18 @@ from dlp_cli.photo_options import (
     BadOption,
     BadPhotos,
     ColumnOption,
+    ModelArgument,
     Network,
     NetworkOption,
     PhotosArgument,
     SplitOption,
+    Weights,
+    WeightsOption,
 )
 
 
-class Weights(StrEnum):
-    last = "last"
-    best = "best"
-
-
 def predict(
-    model: Annotated[
-        Path,
-        typer.Argument(
-            metavar="RUN|INDEX",
-            help="The folder of a run, or what `dlp propagate --save-index` wrote.",
-        ),
-    ],
+    model: ModelArgument,
     images: PhotosArgument,
     out: Annotated[
         Path,
@@ -46,9 +37,7 @@ def predict(
     ] = 0,
     bad: BadOption = BadPhotos.stop,
     network: NetworkOption = Network.student,
-    weights: Annotated[
-        Weights, typer.Option(help="Of a run: of its last epoch, or the best by validation.")
-    ] = Weights.last,
+    weights: WeightsOption = Weights.last,
     column: ColumnOption = None,
     split: SplitOption = "train",
     device: DeviceOption = Device.auto,
