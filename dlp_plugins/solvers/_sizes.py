@@ -28,20 +28,25 @@ def mass_factors(scores: Tensor, counted: Tensor, wanted: Tensor) -> Tensor:
     return torch.where(mass > 0, wanted / mass.clamp(min=TINY), 0.0)
 
 
-def size_factors(scores: Tensor, counted: Tensor, wanted: Tensor) -> Tensor:
+def size_factors(scores: Tensor, counted: Tensor, wanted: Tensor, slack: float = 0.0) -> Tensor:
     """r [c] so that argmax_j r_j u_ij gives every class its size, of scores u >= 0 [n, c].
 
     From `mass_factors`, each log r_j moves towards its size by a step of its own, which grows while
     the direction stays and shrinks when it turns (Riedmiller and Braun, 1993). It ends when every
     size is within NEAR of the points, or one point, and else returns the nearest found.
+
+    Args:
+        slack: share by which a size may be smaller or larger at no cost.
     """
+    least_size, most_size = (1 - slack) * wanted, (1 + slack) * wanted
     log_r = mass_factors(scores, counted, wanted).clamp(min=TINY).log()
     step, direction = torch.full_like(log_r, FIRST_STEP), torch.zeros_like(log_r)
     enough = (NEAR * counted.sum()).clamp(min=1)
     best, least = log_r, torch.full_like(enough, torch.inf)
     for _ in range(MAX_STEPS):
         chosen = (scores * log_r.exp()).argmax(dim=1)
-        gap = wanted - torch.zeros_like(wanted).index_add_(0, chosen, counted.to(wanted))
+        size = torch.zeros_like(wanted).index_add_(0, chosen, counted.to(wanted))
+        gap = size.clamp(least_size, most_size) - size
         missed = gap.abs().max()
         best, least = torch.where(missed < least, log_r, best), torch.minimum(missed, least)
         if scores.device.type == "cpu" and read_host(missed <= enough).all():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Annotated, Literal, Self
 
 import torch
@@ -48,6 +49,9 @@ class PoissonMBO(Solver):
     projection: Annotated[
         Literal["sizes", "class_mass"], Field(description="how a round's labels follow from scores")
     ] = "sizes"
+    slack: Annotated[
+        float, Field(ge=0, lt=1, description="share by which a class may miss its size")
+    ] = 0.0
     steps: Annotated[int, Field(ge=1, description="diffusion steps of a round")] = 40
     max_iterations: MaxIterations = 20
     tolerance: Annotated[
@@ -73,7 +77,7 @@ class PoissonMBO(Solver):
         start = START.solve(state, labels) if initial is None else None
         scores = initial if start is None else start.scores
         assert scores is not None
-        rounds = _Rounds.of(state, labels, self._shares, self.projection == "sizes", self.steps)
+        rounds = self._rounds(state, labels)
         x, same = rounds.labels(scores), False
         for done in range(1, self.max_iterations + 1):
             scores = rounds.scores(x)
@@ -100,10 +104,15 @@ class PoissonMBO(Solver):
 
     def _dense(self, graph: Graph, labels: Tensor) -> _Rounds:
         wn = torch.from_numpy(graph.to_scipy().toarray()).double()
-        made = _Rounds.of(
-            graph, labels.double().cpu(), self._shares, self.projection == "sizes", self.steps
-        )
+        made = self._rounds(graph, labels.double().cpu())
         return replace(made, product=lambda u, rows: wn[rows] @ u)
+
+    def _rounds(self, graph: Graph, labels: Tensor) -> _Rounds:
+        if self.projection == "sizes":
+            factors = partial(size_factors, slack=self.slack)
+        else:
+            factors = partial(mass_factors)
+        return _Rounds.of(graph, labels, self._shares, factors, self.steps)
 
 
 @dataclass(frozen=True)
@@ -116,6 +125,7 @@ class _Rounds:
     reached: [n, 1] bool, whether a label is in the point's component.
     counted: [n], 1 for an unlabelled point that is reached, else 0.
     wanted: [c] sizes of the classes among these.
+    factors: r [c] from u, `counted` and `wanted`.
     """
 
     product: Callable[[Tensor, slice], Tensor]
@@ -126,12 +136,17 @@ class _Rounds:
     reached: Tensor
     counted: Tensor
     wanted: Tensor
-    by_size: bool
+    factors: Callable[[Tensor, Tensor, Tensor], Tensor]
     steps: int
 
     @classmethod
     def of(
-        cls, graph: Graph, labels: Tensor, shares: Tensor | None, by_size: bool, steps: int
+        cls,
+        graph: Graph,
+        labels: Tensor,
+        shares: Tensor | None,
+        factors: Callable[[Tensor, Tensor, Tensor], Tensor],
+        steps: int,
     ) -> _Rounds:
         component, count = components_on(graph, labels.device)
         given = labels / labels.sum(dim=1, keepdim=True).clamp(min=torch.finfo(labels.dtype).tiny)
@@ -149,7 +164,7 @@ class _Rounds:
         sources = root * dt * centered_sources(given, component, count)[0]
         return cls(
             graph.matmul, dt * degree, root, sources, given, reached[:, None], counted, wanted,
-            by_size, steps,
+            factors, steps,
         )  # fmt: skip
 
     def scores(self, x: Tensor) -> Tensor:
@@ -171,8 +186,7 @@ class _Rounds:
                 s, new = new, s
         # a point without edges keeps its label
         u = torch.where(self.root > 0, s / self.root, x).clamp_(min=0)
-        factors = size_factors if self.by_size else mass_factors
-        return u * factors(u, self.counted, self.wanted)
+        return u * self.factors(u, self.counted, self.wanted)
 
     def labels(self, scores: Tensor) -> Tensor:
         """X [n, c]: labelled rows as given, others one-hot, or zeros where no score is positive."""
