@@ -20,9 +20,9 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d, validate_data
 
-from dlp_plugins.registry import EMBEDDINGS, EMBEDDINGS_ALPHA, EMBEDDINGS_K, graph_for
+from dlp_plugins.registry import EMBEDDINGS, EMBEDDINGS_ALPHA, EMBEDDINGS_K, SELECTOR, graph_for
 
 if TYPE_CHECKING:  # importing these takes longer than scikit-learn; `fit` does
     from dlp_plugins.propagation import Propagator
@@ -225,7 +225,7 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self)
         X = validate_data(self, X, dtype=(np.float64, np.float32), reset=False)
-        return self._fitted.predict(X)
+        return self._fitted.index.predict(X)[0]
 
     def predict(self, X: Any) -> np.ndarray:
         """The most probable class of new points; `unlabeled_` where no label reaches.
@@ -261,6 +261,49 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         # compared as positions in classes_: predictions may mix names with -1
         predicted = self.predict(X)[labeled]
         return float(np.average(predicted == y[labeled], weights=sample_weight))
+
+    def suggest(self, count: int, X: Any = None, *, selector: Any = SELECTOR) -> np.ndarray:
+        """Points whose labels should help most: their rows, the best first.
+
+        Parameters
+        ----------
+        count : int
+            How many. All are chosen at once, as different from each other as they can be.
+        X : array-like of shape (n_samples, n_features), optional
+            Points of which none has a label. Without it, those of `fit`, whose labels count.
+        selector : str or Selector, default='coverage'
+            Who chooses: a name from `dlp_plugins.registry.selectors`, or a component. 'margin'
+            needs labels, and so a fitted estimator.
+
+        Returns
+        -------
+        ndarray of shape (count,)
+            Of rows that are the same at most the first.
+
+        Raises
+        ------
+        ValueError
+            There are not so many points without a label.
+        """
+        import torch
+
+        from dlp_plugins.embeddings.selection import select_points
+        from dlp_plugins.errors import LabelError
+        from dlp_plugins.inputs import to_descriptors
+        from dlp_plugins.propagation.propagator import build_parts
+
+        if (count := operator.index(count)) < 1:
+            raise ValueError(f"count must be at least 1; found {count}.")
+        chosen = build_parts({"selector": selector}, {})[0]["selector"]
+        try:
+            if X is None:
+                check_is_fitted(self)
+                return self._fitted.suggest(chosen, count)
+            X = check_array(X, dtype=(np.float64, np.float32), ensure_min_samples=2)
+            labels, parts = torch.full((len(X),), UNLABELED), self._components(len(X))
+            return select_points(parts, chosen, to_descriptors(X), labels, 0, count).numpy()
+        except LabelError as error:
+            raise ValueError(str(error)) from None
 
     def _components(self, points: int) -> Propagator:
         from dlp_plugins.propagation import Propagator

@@ -27,12 +27,11 @@ from dlp_plugins.inputs import (
     UNLABELED,
     check_descriptors,
     check_labels,
-    count_classes,
     to_descriptors,
-    to_labels,
 )
 from dlp_plugins.normalizers.contract import Normalizer
 from dlp_plugins.propagation._outputs import checked, checked_neighbors, checked_solution
+from dlp_plugins.propagation.beliefs import PLAIN, Beliefs, to_beliefs
 from dlp_plugins.propagation.class_shares import (
     EQUAL,
     ClassShares,
@@ -47,7 +46,6 @@ from dlp_plugins.propagation.pseudo_labels import (
     CertaintyScale,
     PseudoLabels,
     apply_given_labels,
-    label_matrix,
 )
 from dlp_plugins.refiners.contract import Given, Refined, Refiner
 from dlp_plugins.refiners.none import NoRefiner
@@ -168,13 +166,16 @@ class Propagator:
         probabilities: Tensor,
         labels: Tensor,
         shares: Tensor,
+        given: Given | None = None,
     ) -> Refined:
         """Better probabilities [n, c] from F [n, d] and the P [n, c] of the graph (overwritten).
 
-        shares: pi [c].
+        Args:
+            shares: pi [c], of the classes among the unlabelled points.
+            given: distributions and weights of the labelled points; by default plain ones.
         """
         shape = tuple(probabilities.shape)
-        given = Given.from_labels(labels, shape[1])
+        given = Given.from_labels(labels, shape[1]) if given is None else given
         found = self.refiner.refine(descriptors, graph, probabilities, given, shares)
         q = checked(found.probabilities, self.refiner, "probabilities", shape, low=0)
         return replace(found, probabilities=q)
@@ -240,17 +241,23 @@ class Propagator:
         return self.assemble_graph(self.find_neighbors(self.apply_transform(descriptors)))
 
     def __call__(
-        self, descriptors: Tensor, labels: Tensor, num_classes: int, initial: Tensor | None = None
+        self,
+        descriptors: Tensor,
+        labels: Tensor,
+        num_classes: int,
+        initial: Tensor | None = None,
+        beliefs: Beliefs = PLAIN,
     ) -> PseudoLabels:
         """Pseudo-labels for descriptors [n, d] and labels [n] (-1 where there is none).
 
         `initial` [n, c]: an earlier propagation's scores, to start the solver from.
+        `beliefs`: as `spread` takes them.
         """
         check_labels(labels, num_classes, len(descriptors))
         check_descriptors(descriptors)
         f = self.apply_transform(descriptors)
         graph = self.assemble_graph(self.find_neighbors(f))
-        return self.spread(graph, labels.to(graph.device), num_classes, initial, f)
+        return self.spread(graph, labels.to(graph.device), num_classes, initial, f, beliefs)
 
     @full_precision()
     def spread(
@@ -260,16 +267,20 @@ class Propagator:
         num_classes: int,
         initial: Tensor | None = None,
         descriptors: Tensor | None = None,
+        beliefs: Beliefs = PLAIN,
     ) -> PseudoLabels:
         """Pseudo-labels on a graph that is already built.
 
         Args:
             descriptors: F [n, d] that it was built from; a refiner other than `none` needs them.
+            beliefs: soft labels, weights and prior scores; a soft label's largest share is in
+                `labels`.
         """
         check_labels(labels, num_classes, graph.num_nodes)
         if descriptors is None and not isinstance(self.refiner, NoRefiner):
             raise TypeError("a refiner needs the descriptors that the graph was built from")
-        y = label_matrix(labels, num_classes)
+        beliefs = beliefs.to(graph.device)
+        y = beliefs.label_matrix(labels, num_classes)
         known = known_shares(self.class_shares, labels, num_classes)
         made = replace(self, solver=self.solver.with_shares(known))
         solution = made.solve(made.solver.prepare(graph), y, initial)
@@ -279,7 +290,7 @@ class Propagator:
             reached = p.any(dim=1)
             if descriptors is None or isinstance(self.refiner, NoRefiner):
                 return Refined(p), reached
-            return self.refine(descriptors, graph, p, labels, shares), reached
+            return self.refine(descriptors, graph, p, labels, shares, beliefs.given), reached
 
         shares = equal_shares(num_classes, labels.device) if known is None else known
         found, reached = probabilities(shares)
@@ -288,7 +299,8 @@ class Propagator:
             shares = estimate_shares(lambda: [unlabeled])
             found, reached = probabilities(shares)
         pseudo = self.to_pseudo_labels(found.probabilities, labels, solution, graph, reached)
-        return replace(pseudo, classifier=found.classifier, class_shares=shares)
+        pseudo = replace(pseudo, classifier=found.classifier, class_shares=shares)
+        return beliefs.certain(pseudo)
 
     @full_precision()
     def to_pseudo_labels(
@@ -318,6 +330,9 @@ def propagate(
     num_classes: int | None = None,
     *,
     propagator: Propagator | None = None,
+    label_weights: Any = None,
+    prior: Any = None,
+    prior_weight: float = 1.0,
     on_unconverged: Literal["warn", "raise", "ignore"] = "warn",
     **parameters: Any,
 ) -> PseudoLabels:
@@ -326,8 +341,15 @@ def propagate(
     Args:
         descriptors: [n, d] real numbers (tensor, NumPy array, list), L2-normalised here; a zero
             vector becomes a node without edges.
-        labels: [n] integers or booleans, -1 where unlabelled.
-        num_classes: c; by default the largest label plus one.
+        labels: [n] integers or booleans, -1 where unlabelled; or [n, c] shares of the classes (soft
+            labels; SciPy's and torch's sparse matrices too), a row of zeros where unlabelled.
+        num_classes: c; by default the largest label plus one, or the columns of `labels` or
+            `prior`.
+        label_weights: [n] at least 0, what each label counts; 0 leaves it out. By default 1.
+        prior: [n, c] scores at least 0 from elsewhere, for example a classifier's probabilities
+            (dense or sparse); a row of zeros for a point of which they know nothing.
+        prior_weight: beta, total of a class's prior scores beside that of its labels: the label
+            matrix is Y = Y_labels + beta P over its column sums.
         propagator: the components; by default the paper's.
         on_unconverged: 'raise' raises if the solver stops short of its tolerance, unless only by
             float32's rounding; 'warn' warns if labels may still change at its residual.
@@ -335,16 +357,20 @@ def propagate(
 
     Raises:
         FeatureError: NaN, infinity, wrong shape or no points.
-        LabelError: a label outside -1..c-1, a wrong number of them, or none given.
+        LabelError: a label outside -1..c-1, a wrong number of them, or none given; a share, weight
+            or prior score that is negative, NaN or infinite.
         ParameterError: a parameter out of its range.
         ConvergenceError: as asked by `on_unconverged`.
     """
     if propagator is not None and parameters:
         raise TypeError("parameters belong to the default components; give them or a propagator")
-    descriptors, labels = to_descriptors(descriptors), to_labels(labels)
-    num_classes = count_classes(labels) if num_classes is None else _whole(num_classes)
+    descriptors = to_descriptors(descriptors)
+    num_classes = None if num_classes is None else _whole(num_classes)
+    labels, num_classes, beliefs = to_beliefs(
+        labels, num_classes, label_weights, prior, prior_weight
+    )
     propagator = propagator or Propagator.default(**parameters)
-    pseudo = propagator(descriptors, labels, num_classes)
+    pseudo = propagator(descriptors, labels, num_classes, beliefs=beliefs)
     convergence = pseudo.health.convergence
     if on_unconverged == "raise" and not convergence.settled:
         raise ConvergenceError(f"Short of the solver's tolerance: {convergence.describe()}.")

@@ -9,7 +9,17 @@ import typer
 
 from dlp_cli import options, output
 from dlp_cli.display.phases import show_phases
-from dlp_cli.options import Device, DeviceOption, PluginOption, SetOption
+from dlp_cli.options import (
+    Device,
+    DeviceOption,
+    IdsOption,
+    KeyOption,
+    OverwriteOption,
+    PluginOption,
+    ProbabilitiesOption,
+    SetOption,
+    TableOption,
+)
 
 if TYPE_CHECKING:
     from dlp_plugins.embeddings.chunked import Outcome
@@ -25,6 +35,7 @@ PHASES = {
     "refine": "Refining labels",
     "weigh": "Weighing",
     "write": "Writing the table",
+    "index": "Writing the index",
 }
 MOST_CLASSES = 10  # counted one by one in the summary
 
@@ -44,27 +55,11 @@ def propagate(
             "id,label), .npy, .npz or .parquet.",
         ),
     ],
-    out: Annotated[
-        Path, typer.Option(metavar="FILE", help="The table, a row per point: .csv or .parquet.")
-    ],
+    out: TableOption,
     overrides: SetOption = None,
-    ids: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Ids of the points, a row each: .txt, .csv, .npy, .npz or .parquet. By default "
-            "the column or array `id` of the embeddings, if there is one.",
-        ),
-    ] = None,
-    key: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="Array, tensor or column of the embeddings, if there are several."
-        ),
-    ] = None,
-    probabilities: Annotated[
-        bool, typer.Option("--probabilities", help="Add a column of probabilities for each class.")
-    ] = False,
+    ids: IdsOption = None,
+    key: KeyOption = None,
+    probabilities: ProbabilitiesOption = False,
     classes: Annotated[
         int | None,
         typer.Option(min=1, help="Classes are 0 to N-1. By default, those that occur."),
@@ -84,7 +79,13 @@ def propagate(
         ),
     ] = None,
     device: DeviceOption = Device.auto,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the table.")] = False,
+    overwrite: OverwriteOption = False,
+    save_index: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Also write what `dlp assign` labels new points by: .safetensors."
+        ),
+    ] = None,
     plugins: PluginOption = None,
 ) -> None:
     """Spread a few labels over the nearest-neighbour graph of embeddings."""
@@ -95,7 +96,7 @@ def propagate(
     job = prepare(
         embeddings, labels, out, settings=overrides or (), ids=ids, key=key, classes=classes,
         class_shares=class_shares, probabilities=probabilities, memory=memory,
-        device=device.value, overwrite=overwrite,
+        device=device.value, overwrite=overwrite, save_index=save_index,
     )  # fmt: skip
     source, chunks = job.source, job.chunks
     output.say(
@@ -108,7 +109,7 @@ def propagate(
     output.print_table(("", "value"), _summary(job, outcome))
     for note in _notes(job, outcome):
         output.say(note)
-    output.say(f"wrote {out}")
+    output.say(f"wrote {out}" + (f" and {save_index}" if save_index else ""))
 
 
 def _summary(job: FilePropagation, outcome: Outcome) -> list[tuple[str, str]]:
