@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,6 +32,7 @@ from dlp_plugins.propagation import (
     equal_shares,
 )
 from dlp_plugins.propagation.beliefs import PLAIN, Beliefs
+from dlp_plugins.propagation.comparison import RUNS, Comparison, Method, compare, methods
 from dlp_plugins.propagation.propagator import full_precision
 from dlp_plugins.refiners.none import NoRefiner
 from dlp_plugins.transforms.none import NoTransform
@@ -49,6 +51,7 @@ class Outcome(Assignment):
     duplicates: points with the embedding of an earlier one.
     note: what the transform did, if worth a sentence.
     clock: the seconds of each phase.
+    comparison: of the default with other methods, where that was asked for.
     """
 
     margin: Tensor
@@ -60,6 +63,7 @@ class Outcome(Assignment):
     duplicates: int
     note: str | None
     clock: Clock
+    comparison: Comparison | None = None
 
     def certainty_quartiles(self, labels: Tensor) -> list[float]:
         """Of the unlabelled points; empty where there are none."""
@@ -100,6 +104,8 @@ def propagate_chunked(
     device: torch.device | str = "cpu",
     progress: Progress = silent,
     beliefs: Beliefs = PLAIN,
+    start: Any = None,
+    auto: bool = False,
 ) -> Outcome:
     """Pseudo-labels, classes solved in `chunks`.
 
@@ -111,6 +117,8 @@ def propagate_chunked(
         scratch: folder for a temporary file of 4 n c bytes, if scores are kept on disk.
         progress: called in each phase.
         beliefs: soft labels, weights and prior scores of the n points.
+        start: classifier to start from; see `Start`. Its labels are plain.
+        auto: compare the default with other methods and take one that is clearly better.
 
     Raises:
         LabelError, FeatureError, GraphError: as `propagate`.
@@ -130,7 +138,7 @@ def propagate_chunked(
     with clock.phase("neighbours"):
         neighbors = propagator.find_neighbors(descriptors)
         refines = not isinstance(propagator.refiner, NoRefiner)
-        f = descriptors if refines else None
+        f = descriptors if refines or auto or start is not None else None
         del descriptors
     with clock.phase("graph"):
         graph = propagator.assemble_graph(neighbors)
@@ -138,13 +146,25 @@ def propagate_chunked(
         components = int(graph.components.max()) + 1
     propagator.solver.check_size(graph)
 
+    comparison = None
+    if f is not None:
+        method = Method("default", propagator, start)
+        if auto:
+            with clock.phase("compare", RUNS) as tick:
+                every = methods(propagator, start)
+                plain = known.to(device)
+                comparison = compare(every, graph, f, plain, num_classes, nodes, tick)
+            method = comparison.chosen
+        propagator, nodes = method.propagator, method.beliefs(f, nodes)
+        f = None if isinstance(propagator.refiner, NoRefiner) else f
+
     scores = Scores(scratch if chunks.on_disk else None)
     records: list[Convergence] = []
     with clock.phase("solve", num_classes) as tick:
         state = propagator.solver.prepare(graph)
-        for start in range(0, num_classes, chunks.width):
-            stop = min(start + chunks.width, num_classes)
-            columns = nodes.label_matrix(known.to(device), num_classes, start, stop)
+        for first in range(0, num_classes, chunks.width):
+            last = min(first + chunks.width, num_classes)
+            columns = nodes.label_matrix(known.to(device), num_classes, first, last)
             solution = propagator.solve(state, columns)
             scores.append(solution.scores)
             records.append(Convergence.of(solution))
@@ -180,6 +200,7 @@ def propagate_chunked(
         duplicates=distinct.duplicates,
         note=note,
         clock=clock,
+        comparison=comparison,
     )
 
 

@@ -6,6 +6,7 @@ Shapes: n points, m of them distinct, d numbers each, c classes, k neighbours, b
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import faiss
 import numpy as np
@@ -18,6 +19,7 @@ from dlp_plugins.embeddings.selection import check_request, chosen_from
 from dlp_plugins.graph import Neighbors
 from dlp_plugins.inputs import UNLABELED, to_descriptors, to_labels
 from dlp_plugins.propagation import Health, Propagator
+from dlp_plugins.propagation.comparison import Comparison, Method, compare, methods
 from dlp_plugins.propagation.propagator import full_precision
 from dlp_plugins.refiners.contract import Classifier
 from dlp_plugins.selectors.contract import Pool, Selector
@@ -35,6 +37,7 @@ class FittedPropagation:
     labels: [n] int64, -1 where there is none. certainty: [n] float32. reached: [n] bool.
     probabilities: [n, c] float64.
     health: of the distinct points.
+    comparison: of the default with other methods, where that was asked for.
     """
 
     labels: np.ndarray
@@ -50,13 +53,23 @@ class FittedPropagation:
     _classifier: Classifier | None
     _distinct: Distinct
     _known: Tensor
+    comparison: Comparison | None
 
     @classmethod
     @full_precision()
     def of(
-        cls, propagator: Propagator, x: np.ndarray, labels: np.ndarray, num_classes: int
+        cls,
+        propagator: Propagator,
+        x: np.ndarray,
+        labels: np.ndarray,
+        num_classes: int,
+        start: Any = None,
+        auto: bool = False,
     ) -> FittedPropagation:
-        """Of descriptors x [n, d] and labels [n] int64, -1 where there is none."""
+        """Of descriptors x [n, d] and labels [n] int64, -1 where there is none.
+
+        `start` and `auto` are as `propagate_chunked` takes them.
+        """
         rows, given = to_descriptors(x), to_labels(labels)
         distinct = find_distinct(rows)
         if len(distinct.points) < 2:  # a new point needs neighbours
@@ -65,7 +78,13 @@ class FittedPropagation:
         f, total = propagator.fit_transform(rows)
         neighbors = propagator.find_neighbors(f)
         graph = propagator.assemble_graph(neighbors)
-        found = propagator.spread(graph, known, num_classes, descriptors=f)
+        method, comparison = Method("default", propagator, start), None
+        if auto:
+            comparison = compare(methods(propagator, start), graph, f, known, num_classes)
+            method = comparison.chosen
+        found = method.propagator.spread(
+            graph, known, num_classes, descriptors=f, beliefs=method.beliefs(f)
+        )
         own = given != UNLABELED
         distributions = found.probabilities.double()
         return cls(
@@ -82,6 +101,7 @@ class FittedPropagation:
             found.classifier,
             distinct,
             known,
+            comparison,
         )
 
     @full_precision()
