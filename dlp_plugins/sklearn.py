@@ -69,6 +69,9 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         the columns are uncorrelated, as principal components are.
     refiner : str or Refiner, default='discriminant'
         How probabilities are improved after the solve; 'none' keeps the graph's own.
+    class_shares : str, array-like of shape (n_classes,) or dict, default='equal'
+        Sizes of the classes among unlabelled points: 'equal'; 'labels', as frequent as among the
+        labels; 'estimate'; or numbers above 0, in the order of `classes_` or by class.
     n_neighbors : int, default=10
         Neighbours of each point in the graph, and of each new point; at most n_samples - 1.
     gamma : float, default=3.0
@@ -112,6 +115,8 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         In 0..1; 1 for a labelled point, 0 where no label reaches.
     reached_ : ndarray of shape (n_samples,)
         Whether some label reaches a training point over the graph.
+    class_shares_ : ndarray of shape (n_classes,)
+        Shares of the classes among unlabelled points that were wanted or estimated.
     n_iter_ : int
         Iterations of the solver; 0 for a direct one.
     comparison_ : Comparison or None
@@ -142,6 +147,7 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         *,
         transformation: Any = EMBEDDINGS["transform"],
         refiner: Any = EMBEDDINGS["refiner"],
+        class_shares: Any = "equal",
         n_neighbors: int = EMBEDDINGS_K,
         gamma: float = 3.0,
         alpha: float | str = "auto",
@@ -158,6 +164,7 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         self.weighter = weighter
         self.transformation = transformation  # named `transform` it would make a transformer of it
         self.refiner = refiner
+        self.class_shares = class_shares
         self.n_neighbors = n_neighbors
         self.gamma = gamma
         self.alpha = alpha
@@ -225,6 +232,7 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         self.label_distributions_ = fitted.probabilities
         self.transduction_ = self._name(fitted.labels)
         self.certainty_, self.reached_ = fitted.certainty, fitted.reached
+        self.class_shares_ = fitted.class_shares
         self.n_iter_ = fitted.health.iterations
         self.comparison_ = fitted.comparison
         return self
@@ -246,7 +254,7 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self)
         X = validate_data(self, X, dtype=(np.float64, np.float32), reset=False)
-        return self._fitted.predict(X)
+        return self._fitted.index.predict(X)[0]
 
     def predict(self, X: Any) -> np.ndarray:
         """The most probable class of new points; `unlabeled_` where no label reaches.
@@ -328,6 +336,7 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
 
     def _components(self, points: int) -> Propagator:
         from dlp_plugins.propagation import Propagator
+        from dlp_plugins.propagation.class_shares import to_class_shares
         from dlp_plugins.propagation.propagator import build_parts
 
         parameters = {
@@ -341,7 +350,22 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         chosen["transform"] = self.transformation
         if isinstance(self.graph, str) and self.graph == "auto":
             chosen["graph"] = graph_for(points)
-        return Propagator(**build_parts(chosen, parameters)[0])
+        shares = to_class_shares(self._shares_by_class())
+        return Propagator(**build_parts(chosen, parameters)[0], class_shares=shares)
+
+    def _shares_by_class(self) -> Any:
+        """`class_shares`, numbers by class put into the order of `classes_`."""
+        given = self.class_shares
+        if not isinstance(given, dict):
+            return given
+        classes = self.classes_.tolist()
+        if given.keys() != set(classes):
+            wrong = sorted(map(str, given.keys() ^ set(classes)))
+            raise ValueError(
+                f"class_shares must hold a number for each of the classes of y, and no other; look "
+                f"at {', '.join(wrong[:5])}."
+            )
+        return [given[c] for c in classes]
 
     def _alpha(self) -> Any:
         if isinstance(self.alpha, str) and self.alpha == "auto":

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from dlp_plugins._threads import row_slices
 from dlp_plugins.embeddings.duplicates import find_distinct
+from dlp_plugins.embeddings.index import Index
 from dlp_plugins.embeddings.memory import ClassChunks
 from dlp_plugins.embeddings.scores import Probabilities, Scores
 from dlp_plugins.graph import Graph
@@ -32,8 +33,10 @@ from dlp_plugins.propagation import (
     equal_shares,
 )
 from dlp_plugins.propagation.beliefs import PLAIN, Beliefs
+from dlp_plugins.propagation.class_shares import estimate_shares, known_shares
 from dlp_plugins.propagation.comparison import RUNS, Comparison, Method, compare, methods
 from dlp_plugins.propagation.propagator import full_precision
+from dlp_plugins.refiners.contract import Classifier
 from dlp_plugins.refiners.none import NoRefiner
 from dlp_plugins.transforms.none import NoTransform
 
@@ -45,17 +48,20 @@ class Outcome(Assignment):
     margin: [n] float32, probability of the point's label less that of the best other class; may be
         negative for a labelled point whose neighbours have another class.
     counts: [c] points of each class, labelled and pseudo-labelled.
+    class_shares: pi [c] float32, wanted or estimated shares of the unlabelled points.
     probabilities: of any rows, all classes.
     edges, components: of the graph.
     zero_vectors: points without a direction, and so without an edge.
     duplicates: points with the embedding of an earlier one.
     note: what the transform did, if worth a sentence.
+    index: labels new points, if asked for; its classes are 0..c-1.
     clock: the seconds of each phase.
     comparison: of the default with other methods, where that was asked for.
     """
 
     margin: Tensor
     counts: Tensor
+    class_shares: Tensor
     probabilities: Probabilities
     edges: int
     components: int
@@ -64,6 +70,7 @@ class Outcome(Assignment):
     note: str | None
     clock: Clock
     comparison: Comparison | None = None
+    index: Index | None = None
 
     def certainty_quartiles(self, labels: Tensor) -> list[float]:
         """Of the unlabelled points; empty where there are none."""
@@ -71,18 +78,19 @@ class Outcome(Assignment):
         return np.quantile(certainty, (0.25, 0.5, 0.75)).tolist() if len(certainty) else []
 
     def crowded_classes(self, labels: Tensor) -> dict[int, float]:
-        """Classes that take several times an equal share of the unlabelled points, and how many.
+        """Classes that take several times their share of the unlabelled points, and how many.
 
         Args:
             labels: [n] int64, -1 where unlabelled.
         """
         assigned = self.labels[labels == UNLABELED]
         counts = torch.bincount(assigned[assigned >= 0], minlength=len(self.counts))
-        times = counts * len(counts) / max(1, len(assigned))
-        return {int(j): float(times[j]) for j in (times >= CROWDED).nonzero()}
+        times = counts / (max(1, len(assigned)) * self.class_shares)
+        crowded = (times >= CROWDED) & (self.class_shares > 0)
+        return {int(j): float(times[j]) for j in crowded.nonzero()}
 
 
-CROWDED = 3.0  # times its equal share at which a class is reported
+CROWDED = 3.0  # times its share at which a class is reported
 
 Progress = Callable[[str, float, float | None], None]
 """phase, how much is done, of how much (None where that is not known)."""
@@ -106,6 +114,7 @@ def propagate_chunked(
     beliefs: Beliefs = PLAIN,
     start: Any = None,
     auto: bool = False,
+    keep_index: bool = False,
 ) -> Outcome:
     """Pseudo-labels, classes solved in `chunks`.
 
@@ -119,6 +128,7 @@ def propagate_chunked(
         beliefs: soft labels, weights and prior scores of the n points.
         start: classifier to start from; see `Start`. Its labels are plain.
         auto: compare the default with other methods and take one that is clearly better.
+        keep_index: keep what new points need; descriptors and all probabilities stay in memory.
 
     Raises:
         LabelError, FeatureError, GraphError: as `propagate`.
@@ -134,16 +144,20 @@ def propagate_chunked(
         descriptors = distinct.select(descriptors).to(device)
         nodes = beliefs.grouped(distinct.group).to(device)
         known = nodes.labels(distinct.labels(labels))
-    note = _transform(propagator, descriptors, clock)
+    note, total = _transform(propagator, descriptors, clock)
     with clock.phase("neighbours"):
         neighbors = propagator.find_neighbors(descriptors)
         refines = not isinstance(propagator.refiner, NoRefiner)
-        f = descriptors if refines or auto or start is not None else None
+        keep = refines or keep_index or auto or start is not None
+        f = descriptors if keep else None
         del descriptors
     with clock.phase("graph"):
         graph = propagator.assemble_graph(neighbors)
+        lists = neighbors if keep_index else None
         del neighbors
         components = int(graph.components.max()) + 1
+    shares = known_shares(propagator.class_shares, known, num_classes)
+    propagator = replace(propagator, solver=propagator.solver.with_shares(shares))
     propagator.solver.check_size(graph)
 
     comparison = None
@@ -156,7 +170,8 @@ def propagate_chunked(
                 comparison = compare(every, graph, f, plain, num_classes, nodes, tick)
             method = comparison.chosen
         propagator, nodes = method.propagator, method.beliefs(f, nodes)
-        f = None if isinstance(propagator.refiner, NoRefiner) else f
+        refines = not isinstance(propagator.refiner, NoRefiner)
+        f = f if refines or keep_index else None
 
     scores = Scores(scratch if chunks.on_disk else None)
     records: list[Convergence] = []
@@ -170,19 +185,23 @@ def propagate_chunked(
             records.append(Convergence.of(solution))
             tick(scores.num_classes)
         del state, columns, solution
-    reached = None
-    if f is not None:
-        with clock.phase("refine"):
-            p, reached = _refine(propagator, f, graph, scores, known, nodes)
+    index = None
+    steps = _LastSteps(propagator, scores, graph, f if refines else None, known, nodes)
+    with clock.phase("refine") if refines else nullcontext():
+        if shares is None:
+            equal, *_ = steps.probabilities(equal_shares(num_classes), last=False)
+            shares = estimate_shares(lambda: _unlabeled_rows(equal, known))
+            del equal
+        p, reached, classifier = steps.probabilities(shares)
     with clock.phase("weigh", points) as tick:
-        if f is None:
-            shares = equal_shares(num_classes)
-            p = Probabilities.of(scores, propagator.normalizer, known == UNLABELED, shares)
         best, certainty, margin = _best_classes(propagator, p, known, tick)
         assignment = propagator.assign(
             best, certainty, known, num_classes, Convergence.worst(records), graph, reached
         )
         assignment = nodes.certain(assignment)
+        if f is not None and lists is not None:
+            q = p.all()
+            index = Index.of(propagator, total, f, lists, q, assignment, known, classifier)
         if distinct.group is not None:
             assignment = _share(propagator, assignment, labels, known, distinct.group, graph)
             assignment = beliefs.certain(assignment)
@@ -193,6 +212,7 @@ def propagate_chunked(
         **vars(assignment),
         margin=margin,
         counts=torch.bincount(assigned[assigned >= 0], minlength=num_classes),
+        class_shares=shares,
         probabilities=p,
         edges=graph.num_entries // 2,
         components=components,
@@ -201,33 +221,67 @@ def propagate_chunked(
         note=note,
         clock=clock,
         comparison=comparison,
+        index=index,
     )
 
 
-def _transform(propagator: Propagator, descriptors: Tensor, clock: Clock) -> str | None:
-    """Transform unit rows [n, d] in place; the transform's note."""
+def _transform(
+    propagator: Propagator, descriptors: Tensor, clock: Clock
+) -> tuple[str | None, Tensor | None]:
+    """Transform unit rows [n, d] in place; the transform's note and its statistics."""
     if isinstance(propagator.transform, NoTransform):
-        return None
+        return None, None
     with clock.phase("transform"):
         _, total = propagator.fit_transform(descriptors, out=descriptors)
-    return propagator.transform.note(total, descriptors.shape[1])
+    return propagator.transform.note(total, descriptors.shape[1]), total
 
 
-def _refine(
-    propagator: Propagator,
-    f: Tensor,
-    graph: Graph,
-    scores: Scores,
-    labels: Tensor,
-    nodes: Beliefs,
-) -> tuple[Probabilities, Tensor]:
-    """The refiner's probabilities, and which points [n] some label reached over the graph."""
-    shares = equal_shares(scores.num_classes)
-    with Probabilities.of(scores, propagator.normalizer, labels == UNLABELED, shares) as blocks:
-        p = blocks.all()
-    reached = p.any(dim=1)
-    found = propagator.refine(f, graph, p.to(f.device), labels.to(f.device), nodes.given)
-    return Probabilities.held(found.probabilities.cpu()), reached
+@dataclass(frozen=True)
+class _LastSteps:
+    """From scores to probabilities, for any shares of the classes.
+
+    f: descriptors [n, d], which a refiner needs; None without one.
+    labels: [n] int64, -1 where there is none.
+    nodes: soft labels and weights of the points.
+    """
+
+    propagator: Propagator
+    scores: Scores
+    graph: Graph
+    f: Tensor | None
+    labels: Tensor
+    nodes: Beliefs
+
+    def probabilities(
+        self, shares: Tensor, last: bool = True
+    ) -> tuple[Probabilities, Tensor | None, Classifier | None]:
+        """For pi [c]; with a refiner also which points [n] some label reached, and its classifier.
+
+        last: the scores are not needed again, and give their memory back before a refiner runs.
+        """
+        made = self.propagator
+        p = Probabilities.of(self.scores, made.normalizer, self.labels == UNLABELED, shares)
+        if self.f is None:
+            return p, None, None
+        held, device = p.all(), self.f.device
+        if last:
+            p.close()
+        reached = held.any(dim=1)
+        found = made.refine(
+            self.f,
+            self.graph,
+            held.to(device),
+            self.labels.to(device),
+            shares.to(device),
+            self.nodes.given,
+        )
+        return Probabilities.held(found.probabilities.cpu()), reached, found.classifier
+
+
+def _unlabeled_rows(p: Probabilities, labels: Tensor) -> Iterator[Tensor]:
+    """Probabilities [b, c] of the unlabelled points, a block at a time."""
+    for rows in p.blocks():
+        yield p.rows(rows)[labels[rows] == UNLABELED]
 
 
 def _share(

@@ -18,7 +18,7 @@ from dlp_plugins.embeddings._files import (
     read_parquet,
     readable,
 )
-from dlp_plugins.embeddings.ids import Ids, to_ids
+from dlp_plugins.embeddings.ids import COLUMN, FILE, Ids, to_ids
 from dlp_plugins.embeddings.soft import check_weights, to_distributions
 from dlp_plugins.errors import DataError, LabelError
 from dlp_plugins.inputs import UNLABELED
@@ -140,6 +140,8 @@ def _read_shares(
 def _read_csv(path: Path) -> _Table:
     rows = read_csv(path)
     header = [cell.strip().lower() for cell in rows[0]] if rows else []
+    if COLUMN not in header:
+        header = [COLUMN if name == FILE else name for name in header]
     width = max(1, *map(len, rows)) if rows else 1
     if named := "label" in header:
         rows = rows[1:]

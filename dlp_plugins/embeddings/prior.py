@@ -87,7 +87,7 @@ def with_prior(need: Memory, prior: Prior | None, points: int) -> Memory:
     if prior is None:
         return need
     held = prior.scores
-    if sp.issparse(held):
+    if isinstance(held, sp.csc_array):
         size = held.data.nbytes + held.indices.nbytes
     else:
         size = 0 if isinstance(held, np.memmap) else held.nbytes

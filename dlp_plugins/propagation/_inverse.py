@@ -151,47 +151,84 @@ def _blocks(
 ) -> Iterator[tuple[slice, Tensor]]:
     n = graph.num_nodes
     width = max(1, min(MOST_COLUMNS, int(memory // (COLUMN_BYTES * n))))
-    order = None
-    if graph.device.type == "cpu" and n * len(points) >= MIN_RENUMBERED_ENTRIES:
-        # linked points near each other in memory: products with the graph find their rows in cache
-        graph, order = graph.renumbered
-        number = torch.empty_like(order)
-        number[order] = torch.arange(n)
-        points = number[points]
-    precise = torch.sparse_csr_tensor(
-        graph.crow_indices, graph.col_indices, graph.values.double(), (n, n),
-        check_invariants=False,
-    )  # fmt: skip
+    graph, points, order = in_local_order(graph, points)
+    system = System(graph, alpha)
     for columns in slices(len(points), width):
-        with torch.no_grad():
-            block = _solve(graph, precise, points[columns], alpha, tolerance)
+        own = points[columns]
+        unit = torch.zeros(n, len(own), dtype=torch.float64, device=graph.device)
+        unit[own, torch.arange(len(own), device=graph.device)] = 1
+        block = system.solve(unit, tolerance)
         if order is not None:
             block = torch.empty_like(block).index_copy_(0, order, block)
         yield columns, block
 
 
-def _solve(graph: Graph, precise: Tensor, points: Tensor, alpha: float, tolerance: float) -> Tensor:
-    """Columns [n, w] float64; `precise` is Wn in float64."""
-    shape = (graph.num_nodes, len(points))
-    x = torch.zeros(shape, dtype=torch.float64, device=graph.device)
-    residual = torch.zeros_like(x)
-    residual[points, torch.arange(len(points), device=graph.device)] = 1
-    size = residual.new_ones(len(points))
-    for number in range(MAX_ROUNDS):
-        wanted = max(ROUND_TOLERANCE, tolerance / float(size.max().clamp(min=tolerance)))
-        step, _, left = conjugate_gradient(
-            graph, alpha, residual.float(), None, min(wanted, 0.5), MAX_ITERATIONS
+def in_local_order(graph: Graph, points: Tensor) -> tuple[Graph, Tensor, Tensor | None]:
+    """The graph with linked nodes near each other in memory, where that pays; points in it.
+
+    Products with the graph then find their rows in cache.
+
+    Returns:
+        Graph, points [m], and the old number of each node [n], or None where nothing changed.
+    """
+    n = graph.num_nodes
+    if graph.device.type != "cpu" or n * len(points) < MIN_RENUMBERED_ENTRIES:
+        return graph, points, None
+    graph, order = graph.renumbered
+    number = torch.empty_like(order)
+    number[order] = torch.arange(n)
+    return graph, number[points], order
+
+
+class System:
+    """(I - alpha Wn) X = B in float64, for the values of Wn as they are in float32."""
+
+    def __init__(self, graph: Graph, alpha: float) -> None:
+        n = graph.num_nodes
+        self.graph, self.alpha = graph, alpha
+        self._precise = torch.sparse_csr_tensor(
+            graph.crow_indices, graph.col_indices, graph.values.double(), (n, n),
+            check_invariants=False,
+        )  # fmt: skip
+
+    def residual(self, x: Tensor, b: Tensor) -> Tensor:
+        """B - (I - alpha Wn) X [n, w] float64, for X in float64."""
+        return (self._precise @ x).mul_(self.alpha).sub_(x).add_(b)
+
+    @torch.no_grad()
+    def solve(self, b: Tensor, tolerance: float) -> Tensor:
+        """X [n, w] float64 for B [n, w] float64 (overwritten), each column to |b| times tolerance.
+
+        Conjugate gradient in float32, its residual in float64, and again for what is left.
+
+        Raises:
+            ConvergenceError: the tolerance was not reached.
+        """
+        x = torch.zeros_like(b)
+        residual, size = b, column_norms(b)
+        whole = torch.where(size > 0, size, 1.0)
+        left = size / whole
+        for number in range(MAX_ROUNDS):
+            largest = float(left.max())
+            if largest <= tolerance:
+                return x
+            wanted = min(max(ROUND_TOLERANCE, tolerance / largest), 0.5)
+            scale = torch.where(left > 0, left, 1.0) * whole  # float32 has no room for 1e-50
+            step, _, rest = conjugate_gradient(
+                self.graph, self.alpha, (residual / scale).float(), None, wanted, MAX_ITERATIONS
+            )
+            step = step.double() * scale
+            x += step
+            # float32 measures well enough the residual of a small correction, and a large one
+            measured = number > 0 or tolerance >= ROUND_TOLERANCE
+            if measured and bool((rest * left <= tolerance).all()):
+                return x
+            residual = self.residual(step, residual)
+            left = column_norms(residual) / whole
+        if float(left.max()) <= tolerance:
+            return x
+        raise ConvergenceError(
+            f"Influence at alpha = {self.alpha}: the residual is {float(left.max()):.1e} after "
+            f"{MAX_ROUNDS} rounds, above the tolerance {tolerance:g}. Lower alpha, or raise "
+            "tolerance."
         )
-        x += step
-        # float32 measures the residual well enough where it is that of a small correction, or large
-        measured = number > 0 or tolerance >= ROUND_TOLERANCE
-        if measured and bool((left * size <= tolerance).all()):
-            return x
-        residual -= step.double() - alpha * (precise @ step.double())
-        size = column_norms(residual)
-        if bool((size <= tolerance).all()):
-            return x
-    raise ConvergenceError(
-        f"Influence at alpha = {alpha}: the residual is {float(size.max()):.1e} after "
-        f"{MAX_ROUNDS} rounds, above the tolerance {tolerance:g}. Lower alpha, or raise tolerance."
-    )

@@ -41,7 +41,7 @@ class Prior:
     def columns(self, start: int, stop: int) -> Tensor:
         """beta P / (column sums of P) [n, stop - start] float32; a column of zeros stays zero."""
         part = self.scores[:, start:stop]
-        part = part.toarray() if sp.issparse(part) else part
+        part = part.toarray() if isinstance(part, sp.csc_array) else part
         p = torch.from_numpy(np.array(part, dtype=np.float32))
         if self.group is not None:  # a node's scores are the mean of its points'
             counts = torch.bincount(self.group)

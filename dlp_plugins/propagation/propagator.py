@@ -32,13 +32,20 @@ from dlp_plugins.inputs import (
 from dlp_plugins.normalizers.contract import Normalizer
 from dlp_plugins.propagation._outputs import checked, checked_neighbors, checked_solution
 from dlp_plugins.propagation.beliefs import PLAIN, Beliefs, to_beliefs
+from dlp_plugins.propagation.class_shares import (
+    EQUAL,
+    ClassShares,
+    equal_shares,
+    estimate_shares,
+    known_shares,
+    to_class_shares,
+)
 from dlp_plugins.propagation.health import Convergence, Health
 from dlp_plugins.propagation.pseudo_labels import (
     Assignment,
     CertaintyScale,
     PseudoLabels,
     apply_given_labels,
-    equal_shares,
 )
 from dlp_plugins.refiners.contract import Given, Refined, Refiner
 from dlp_plugins.refiners.none import NoRefiner
@@ -66,6 +73,8 @@ class Propagator:
 
     mutual: an edge needs both ends to choose each other; by default one is enough (W = A + A^T).
     certainty_scale: points over whose largest certainty all are divided, 'unlabeled' or 'all'.
+    class_shares: of the classes among unlabelled points: 'equal', 'labels' (as frequent as among
+        the labels), 'estimate', or a number > 0 per class.
     """
 
     transform: Transform
@@ -78,9 +87,10 @@ class Propagator:
     balancer: Balancer
     mutual: bool = False
     certainty_scale: CertaintyScale = "unlabeled"
+    class_shares: ClassShares = EQUAL
 
     @classmethod
-    def default(cls, **parameters: Any) -> Propagator:
+    def default(cls, *, class_shares: Any = EQUAL, **parameters: Any) -> Propagator:
         """The paper's components, or others by key (solver='power', or a component).
 
         Other `parameters` go to whichever components declare that name.
@@ -95,7 +105,7 @@ class Propagator:
         parts, used = build_parts(chosen, parameters)
         if left := parameters.keys() - used:
             raise TypeError(f"no component takes {', '.join(sorted(left))}")
-        return cls(**parts)
+        return cls(**parts, class_shares=to_class_shares(class_shares))
 
     # -- the steps, in order ----------------------------------------------------------------------
 
@@ -142,10 +152,9 @@ class Propagator:
         return checked_solution(self.solver.solve(state, y, initial), self.solver, tuple(y.shape))
 
     @full_precision()
-    def normalize(self, scores: Tensor, labels: Tensor) -> Tensor:
-        """Class probabilities [n, c] of the scores [n, c] of all points."""
-        shares = equal_shares(scores.shape[1], scores.device)
-        total = self.normalizer.statistics(scores, labels == UNLABELED)
+    def normalize(self, scores: Tensor, labels: Tensor, shares: Tensor) -> Tensor:
+        """Class probabilities [n, c] of the scores [n, c] of all points, for shares pi [c]."""
+        total = self.normalizer.fit(lambda: [(scores, labels == UNLABELED)], shares)
         found = self.normalizer.apply(scores, total, shares)
         return checked(found, self.normalizer, "probabilities", tuple(scores.shape), low=0)
 
@@ -156,16 +165,17 @@ class Propagator:
         graph: Graph,
         probabilities: Tensor,
         labels: Tensor,
+        shares: Tensor,
         given: Given | None = None,
     ) -> Refined:
         """Better probabilities [n, c] from F [n, d] and the P [n, c] of the graph (overwritten).
 
         Args:
+            shares: pi [c], of the classes among the unlabelled points.
             given: distributions and weights of the labelled points; by default plain ones.
         """
         shape = tuple(probabilities.shape)
         given = Given.from_labels(labels, shape[1]) if given is None else given
-        shares = equal_shares(shape[1], probabilities.device)
         found = self.refiner.refine(descriptors, graph, probabilities, given, shares)
         q = checked(found.probabilities, self.refiner, "probabilities", shape, low=0)
         return replace(found, probabilities=q)
@@ -267,18 +277,30 @@ class Propagator:
                 `labels`.
         """
         check_labels(labels, num_classes, graph.num_nodes)
+        if descriptors is None and not isinstance(self.refiner, NoRefiner):
+            raise TypeError("a refiner needs the descriptors that the graph was built from")
         beliefs = beliefs.to(graph.device)
         y = beliefs.label_matrix(labels, num_classes)
-        solution = self.solve(self.solver.prepare(graph), y, initial)
-        p = self.normalize(solution.scores, labels)
-        reached = p.any(dim=1)
-        if isinstance(self.refiner, NoRefiner):
-            return beliefs.certain(self.to_pseudo_labels(p, labels, solution, graph, reached))
-        if descriptors is None:
-            raise TypeError("a refiner needs the descriptors that the graph was built from")
-        found = self.refine(descriptors, graph, p, labels, beliefs.given)
+        known = known_shares(self.class_shares, labels, num_classes)
+        made = replace(self, solver=self.solver.with_shares(known))
+        solution = made.solve(made.solver.prepare(graph), y, initial)
+
+        def probabilities(shares: Tensor) -> tuple[Refined, Tensor]:
+            p = self.normalize(solution.scores, labels, shares)
+            reached = p.any(dim=1)
+            if descriptors is None or isinstance(self.refiner, NoRefiner):
+                return Refined(p), reached
+            return self.refine(descriptors, graph, p, labels, shares, beliefs.given), reached
+
+        shares = equal_shares(num_classes, labels.device) if known is None else known
+        found, reached = probabilities(shares)
+        if known is None:
+            unlabeled = found.probabilities[labels == UNLABELED]
+            shares = estimate_shares(lambda: [unlabeled])
+            found, reached = probabilities(shares)
         pseudo = self.to_pseudo_labels(found.probabilities, labels, solution, graph, reached)
-        return beliefs.certain(replace(pseudo, classifier=found.classifier))
+        pseudo = replace(pseudo, classifier=found.classifier, class_shares=shares)
+        return beliefs.certain(pseudo)
 
     @full_precision()
     def to_pseudo_labels(

@@ -95,6 +95,12 @@ class Discriminant(Refiner):
                 factors = balance(p, unlabeled, shares, blocks)
         return Refined(p, FittedDiscriminant(v, u, prior, floor, factors))
 
+    def restore(self, tensors: dict[str, Tensor]) -> FittedDiscriminant:
+        prior = LogisticRegression(tensors["prior_weights"], tensors["prior_intercepts"])
+        return FittedDiscriminant(
+            tensors["directions"], tensors["offsets"], prior, tensors["floor"], tensors["factors"]
+        )
+
 
 @dataclass(frozen=True)
 class FittedDiscriminant:
@@ -119,6 +125,16 @@ class FittedDiscriminant:
         scores += _log_prior(self.prior, self.floor, descriptors) + SMOOTHING * neighbors
         q = scores.softmax(dim=1) * self.factors.to(descriptors)
         return q / q.sum(dim=1, keepdim=True)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {
+            "directions": self.directions,
+            "offsets": self.offsets,
+            "prior_weights": self.prior.weights,
+            "prior_intercepts": self.prior.intercepts,
+            "floor": self.floor,
+            "factors": self.factors,
+        }
 
 
 def _log_prior(prior: LogisticRegression, floor: Tensor, f: Tensor) -> Tensor:

@@ -69,8 +69,8 @@ def finished(tmp_path_factory) -> Path:
 def test_a_run_leaves_what_it_promises(finished):
     summary = json.loads((finished / "summary.json").read_text())
     assert {
-        "test_error", "supervised_test_error", "pseudo_label_accuracy", "seconds",
-        "images_per_second", "peak_memory_mb",
+        "test_error", "supervised_test_error", "pseudo_label_accuracy", "residual",
+        "labels_may_change", "seconds", "images_per_second", "peak_memory_mb",
     } <= summary.keys()  # fmt: skip
     assert 0 <= summary["test_error"] <= 100
     indices = json.loads((finished / "labeled_indices.json").read_text())
