@@ -6,6 +6,7 @@
 # make bench              speed against the usual procedure and scikit-learn
 # make bench-labels       accuracy of labels from few labels, with and without the default's steps
 # make bench-photos       CIFAR-10 from images to labels, timed: up to 15 minutes on two cores
+# make bench-suggest      accuracy by who chose the points that were labelled
 # make gpu                on a machine with an NVIDIA card: checks, speed, rows of the paper (needs DATA)
 
 PYTHON ?= python3
@@ -15,7 +16,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-com
 EXTRAS := photos,export,huggingface,amg,nn-descent,parquet,tensorboard,mlflow,test
 WHEELS := .venv/wheels
 
-.PHONY: quickstart test unit test-torch-sparse test-usb test-slow bench bench-labels bench-photos gpu lint types clean
+.PHONY: quickstart test unit test-torch-sparse test-usb test-slow bench bench-labels bench-suggest bench-photos gpu lint types clean
 .DELETE_ON_ERROR:
 
 include usb.mk
@@ -59,6 +60,9 @@ gpu: .venv/test
 # Reads three files of ../shared/data/embeddings; of another folder with DATA=FOLDER
 bench-labels: .venv/test
 	$(BIN)/python benchmarks/label_quality.py $(if $(DATA),--data $(DATA))
+
+bench-suggest: .venv/test
+	$(BIN)/python benchmarks/suggest_quality.py $(if $(DATA),--data $(DATA))
 
 # Reads cifar10/ and embeddings/ of ../shared/data; of another folder with DATA=FOLDER
 bench-photos: .venv/test

@@ -68,6 +68,7 @@ NOT_RUN = {
     "make test-slow": THIS_SUITE,
     "make bench": MINUTES,
     "make bench-labels": MINUTES,
+    "make bench-suggest": MINUTES,
     "make bench-photos": MINUTES,
     ".venv/bin/python -m pytest -x tests/solvers": THIS_SUITE,
     ".venv/bin/python -m pytest -x tests/test_contracts.py -k neumann": THIS_SUITE,
