@@ -21,7 +21,7 @@ from dlp_plugins.embeddings.chunked import Clock
 from dlp_plugins.embeddings.duplicates import Distinct, find_distinct
 from dlp_plugins.graph import Graph
 from dlp_plugins.inputs import UNLABELED
-from dlp_plugins.propagation import Propagator
+from dlp_plugins.propagation import Propagator, apply_given_labels
 from dlp_plugins.propagation.propagator import full_precision
 
 FLOOR = 0.001  # e above: a class that was out of the question may come back
@@ -207,6 +207,9 @@ class LiveLabels:
             certainty = torch.where(p.any(dim=1), certainty, 0.0)
             if len(present) == 1:
                 certainty = torch.zeros_like(certainty)  # there is no other class to prefer
+        best, certainty = apply_given_labels(
+            best, certainty, nodes, self.space.propagator.certainty_scale
+        )
         labels, certainty = (self.space.distinct.expand(x) for x in (best, certainty))
         own = given != UNLABELED
         return View(
