@@ -8,6 +8,7 @@
 """
 
 from dlp_plugins.inputs import UNLABELED
+from dlp_plugins.propagation._inverse import Among, influence, influence_among, influence_blocks
 from dlp_plugins.propagation.health import Convergence, Health
 from dlp_plugins.propagation.propagator import Propagator, propagate
 from dlp_plugins.propagation.pseudo_labels import (
@@ -21,6 +22,7 @@ from dlp_plugins.propagation.pseudo_labels import (
 
 __all__ = [
     "UNLABELED",
+    "Among",
     "Assignment",
     "CertaintyScale",
     "Convergence",
@@ -29,6 +31,9 @@ __all__ = [
     "PseudoLabels",
     "apply_given_labels",
     "equal_shares",
+    "influence",
+    "influence_among",
+    "influence_blocks",
     "label_matrix",
     "propagate",
 ]
