@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from dlp_cli import output
-from dlp_cli.commands import bench, check, doctor, plan, propagate, run, show
+from dlp_cli.commands import bench, check, doctor, plan, propagate, run, show, suggest
 from dlp_cli.commands import list as listing  # `list` is a builtin
 from dlp_plugins.errors import DlpError
 
@@ -33,6 +33,7 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.command("bench")(bench.bench)
 app.command("propagate")(propagate.propagate)
+app.command("suggest")(suggest.suggest)
 app.command("plan")(plan.plan)
 app.command("check")(check.check)
 app.command("list")(listing.list_)

@@ -14,6 +14,7 @@ import numpy as np
 from dlp_plugins._writing import replacing
 from dlp_plugins.embeddings._files import pyarrow
 from dlp_plugins.embeddings.chunked import Outcome
+from dlp_plugins.embeddings.ids import Ids
 from dlp_plugins.embeddings.labels import LabelFile
 from dlp_plugins.errors import UsageError
 
@@ -75,6 +76,21 @@ def write_table(
     write = _write_parquet if path.suffix == ".parquet" else _write_csv
     with replacing(path) as temporary:
         write(temporary, columns, names, _blocks(outcome, bool(names), progress))
+
+
+def write_points(path: Path, points: list[int], ids: Ids | None = None) -> None:
+    """Write some points in the order given: `index` (from 0), and `id` where points have ids.
+
+    Raises:
+        SaveError: as `write_table`.
+    """
+    columns = [Column("index", "int64", lambda rows: points[rows])]
+    if ids is not None:
+        values = [ids.values[i] for i in points]
+        columns.append(Column("id", _kind(values), lambda rows: values[rows]))
+    write = _write_parquet if path.suffix == ".parquet" else _write_csv
+    with replacing(path) as temporary:
+        write(temporary, columns, [], iter([(slice(0, len(points)), None)]))
 
 
 def _columns(outcome: Outcome, given: LabelFile) -> list[Column]:
