@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from dlp_cli import output
-from dlp_cli.commands import bench, check, doctor, plan, propagate, run, show, suggest
+from dlp_cli.commands import bench, check, doctor, label, plan, propagate, run, show, suggest
 from dlp_cli.commands import list as listing  # `list` is a builtin
 from dlp_plugins.errors import DlpError
 
@@ -34,6 +34,7 @@ app.command("run")(run.run)
 app.command("bench")(bench.bench)
 app.command("propagate")(propagate.propagate)
 app.command("suggest")(suggest.suggest)
+app.command("label")(label.label)
 app.command("plan")(plan.plan)
 app.command("check")(check.check)
 app.command("list")(listing.list_)

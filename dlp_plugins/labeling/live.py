@@ -134,8 +134,10 @@ class LiveLabels:
         seen = self.view
         c = seen.sums.shape[1]
         present = _present(seen.nodes, c)
-        q = torch.zeros_like(seen.sums)
+        p = self._graph_probabilities(seen.sums, seen.nodes)
+        q = p  # of one class there is nothing to refine
         if len(present) > 1:
+            q = torch.zeros_like(p)
             number = torch.full((c + 1,), UNLABELED)
             number[present] = torch.arange(len(present))
             labels = number[seen.nodes]  # -1 is the last
@@ -143,7 +145,6 @@ class LiveLabels:
                 self.space.graph, labels, len(present), descriptors=self.space.descriptors
             )
             q[:, present] = found.probabilities
-        p = self._graph_probabilities(seen.sums, seen.nodes)
         with self._lock:
             self._refined = _Refined(seen.version, q, p)
             now = self.view

@@ -7,14 +7,14 @@ version that its person saw, and leaves alone a point that somebody else has cha
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from dlp_plugins.errors import LabelError, SaveError, UsageError
 
@@ -42,17 +42,23 @@ CREATE TABLE labels (point INTEGER PRIMARY KEY, class INTEGER, answer INTEGER NO
 """
 
 
+class Change(NamedTuple):
+    """Of one point: its label before and after (a class, SKIPPED, or None), and its version now."""
+
+    before: int | None
+    after: int | None
+    version: int
+
+
 @dataclass(frozen=True)
 class Answer:
     """What an answer did.
 
-    id: its number, the version of the points it changed; 0 if it changed none.
-    changed: points with their labels before and after: a class, SKIPPED, or None for no label.
+    changed: by point.
     refused: points that somebody else had changed since this person saw them; they are as they were.
     """
 
-    id: int = 0
-    changed: dict[int, tuple[int | None, int | None]] = field(default_factory=dict)
+    changed: dict[int, Change] = field(default_factory=dict)
     refused: list[int] = field(default_factory=list)
 
 
@@ -183,8 +189,7 @@ class LabelStore:
             wanted: points, each with the version it must still have, its new label and its new
                 version, None for this answer's number; an undo restores the earlier one.
         """
-        changed: dict[int, tuple[int | None, int | None]] = {}
-        versions: dict[int, tuple[int, int | None]] = {}
+        found: dict[int, tuple[int | None, int | None, int, int | None]] = {}
         refused = []
         with self._transaction():
             for point, (seen, after, restored) in wanted.items():
@@ -194,26 +199,24 @@ class LabelStore:
                 if version != seen:
                     refused.append(point)
                 elif before != after:
-                    changed[point] = (before, after)
-                    versions[point] = (version, restored)
-            if not changed and undoes is None:
+                    found[point] = (before, after, version, restored)
+            if not found and undoes is None:
                 return Answer(refused=refused)
             number = self._db.execute(
                 "INSERT INTO answers (person, time, undoes) VALUES (?, ?, ?)",
                 [person, datetime.now(UTC).isoformat(timespec="seconds"), undoes],
             ).lastrowid
             assert number is not None
-            for point, (before, after) in changed.items():
-                version, restored = versions[point]
+            changed = {}
+            for point, (before, after, version, restored) in found.items():
+                now = number if restored is None else restored
                 self._db.execute(
                     "INSERT INTO changes VALUES (?, ?, ?, ?, ?)",
                     [number, point, before, after, version],
                 )
-                self._db.execute(
-                    "REPLACE INTO labels VALUES (?, ?, ?)",
-                    [point, after, number if restored is None else restored],
-                )
-        return Answer(number, changed, refused)
+                self._db.execute("REPLACE INTO labels VALUES (?, ?, ?)", [point, after, now])
+                changed[point] = Change(before, after, now)
+        return Answer(changed, refused)
 
 
 def check_class_name(name: str) -> str:
@@ -229,15 +232,3 @@ def check_class_name(name: str) -> str:
 def default_path(embeddings: Path) -> Path:
     """`x.labels.sqlite` beside `x.npy`."""
     return embeddings.with_name(f"{embeddings.stem}.labels.sqlite")
-
-
-def add_classes(store: LabelStore, names: Iterable[str]) -> None:
-    """Those that are not there yet, in their order."""
-    for name in names:
-        store.add_class(name)
-
-
-def check_writable(path: Path) -> None:
-    """Raise UsageError for a folder that cannot take the file, before time is spent."""
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise UsageError(f"{path} cannot be written. Give another file with --state.")

@@ -24,11 +24,11 @@ def store(tmp_path):
 
 def test_an_answer_gives_many_points_one_label_and_undo_takes_it_back(store):
     first = store.answer("a", {4: 0, 7: 0}, 1)
-    second = store.answer("a", {7: first.id, 9: 0}, 2)
+    second = store.answer("a", {7: first.changed[7].version, 9: 0}, 2)
     assert store.labels() == {4: 1, 7: 2, 9: 2}
-    assert second.changed == {7: (1, 2), 9: (None, 2)}
+    assert {p: c[:2] for p, c in second.changed.items()} == {7: (1, 2), 9: (None, 2)}
     undone = store.undo("a")
-    assert undone.changed == {7: (2, 1), 9: (2, None)}
+    assert undone.changed == {7: (2, 1, first.changed[7].version), 9: (2, None, 0)}
     assert store.labels() == {4: 1, 7: 1}
     store.undo("a")
     assert store.labels() == {}
@@ -38,13 +38,13 @@ def test_an_answer_gives_many_points_one_label_and_undo_takes_it_back(store):
 def test_people_do_not_overwrite_each_other(store):
     mine = store.answer("a", {1: 0, 2: 0}, 0)
     theirs = store.answer("b", {2: 0, 3: 0}, 1)  # b's page was loaded before a's answer
-    assert (theirs.refused, theirs.changed) == ([2], {3: (None, 1)})
+    assert (theirs.refused, [*theirs.changed]) == ([2], [3])
     assert store.labels() == {1: 0, 2: 0, 3: 1}
-    corrected = store.answer("b", {2: mine.id}, 1)  # b has seen it now
+    corrected = store.answer("b", {2: mine.changed[2].version}, 1)  # b has seen it now
     undone = store.undo("a")  # takes back only what is still a's
     assert undone.refused == [2]
     assert store.labels() == {2: 1, 3: 1}
-    assert store.versions()[2] == corrected.id
+    assert store.versions()[2] == corrected.changed[2].version
 
 
 def test_undo_is_each_persons_own(store):
@@ -57,7 +57,7 @@ def test_undo_is_each_persons_own(store):
 def test_a_skipped_point_is_no_label_and_the_same_answer_twice_is_one(store):
     first = store.answer("a", {1: 0}, SKIPPED)
     assert store.labels() == {1: SKIPPED}
-    assert store.answer("a", {1: first.id}, SKIPPED).changed == {}
+    assert store.answer("a", {1: first.changed[1].version}, SKIPPED).changed == {}
     store.undo("a")
     assert store.labels() == {}
 

@@ -1,0 +1,58 @@
+"""Work that follows answers in a thread of its own, the newest state at a time."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+
+class Background:
+    """Calls `work` once after one or more calls of `wake`, never twice at the same time.
+
+    problem: what the last call raised, in a sentence; None if it ended well. The next call is made
+        all the same.
+    """
+
+    def __init__(self, name: str, work: Callable[[], object]) -> None:
+        self.problem: str | None = None
+        self._work = work
+        self._wanted = threading.Event()
+        self._stopped = False
+        self._idle = threading.Condition()
+        self._busy = False
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def wake(self) -> None:
+        with self._idle:
+            self._busy = True
+        self._wanted.set()
+
+    def wait(self, timeout: float) -> bool:
+        """Wait until there is nothing to do; False if that took longer than `timeout` seconds."""
+        with self._idle:
+            return self._idle.wait_for(lambda: not self._busy, timeout)
+
+    def stop(self) -> None:
+        """End the thread, after the call that is running."""
+        self._stopped = True
+        self._wanted.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            self._wanted.wait()
+            self._wanted.clear()
+            if self._stopped:
+                return
+            try:
+                self._work()
+                self.problem = None
+            except Exception as error:  # labels are safe on the disk; the page shows the sentence
+                logging.getLogger(__name__).exception("%s failed", self._thread.name)
+                self.problem = f"{type(error).__name__}: {error}"
+            with self._idle:
+                if not self._wanted.is_set():
+                    self._busy = False
+                    self._idle.notify_all()
