@@ -40,8 +40,7 @@ def choose_next(
     uncertain = int(known.sum()) > MOST_LABELED
     if uncertain or (selector.needs_probabilities and not labeled.any()):
         return least_certain(view, ~_mask(len(view.given), skipped))[:count].tolist()
-    p = view.probabilities
-    p = p[:, p.any(dim=0)] if labeled.any() else None
+    p = view.probabilities[:, view.probabilities.any(dim=0)] if labeled.any() else None
     chosen = selector.select(Pool(space.descriptors, nodes, space.graph, p), count)
     return space.distinct.points[chosen.cpu()].tolist()
 
@@ -58,10 +57,11 @@ def least_certain(view: View, allowed: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Suspicion:
-    """A label that the other labels speak against.
+    """What the other labels say of one.
 
-    doubt: 0 to 1, one minus the probability of the label if it were not known itself.
-    suggested: the class the others suggest.
+    doubt: 0 to 1: of its class and the best other one, the share of the other, had the point no
+        label; above 0.5 the other is more likely.
+    suggested: the best other class.
     """
 
     point: int
@@ -119,13 +119,17 @@ class Audit:
         shares = torch.where(totals > 0, scores / totals, 0.0)
         p = shares / shares.sum(dim=1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
         known = (mass * counts).sum(dim=1) > 0
-        doubt = torch.where(known & p.any(dim=1), 1 - (mass * p).sum(dim=1), torch.nan)
-        return y, doubt, p.argmax(dim=1)
+        own_share = (mass * p).sum(dim=1)
+        best, suggested = (p - mass).max(dim=1)  # its own class is out of the question
+        doubt = torch.where(known & p.any(dim=1), best / (best + own_share), torch.nan)
+        return y, doubt, suggested
 
     def _diagonal(self, nodes: Tensor, alpha: float) -> Tensor:
         """G_ii [l] float64; columns are solved for nodes that had no label before."""
         new = [i for i in nodes.tolist() if i not in self._own]
-        for part, block in influence_blocks(self.space.graph, new, alpha=alpha, tolerance=TOLERANCE):
+        for part, block in influence_blocks(
+            self.space.graph, new, alpha=alpha, tolerance=TOLERANCE
+        ):
             own = block[new[part], torch.arange(block.shape[1])]
             self._own.update(zip(new[part], own.tolist(), strict=True))
         return torch.tensor([self._own[i] for i in nodes.tolist()], dtype=torch.float64)

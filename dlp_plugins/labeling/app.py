@@ -21,7 +21,12 @@ from dlp_plugins.labeling.session import Session, Source
 from dlp_plugins.labeling.store import SKIPPED, Answer
 
 WEB = Path(__file__).parent / "web"
-TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+TYPES = {
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+}
 HEADERS = {
     # only the page's own scripts run, and no other site may frame it or learn its address
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; "
@@ -79,9 +84,7 @@ def create_app(session: Session, token: str, *, title: str = "") -> FastAPI:
     routes = APIRouter(prefix="/{token_given}", dependencies=[Depends(check)])
 
     @app.middleware("http")
-    async def protect(
-        request: Request, call: Callable[[Request], Awaitable[Response]]
-    ) -> Response:
+    async def protect(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
         response = await call(request)
         response.headers.update(HEADERS)
         response.headers.setdefault("Cache-Control", "no-store")
@@ -164,9 +167,7 @@ def create_app(session: Session, token: str, *, title: str = "") -> FastAPI:
         if found is None:
             raise HTTPException(404)
         kind = "image/png" if found.startswith(b"\x89PNG") else "image/jpeg"
-        return Response(
-            found, media_type=kind, headers={"Cache-Control": "private, max-age=86400"}
-        )
+        return Response(found, media_type=kind, headers={"Cache-Control": "private, max-age=86400"})
 
     @routes.get("/export/labels.csv")
     def labels_csv() -> Response:

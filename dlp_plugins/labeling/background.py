@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import threading
 from collections.abc import Callable
+
+DELAY = 0.1  # seconds from an answer to its work: the answer's own reply goes first
+NICENESS = 5  # of the thread, where the system allows that: the next answer's thread goes first
 
 
 class Background:
@@ -18,7 +23,7 @@ class Background:
         self.problem: str | None = None
         self._work = work
         self._wanted = threading.Event()
-        self._stopped = False
+        self._end = threading.Event()
         self._idle = threading.Condition()
         self._busy = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -36,15 +41,18 @@ class Background:
 
     def stop(self) -> None:
         """End the thread, after the call that is running."""
-        self._stopped = True
+        self._end.set()
         self._wanted.set()
         self._thread.join()
 
     def _run(self) -> None:
+        with contextlib.suppress(AttributeError, OSError):  # of this thread alone, on Linux
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
         while True:
             self._wanted.wait()
+            self._end.wait(DELAY)
             self._wanted.clear()
-            if self._stopped:
+            if self._end.is_set():
                 return
             try:
                 self._work()

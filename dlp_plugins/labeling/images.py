@@ -67,7 +67,7 @@ def _thumbnail(path: Path) -> bytes:
         image.draft("RGB", (SIDE, SIDE))  # a JPEG is read at the least size that is large enough
         ImageOps.exif_transpose(image, in_place=True)
         if image.mode.startswith("I"):  # Pillow would cut 16 bits off at 255
-            image = image.point(lambda x: x / 257).convert("L")  # type: ignore[assignment]  # noqa: PLW2901
+            image = image.point(lambda x: x / 257).convert("L")  # type: ignore[assignment]
         small = max(image.size) <= SIDE
         shown = image.convert("RGB")
         shown.thumbnail((SIDE, SIDE))

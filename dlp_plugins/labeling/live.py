@@ -151,9 +151,7 @@ class LiveLabels:
             if now.version != seen.version:
                 p = self._graph_probabilities(now.sums, now.nodes)
                 q = _corrected(self._refined, p)
-            self.view = self._view(
-                now.version, seen.version, now.given, now.nodes, q, p, now.sums
-            )
+            self.view = self._view(now.version, seen.version, now.given, now.nodes, q, p, now.sums)
             return self.view
 
     def _sums(self, old: View, nodes: Tensor, num_classes: int) -> Tensor:
@@ -243,5 +241,3 @@ def _corrected(base: _Refined, p: Tensor) -> Tensor:
     q[:, ~p.any(dim=0)] = 0  # a class without a label
     reached = p.any(dim=1) | base.q.any(dim=1)
     return torch.where(reached[:, None], q / q.sum(dim=1, keepdim=True), 0.0)
-
-

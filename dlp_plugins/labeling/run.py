@@ -69,7 +69,9 @@ class LabelingJob:
             if self.known is not None and not store.versions():
                 take_over(store, self.known)
             space = Space.of(self.propagator, descriptors, clock)
-            truth = self.truth and Truth(self.truth.labels, [str(c) for c in self.truth.classes])
+            truth = None
+            if self.truth is not None:
+                truth = Truth(self.truth.labels, [str(c) for c in self.truth.classes])
             with clock.phase("spread"):
                 return Session(
                     space, store, self.selector, ids=self.ids, images=self.images, truth=truth
@@ -123,7 +125,9 @@ def prepare_labeling(
     if known is not None:
         names += [check_class_name(str(c)) for c in known.classes]
     if not names and not path.exists():
-        raise UsageError("Name at least one class: --classes cat,dog. More can be added in the page.")
+        raise UsageError(
+            "Name at least one class: --classes cat,dog. More can be added in the page."
+        )
     return LabelingJob(
         build_propagator(propagation_recipe(settings, source.points)),
         build_selector(selector),

@@ -198,7 +198,7 @@ class Session:
             if len(chosen) < count:  # the queue is being filled
                 more = least_certain(view, torch.ones(self.points, dtype=torch.bool))
                 chosen += self._open(more, count - len(chosen), shut | set(chosen))
-            self._claims |= {p: (person, now) for p in chosen}
+            self._claims |= dict.fromkeys(chosen, (person, now))
             return chosen
 
     def _open(self, ordered: Tensor, count: int, shut: frozenset[int]) -> list[int]:

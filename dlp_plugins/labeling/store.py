@@ -55,7 +55,7 @@ class Answer:
     """What an answer did.
 
     changed: by point.
-    refused: points that somebody else had changed since this person saw them; they are as they were.
+    refused: points that somebody else had changed since this person saw them; they stay so.
     """
 
     changed: dict[int, Change] = field(default_factory=dict)
@@ -80,8 +80,12 @@ class LabelStore:
         if not path.parent.is_dir():
             raise UsageError(f"{path}: there is no folder {path.parent}.")
         try:
-            self._db = sqlite3.connect(path, timeout=1, isolation_level=None, check_same_thread=False)
-            self._db.execute("PRAGMA locking_mode = EXCLUSIVE")  # a second server would see old labels
+            self._db = sqlite3.connect(
+                path, timeout=1, isolation_level=None, check_same_thread=False
+            )
+            self._db.execute(
+                "PRAGMA locking_mode = EXCLUSIVE"
+            )  # a second server would see old labels
             self._db.execute("PRAGMA synchronous = FULL")
             with self._transaction():
                 if not self._db.execute("SELECT 1 FROM sqlite_master").fetchone():

@@ -46,7 +46,7 @@ export class Grid {
     const meter = document.createElement("i");
     meter.className = "meter";
     const note = text("small", "note", "");
-    box.append(picture, tag, meter, note);
+    box.append(picture, tag, note, meter);
     box.title = card.name;
     this.elements.set(card.point, { box, tag, meter, note });
     return box;
@@ -73,8 +73,8 @@ export class Grid {
       tag.textContent = skipped ? "skipped" : label >= 0 ? this.className(label) : "no label yet";
       tag.classList.toggle("guess", !done);
       meter.style.setProperty("--share", done ? 1 : card.certainty);
-      const doubted = card.doubt !== null && card.doubt > 0.5 && done && !skipped;
-      note.textContent = doubted ? `rather ${this.className(card.suggested)}?` : done ? "" : label >= 0 ? `${Math.round(100 * card.certainty)} %` : "";
+      const doubted = card.doubt > 0.5 && done && !skipped && card.suggested !== label;
+      note.textContent = doubted ? `rather ${this.className(card.suggested)}?` : done || label < 0 ? "" : `${Math.round(100 * card.certainty)} %`;
     });
     const at = this.cards[this.cursor];
     if (at) this.root.setAttribute("aria-activedescendant", `card-${at.point}`);

@@ -121,7 +121,10 @@ export class PointMap {
       const px = (ax * x[i] + bx - size / 2) | 0, py = (ay * y[i] + by - size / 2) | 0;
       if (px < 0 || py < 0 || px + size > width || py + size > height) continue;
       const color = this.shade(labels[i], certainty[i]);
-      for (let row = 0, at = py * width + px; row < size; row++, at += width) pixels.fill(color, at, at + size);
+      for (let row = 0, at = py * width + px; row < size; row++, at += width) {
+        const corner = size > 3 && (row === 0 || row === size - 1) ? 1 : 0; // round enough
+        pixels.fill(color, at + corner, at + size - corner);
+      }
     }
     this.context.putImageData(this.image, 0, 0);
     const rings = this.given.length > MOST_RINGS ? this.given.slice(-MOST_RINGS) : this.given;
