@@ -6,16 +6,17 @@
 # make test-slow          studies of minutes each
 # make bench              speed against the usual procedure and scikit-learn
 # make bench-labels       accuracy of labels from few labels, with and without the default's steps
+# make bench-photos       CIFAR-10 from images to labels, timed: up to 15 minutes on two cores
 # make gpu                on a machine with an NVIDIA card: checks, speed, rows of the paper (needs DATA)
 
 PYTHON ?= python3
 BIN := .venv/bin
 # Compiling every file of every package would take half as long as installing them.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
-EXTRAS := huggingface,amg,nn-descent,parquet,tensorboard,mlflow,label,test
+EXTRAS := photos,huggingface,amg,nn-descent,parquet,tensorboard,mlflow,label,test
 WHEELS := .venv/wheels
 
-.PHONY: quickstart test unit test-torch-sparse test-usb test-browser test-slow bench bench-labels gpu lint types clean
+.PHONY: quickstart test unit test-torch-sparse test-usb test-browser test-slow bench bench-labels bench-photos gpu lint types clean
 .DELETE_ON_ERROR:
 
 include usb.mk
@@ -63,6 +64,10 @@ gpu: .venv/test
 bench-labels: .venv/test
 	$(BIN)/python benchmarks/label_quality.py $(if $(DATA),--data $(DATA))
 
+# Reads cifar10/ and embeddings/ of ../shared/data; of another folder with DATA=FOLDER
+bench-photos: .venv/test
+	$(BIN)/python benchmarks/photos.py $(if $(DATA),--data $(DATA))
+
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	    { echo "dlp-plugins needs Python 3.11 or newer; try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
@@ -70,7 +75,7 @@ bench-labels: .venv/test
 
 .venv/base: .venv/bin/python pyproject.toml
 	@echo "Installing into .venv; the first time this downloads PyTorch, a few minutes."
-	$(PIP) --editable .
+	$(PIP) --editable '.[photos]'
 	@touch $@
 
 .venv/test: .venv/bin/python pyproject.toml

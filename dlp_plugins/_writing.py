@@ -7,11 +7,11 @@ import json
 import math
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from dlp_plugins.errors import SaveError
+from dlp_plugins.errors import SaveError, UsageError
 
 
 @contextlib.contextmanager
@@ -57,6 +57,22 @@ def replacing(path: Path, advice: str = "", previous: Path | None = None) -> Ite
         if made:
             with contextlib.suppress(OSError):
                 temporary.unlink()
+
+
+def check_place(path: Path, formats: Sequence[str], what: str, overwrite: bool) -> None:
+    """Refuse a path that cannot be written, before time is spent on what should go there.
+
+    Raises:
+        UsageError: not one of the suffixes, no such folder, or a file that is there already.
+    """
+    if path.suffix not in formats:
+        raise UsageError(f"{path}: {what} is written as {' or '.join(formats)}.")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path}: there is no folder {path.parent}.")
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder.")
+    if path.exists() and not overwrite:
+        raise UsageError(f"{path}: exists already. Add --overwrite to replace it.")
 
 
 def write_text(path: Path, text: str, advice: str = "") -> None:

@@ -194,13 +194,29 @@ class Registry:
             )
         return built
 
+    def describe(self, component: Any) -> tuple[str, dict[str, Any]]:
+        """The name and the parameters of which `build` makes the same component.
+
+        Raises:
+            RegistryError: its class is not registered, or does not keep its parameters.
+        """
+        for name, known in self._components.items():
+            if known.factory is type(component):
+                parameters = [p.name for p in known.parameters]
+                if all(hasattr(component, p) for p in parameters):
+                    return name, {p: getattr(component, p) for p in parameters}
+        raise RegistryError(
+            f"{component!r} cannot be saved by name: register its class among {self.kind}, and let "
+            "it keep its parameters as attributes."
+        )
+
     # -- where components come from ---------------------------------------------------------------
 
     def _built_in(self) -> list[str]:
-        """File names of the kind's package: the file `cg.py` registers `cg`."""
+        """File names of the kind's package: `cg.py` registers `cg`, `a__b.py` registers `a-b`."""
         folder = Path(__file__).parent / self.kind
         return [
-            m.name
+            m.name.replace("__", "-")
             for m in pkgutil.iter_modules([str(folder)])
             if not m.name.startswith("_") and m.name != "contract"
         ]
@@ -218,7 +234,8 @@ class Registry:
         if name in self._built_in():
             if claims:
                 raise self._taken(name, BUILT_IN, _distribution(claims[0]))
-            return self._import(name, f"dlp_plugins.{self.kind}.{name}", BUILT_IN)
+            module = name.replace("-", "__")  # a hyphen can stand in no module's name
+            return self._import(name, f"dlp_plugins.{self.kind}.{module}", BUILT_IN)
         if len(claims) > 1:
             raise self._taken(name, *map(_distribution, claims[:2]))
         return self._load_entry_point(claims[0]) if claims else None

@@ -20,9 +20,9 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d, validate_data
 
-from dlp_plugins.registry import EMBEDDINGS, EMBEDDINGS_ALPHA, EMBEDDINGS_K, graph_for
+from dlp_plugins.registry import EMBEDDINGS, EMBEDDINGS_ALPHA, EMBEDDINGS_K, SELECTOR, graph_for
 
 if TYPE_CHECKING:  # importing these takes longer than scikit-learn; `fit` does
     from dlp_plugins.propagation import Propagator
@@ -62,6 +62,9 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         the columns are uncorrelated, as principal components are.
     refiner : str or Refiner, default='discriminant'
         How probabilities are improved after the solve; 'none' keeps the graph's own.
+    class_shares : str, array-like of shape (n_classes,) or dict, default='equal'
+        Sizes of the classes among unlabelled points: 'equal'; 'labels', as frequent as among the
+        labels; 'estimate'; or numbers above 0, in the order of `classes_` or by class.
     n_neighbors : int, default=10
         Neighbours of each point in the graph, and of each new point; at most n_samples - 1.
     gamma : float, default=3.0
@@ -96,6 +99,8 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         In 0..1; 1 for a labelled point, 0 where no label reaches.
     reached_ : ndarray of shape (n_samples,)
         Whether some label reaches a training point over the graph.
+    class_shares_ : ndarray of shape (n_classes,)
+        Shares of the classes among unlabelled points that were wanted or estimated.
     n_iter_ : int
         Iterations of the solver; 0 for a direct one.
     n_features_in_ : int
@@ -123,6 +128,7 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         *,
         transformation: Any = EMBEDDINGS["transform"],
         refiner: Any = EMBEDDINGS["refiner"],
+        class_shares: Any = "equal",
         n_neighbors: int = EMBEDDINGS_K,
         gamma: float = 3.0,
         alpha: float = EMBEDDINGS_ALPHA,
@@ -137,6 +143,7 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         self.weighter = weighter
         self.transformation = transformation  # named `transform` it would make a transformer of it
         self.refiner = refiner
+        self.class_shares = class_shares
         self.n_neighbors = n_neighbors
         self.gamma = gamma
         self.alpha = alpha
@@ -197,6 +204,7 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         self.label_distributions_ = fitted.probabilities
         self.transduction_ = self._name(fitted.labels)
         self.certainty_, self.reached_ = fitted.certainty, fitted.reached
+        self.class_shares_ = fitted.class_shares
         self.n_iter_ = fitted.health.iterations
         return self
 
@@ -217,7 +225,7 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self)
         X = validate_data(self, X, dtype=(np.float64, np.float32), reset=False)
-        return self._fitted.predict(X)
+        return self._fitted.index.predict(X)[0]
 
     def predict(self, X: Any) -> np.ndarray:
         """The most probable class of new points; `unlabeled_` where no label reaches.
@@ -254,8 +262,52 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         predicted = self.predict(X)[labeled]
         return float(np.average(predicted == y[labeled], weights=sample_weight))
 
+    def suggest(self, count: int, X: Any = None, *, selector: Any = SELECTOR) -> np.ndarray:
+        """Points whose labels should help most: their rows, the best first.
+
+        Parameters
+        ----------
+        count : int
+            How many. All are chosen at once, as different from each other as they can be.
+        X : array-like of shape (n_samples, n_features), optional
+            Points of which none has a label. Without it, those of `fit`, whose labels count.
+        selector : str or Selector, default='coverage'
+            Who chooses: a name from `dlp_plugins.registry.selectors`, or a component. 'margin'
+            needs labels, and so a fitted estimator.
+
+        Returns
+        -------
+        ndarray of shape (count,)
+            Of rows that are the same at most the first.
+
+        Raises
+        ------
+        ValueError
+            There are not so many points without a label.
+        """
+        import torch
+
+        from dlp_plugins.embeddings.selection import select_points
+        from dlp_plugins.errors import LabelError
+        from dlp_plugins.inputs import to_descriptors
+        from dlp_plugins.propagation.propagator import build_parts
+
+        if (count := operator.index(count)) < 1:
+            raise ValueError(f"count must be at least 1; found {count}.")
+        chosen = build_parts({"selector": selector}, {})[0]["selector"]
+        try:
+            if X is None:
+                check_is_fitted(self)
+                return self._fitted.suggest(chosen, count)
+            X = check_array(X, dtype=(np.float64, np.float32), ensure_min_samples=2)
+            labels, parts = torch.full((len(X),), UNLABELED), self._components(len(X))
+            return select_points(parts, chosen, to_descriptors(X), labels, 0, count).numpy()
+        except LabelError as error:
+            raise ValueError(str(error)) from None
+
     def _components(self, points: int) -> Propagator:
         from dlp_plugins.propagation import Propagator
+        from dlp_plugins.propagation.class_shares import to_class_shares
         from dlp_plugins.propagation.propagator import build_parts
 
         parameters = {
@@ -269,7 +321,22 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         chosen["transform"] = self.transformation
         if isinstance(self.graph, str) and self.graph == "auto":
             chosen["graph"] = graph_for(points)
-        return Propagator(**build_parts(chosen, parameters)[0])
+        shares = to_class_shares(self._shares_by_class())
+        return Propagator(**build_parts(chosen, parameters)[0], class_shares=shares)
+
+    def _shares_by_class(self) -> Any:
+        """`class_shares`, numbers by class put into the order of `classes_`."""
+        given = self.class_shares
+        if not isinstance(given, dict):
+            return given
+        classes = self.classes_.tolist()
+        if given.keys() != set(classes):
+            wrong = sorted(map(str, given.keys() ^ set(classes)))
+            raise ValueError(
+                f"class_shares must hold a number for each of the classes of y, and no other; look "
+                f"at {', '.join(wrong[:5])}."
+            )
+        return [given[c] for c in classes]
 
     def _labeled(self, y: np.ndarray) -> np.ndarray:
         """[n] bool: which points have a label."""

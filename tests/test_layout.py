@@ -23,7 +23,7 @@ LEVELS = [
     {"propagation", "doctor"},  # doctor tries the FAISS search of a graph builder
     {"sources", "selectors"},  # they use the propagation, as a recipe's components do
     {"recipe"},
-    {"training", "embeddings", "hosts", "sklearn", "testing"},
+    {"training", "embeddings", "hosts", "photos", "sklearn", "testing"},
     {"bench", "labeling"},
     {"__init__"},
 ]

@@ -19,7 +19,7 @@ from dlp_plugins.embeddings._files import (
     read_parquet,
     readable,
 )
-from dlp_plugins.embeddings.ids import COLUMN, Ids, to_ids
+from dlp_plugins.embeddings.ids import COLUMN, Ids, beside, read_ids, to_ids
 from dlp_plugins.errors import DataError, FeatureError
 from dlp_plugins.inputs import unit_rows
 
@@ -78,12 +78,13 @@ class EmbeddingFile:
         return unit
 
 
-def open_embeddings(path: Path, key: str | None = None) -> EmbeddingFile:
+def open_embeddings(path: Path, key: str | None = None, least: int = 2) -> EmbeddingFile:
     """The shape of a file of embeddings, and how to read it.
 
     Args:
         key: name of the array (.npz), tensor (.safetensors) or column of lists (.parquet); needed
             where the file holds several.
+        least: points there must be.
 
     Raises:
         DataError: no such file, unknown type, empty, truncated, or ambiguous.
@@ -95,11 +96,14 @@ def open_embeddings(path: Path, key: str | None = None) -> EmbeddingFile:
         raise DataError(f"{path}: --key {key}: a .npy file holds one array, without a name.")
     with readable(path):
         if path.suffix == ".parquet":
-            return _open_parquet(path, key)
+            return _open_parquet(path, key, least)
         if path.suffix == ".safetensors":
-            return _open_safetensors(path, key)
+            return _open_safetensors(path, key, least)
         array = load_array(path, ndim=2, key=key)
-        found = _from_array(path, array.shape, array.dtype, lambda a, b: array[a:b])
+        found = _from_array(path, array.shape, array.dtype, least, lambda a, b: array[a:b])
+    if path.suffix == ".npy" and beside(path).is_file():
+        return replace(found, ids=read_ids(beside(path), found.points))
+    with readable(path):
         return replace(found, ids=_npz_ids(path, found.points))
 
 
@@ -111,7 +115,11 @@ def _npz_ids(path: Path, points: int) -> Ids | None:
 
 
 def _from_array(
-    path: Path, shape: tuple[int, ...], dtype: Any, rows: Callable[[int, int], np.ndarray]
+    path: Path,
+    shape: tuple[int, ...],
+    dtype: Any,
+    least: int,
+    rows: Callable[[int, int], np.ndarray],
 ) -> EmbeddingFile:
     if len(shape) != 2:
         raise FeatureError(
@@ -119,7 +127,7 @@ def _from_array(
         )
     if np.dtype(dtype).kind not in "iuf":
         raise FeatureError(f"{path}: embeddings must be real numbers; this array holds {dtype}.")
-    n, dim = _large_enough(path, *shape)
+    n, dim = _large_enough(path, *shape, least)
 
     def blocks() -> Iterator[np.ndarray]:
         for start in range(0, n, BLOCK_ROWS):
@@ -142,16 +150,16 @@ class _Slice:
             return file.get_slice(self.key)[start:stop].double().numpy()
 
 
-def _open_safetensors(path: Path, key: str | None) -> EmbeddingFile:
+def _open_safetensors(path: Path, key: str | None, least: int) -> EmbeddingFile:
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
         held = {k: _Slice(path, k, file.get_slice(k).get_shape()) for k in file.keys()}  # noqa: SIM118
     chosen = choose(path, held, ndim=2, key=key)
-    return _from_array(path, chosen.shape, np.float64, chosen.rows)
+    return _from_array(path, chosen.shape, np.float64, least, chosen.rows)
 
 
-def _open_parquet(path: Path, key: str | None) -> EmbeddingFile:
+def _open_parquet(path: Path, key: str | None, least: int) -> EmbeddingFile:
     pa, pq = pyarrow()
     file = pq.ParquetFile(path)
     rows, schema = file.metadata.num_rows, file.schema_arrow
@@ -163,7 +171,7 @@ def _open_parquet(path: Path, key: str | None) -> EmbeddingFile:
         column = key or lists[0]
         first = next(file.iter_batches(batch_size=1, columns=[column]), None)
         width = len(first.column(0)[0] or ()) if first is not None else 0
-        shape = _large_enough(path, rows, width)
+        shape = _large_enough(path, rows, width, least)
         return EmbeddingFile(path, *shape, lambda: _list_blocks(path, column, width), ids)
     if lists:
         raise DataError(
@@ -178,16 +186,16 @@ def _open_parquet(path: Path, key: str | None) -> EmbeddingFile:
             f"{path}: needs one column of lists, or only columns of numbers besides "
             f"{', '.join(NOT_NUMBERS[:3])}; found also {', '.join(other[:5])}."
         )
-    shape = _large_enough(path, rows, len(columns))
+    shape = _large_enough(path, rows, len(columns), least)
     names = [f.name for f in columns]
     return EmbeddingFile(path, *shape, lambda: _column_blocks(path, names), ids)
 
 
-def _large_enough(path: Path, points: int, dim: int) -> tuple[int, int]:
-    if points < 2 or dim < 1:
+def _large_enough(path: Path, points: int, dim: int, least: int) -> tuple[int, int]:
+    if points < least or dim < 1:
+        few = "two points" if least > 1 else "one point"
         raise FeatureError(
-            f"{path}: embeddings must be at least two points of one number; these are {points} of "
-            f"{dim}."
+            f"{path}: embeddings must be at least {few} of one number; these are {points} of {dim}."
         )
     return points, dim
 

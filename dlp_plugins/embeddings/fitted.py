@@ -1,27 +1,23 @@
 """A propagation that also labels points that were not part of it.
 
-Shapes: n points, m of them distinct, d numbers each, c classes, k neighbours, b new points.
+Shapes: n points, c classes.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import faiss
 import numpy as np
 import torch
 from torch import Tensor
 
-from dlp_plugins._threads import row_slices
 from dlp_plugins.embeddings.duplicates import Distinct, find_distinct
-from dlp_plugins.graph import Neighbors
+from dlp_plugins.embeddings.index import Index
+from dlp_plugins.embeddings.selection import check_request, chosen_from
 from dlp_plugins.inputs import UNLABELED, to_descriptors, to_labels
 from dlp_plugins.propagation import Health, Propagator
 from dlp_plugins.propagation.propagator import full_precision
-from dlp_plugins.refiners.contract import Classifier
-
-# Gathered neighbours of a block of new points, held at once: 2^24 float64 = 128 MiB.
-BLOCK_ENTRIES = 2**24
+from dlp_plugins.selectors.contract import Pool, Selector
 
 
 @dataclass(frozen=True)
@@ -31,21 +27,20 @@ class FittedPropagation:
     Points with the same descriptor are one point of the graph and share what it gets.
 
     labels: [n] int64, -1 where there is none. certainty: [n] float32. reached: [n] bool.
-    probabilities: [n, c] float64.
+    probabilities: [n, c] float64. class_shares: [c] float64.
     health: of the distinct points.
+    index: labels new points.
     """
 
     labels: np.ndarray
     certainty: np.ndarray
     reached: np.ndarray
     probabilities: np.ndarray
+    class_shares: np.ndarray
     health: Health
-    _propagator: Propagator
-    _total: Tensor | None
-    _points: np.ndarray
-    _neighbors: Neighbors
-    _distributions: np.ndarray
-    _classifier: Classifier | None
+    index: Index
+    _distinct: Distinct
+    _known: Tensor
 
     @classmethod
     @full_precision()
@@ -63,64 +58,26 @@ class FittedPropagation:
         graph = propagator.assemble_graph(neighbors)
         found = propagator.spread(graph, known, num_classes, descriptors=f)
         own = given != UNLABELED
-        distributions = found.probabilities.double()
+        assert found.class_shares is not None  # as labels were spread
+        q = found.probabilities
+        index = Index.of(propagator, total, f, neighbors, q, found, known, found.classifier)
         return cls(
             torch.where(own, given, distinct.expand(found.labels)).numpy(),
             torch.where(own, 1.0, distinct.expand(found.certainty)).numpy(),
             distinct.expand(found.reached).numpy(),
-            distinct.expand(distributions).numpy(),
+            distinct.expand(q.double()).numpy(),
+            found.class_shares.double().numpy(),
             found.health,
-            propagator,
-            total,
-            f.numpy(),
-            neighbors,
-            distributions.numpy(),
-            found.classifier,
+            index,
+            distinct,
+            known,
         )
 
-    @full_precision()
-    def predict(self, x: np.ndarray) -> np.ndarray:
-        """Class probabilities [b, c] float64 of new points [b, d].
-
-        The mean of their k nearest neighbours' by affinity, and with a refiner what its classifier
-        makes of that and of the new points' descriptors. A row is 0 where no neighbour with a
-        label is similar at all and there is no refiner.
-        """
-        f = self._propagator.transform_rows(to_descriptors(x), self._total).numpy()
-        indices, similarities = self._nearest(f)
-        weights = self._weights(indices, similarities)
-        found = np.empty((len(f), self._distributions.shape[1]))
-        for rows in row_slices(len(f), indices.shape[1] * found.shape[1], BLOCK_ENTRIES):
-            near = self._distributions[indices[rows]]
-            mean = np.einsum("mk,mkc->mc", weights[rows], near)
-            total = mean.sum(axis=1, keepdims=True)
-            mean = np.divide(mean, total, out=np.zeros_like(mean), where=total > 0)
-            if self._classifier is not None:
-                both = (torch.from_numpy(a) for a in (f[rows].astype(np.float64), mean))
-                mean = self._classifier.probabilities(*both).numpy()
-            found[rows] = mean
-        return found
-
-    def _nearest(self, f: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Indices and similarities (float64) [b, k] of the nearest old points."""
-        k = self._neighbors.indices.shape[1]
-        _, indices = faiss.knn(f, self._points, k, metric=faiss.METRIC_INNER_PRODUCT)
-        similarities = np.empty(indices.shape)
-        for rows in row_slices(len(f), k * f.shape[1], BLOCK_ENTRIES):
-            # Again in float64: FAISS rounds differently with the number of queries in a call.
-            near = self._points[indices[rows]].astype(np.float64)
-            similarities[rows] = np.einsum("mkd,md->mk", near, f[rows].astype(np.float64))
-        return indices, similarities
-
-    def _weights(self, indices: np.ndarray, similarities: np.ndarray) -> np.ndarray:
-        """[b, k] affinities of new points to old ones.
-
-        An affinity may look at the neighbour's own neighbours (a local scale): so the new points
-        are put after the old points' lists, none of which they change.
-        """
-        known = self._neighbors
-        together = Neighbors(
-            torch.cat([known.indices.long(), torch.from_numpy(indices)]),
-            torch.cat([known.similarities.double(), torch.from_numpy(similarities)]),
-        )
-        return self._propagator.affinity.weights(together)[len(self._points) :].numpy()
+    def suggest(self, selector: Selector, count: int) -> np.ndarray:
+        """Points to label next, the best first: [count] int64; see `select_points`."""
+        check_request(selector, self._distinct, self._known, count)
+        f = torch.from_numpy(self.index.points)
+        p = torch.from_numpy(self.index.distributions)
+        graph = self.index.propagator.assemble_graph(self.index.neighbors)
+        found = chosen_from(selector, Pool(f, self._known, graph, p), count)
+        return self._distinct.points[found].numpy()

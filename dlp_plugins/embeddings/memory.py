@@ -29,9 +29,11 @@ CELLS_BYTES = 400  # per point in `cells`: the cells it probes, sorted both ways
 # Arrays [n, c] of a refiner: probabilities, and in the graph's order these, the next ones, the
 # discriminant's scores, and the logarithms of the logistic regression's probabilities.
 REFINER_ARRAYS = 5
+INDEX_ARRAYS = 3  # arrays [n, c] at the end: scores, probabilities, the bytes that are written
 # Per thread of the exact search: a block of similarities, a copy of it, and its order.
 SCRATCH_BYTES = 2**23 * (4 + 4 + 8)
 ASSEMBLE_BYTES = 90  # the list and its transpose, their sum
+LIST_BYTES = 8  # of an entry of the finished neighbour lists: int32 and float32
 GRAPH_BYTES = 40  # two directions of int32 and float32, and float64 while components are counted
 
 
@@ -46,6 +48,7 @@ class Memory:
     held: descriptors that a refiner needs, in memory while graph and scores are made.
     refine: descriptors and graph, each in two orders, for a refiner; 0 without one.
     refine_column: what a refiner holds for each class.
+    indexing: the last two are those of an index, without a refiner.
     """
 
     search: float
@@ -55,11 +58,22 @@ class Memory:
     held: float = 0.0
     refine: float = 0.0
     refine_column: float = 0.0
+    indexing: bool = False
 
     @property
     def unrefined(self) -> Memory:
-        """Without a refiner."""
+        """Without a refiner or an index."""
         return replace(self, held=0.0, refine=0.0, refine_column=0.0)
+
+    def with_index(self, points: int, dim: int, k: int) -> Memory:
+        """With what an index keeps until the end: descriptors, neighbour lists, probabilities."""
+        lists = points * k * LIST_BYTES
+        held = max(self.held, points * dim * 4) + lists
+        if self.refine:  # a refiner holds more than writing the index does
+            return replace(self, held=held, refine=self.refine + lists)
+        return replace(
+            self, held=held, refine=2 * held, refine_column=4 * points * INDEX_ARRAYS, indexing=True
+        )
 
 
 def estimate_memory(
@@ -69,6 +83,7 @@ def estimate_memory(
     solver: Solver | None = None,
     builder: str = "exact",
     refines: bool = False,
+    estimates: bool = False,
 ) -> Memory:
     """For n points of d numbers and k neighbours.
 
@@ -76,6 +91,7 @@ def estimate_memory(
         solver: without one, what it would take counts as nothing.
         builder: a graph builder's name; one that is not known counts as the exact one.
         refines: a refiner follows the solve.
+        estimates: class shares are estimated, so that scores stay in memory beside the refiner.
     """
     edges = points * min(k, max(points - 1, 1))
     scratch = min(SCRATCH_BYTES, 16 * points**2) * torch.get_num_threads()
@@ -91,7 +107,7 @@ def estimate_memory(
         column=points * 4 * solver.vectors if solver else 0,
         held=points * dim * 4 if refines else 0,
         refine=2 * (points * dim * 4 + edges * GRAPH_BYTES) if refines else 0,
-        refine_column=points * 4 * REFINER_ARRAYS if refines else 0,
+        refine_column=points * 4 * (REFINER_ARRAYS + estimates) if refines else 0,
     )
 
 
@@ -128,8 +144,10 @@ def choose_chunks(
     worst = max(phases, key=lambda name: phases[name])
     if phases[worst] > budget:
         without = max(_phases(memory.unrefined, num_classes, least).values())
+        what = "the index" if memory.indexing else "the refiner"
+        how = "--save-index" if memory.indexing else "--set refiner=none"
         advice = (
-            f"leave the refiner out (--set refiner=none), which takes {format_bytes(without)}."
+            f"leave {what} out ({how}), which takes {format_bytes(without)}."
             if without <= budget
             else "use fewer neighbours (--set graph.k), another solver, or fewer points."
         )
@@ -160,7 +178,8 @@ def _phases(memory: Memory, num_classes: int, least: int) -> dict[str, float]:
         ),
     }
     if memory.refine:
-        phases[f"refining {num_classes:,} classes at once"] = (
+        what = "keeping an index of" if memory.indexing else "refining"
+        phases[f"{what} {num_classes:,} classes at once"] = (
             memory.refine + num_classes * memory.refine_column
         )
     return phases

@@ -62,7 +62,11 @@ class FileSuggestion:
             clock, self.device,
         )  # fmt: skip
         with clock.phase("write"):
-            table.write_points(self.out, chosen.tolist(), self.ids)
+            points = chosen.tolist()
+            columns = {"index": points}
+            if self.ids is not None:
+                columns["id"] = [self.ids.values[i] for i in points]
+            table.write_columns(self.out, columns)
         return chosen, clock
 
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+from torch import Tensor
 
-from dlp_plugins._writing import replacing
+from dlp_plugins._writing import check_place, replacing
 from dlp_plugins.embeddings._files import pyarrow
-from dlp_plugins.embeddings.chunked import Outcome
 from dlp_plugins.embeddings.ids import Ids
-from dlp_plugins.embeddings.labels import LabelFile
-from dlp_plugins.errors import UsageError
+from dlp_plugins.embeddings.scores import Probabilities
 
 FORMATS = (".csv", ".parquet")
 # What a spreadsheet would run as a formula; a number such as -5 is none.
@@ -36,6 +35,34 @@ class Column:
     values: Callable[[slice], Sequence[Any] | np.ndarray]
 
 
+class Labeled(Protocol):
+    """What a table is written of.
+
+    labels: [n] int64, position among the classes, -1 for none. certainty, margin: [n] float32.
+    reached: [n] bool.
+    """
+
+    @property
+    def labels(self) -> Tensor: ...
+    @property
+    def certainty(self) -> Tensor: ...
+    @property
+    def margin(self) -> Tensor: ...
+    @property
+    def reached(self) -> Tensor: ...
+    @property
+    def probabilities(self) -> Probabilities: ...
+
+
+class Named(Protocol):
+    """What classes and points are called."""
+
+    @property
+    def classes(self) -> list[str] | list[int]: ...
+    @property
+    def ids(self) -> Ids | None: ...
+
+
 def check_out(path: Path, overwrite: bool) -> None:
     """Refuse a path that cannot be written, before time is spent on what should go there.
 
@@ -43,22 +70,15 @@ def check_out(path: Path, overwrite: bool) -> None:
         UsageError: unknown type, no such folder, or a file that is there already.
         MissingDependency: Parquet without pyarrow.
     """
-    if path.suffix not in FORMATS:
-        raise UsageError(f"{path}: the table is written as {' or '.join(FORMATS)}.")
-    if not path.parent.is_dir():
-        raise UsageError(f"{path}: there is no folder {path.parent}.")
-    if path.is_dir():
-        raise UsageError(f"{path}: is a folder.")
-    if path.exists() and not overwrite:
-        raise UsageError(f"{path}: exists already. Add --overwrite to replace it.")
+    check_place(path, FORMATS, "the table", overwrite)
     if path.suffix == ".parquet":
         pyarrow()
 
 
 def write_table(
     path: Path,
-    outcome: Outcome,
-    given: LabelFile,
+    outcome: Labeled,
+    given: Named,
     probabilities: bool = False,
     progress: Callable[[int], None] = lambda done: None,
 ) -> None:
@@ -78,22 +98,28 @@ def write_table(
         write(temporary, columns, names, _blocks(outcome, bool(names), progress))
 
 
-def write_points(path: Path, points: list[int], ids: Ids | None = None) -> None:
-    """Write some points in the order given: `index` (from 0), and `id` where points have ids.
+def write_columns(path: Path, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> None:
+    """Write a table of plain columns, completely or not at all.
+
+    Args:
+        columns: by name: float32 (NaN is an empty cell), or whole numbers or text (None is one).
 
     Raises:
         SaveError: as `write_table`.
     """
-    columns = [Column("index", "int64", lambda rows: points[rows])]
-    if ids is not None:
-        values = [ids.values[i] for i in points]
-        columns.append(Column("id", _kind(values), lambda rows: values[rows]))
+
+    def column(name: str, values: Any) -> Column:
+        kind = "float32" if isinstance(values, np.ndarray) else _kind(values)
+        return Column(name, kind, lambda rows: values[rows])
+
+    rows = max(len(values) for values in columns.values())
     write = _write_parquet if path.suffix == ".parquet" else _write_csv
     with replacing(path) as temporary:
-        write(temporary, columns, [], iter([(slice(0, len(points)), None)]))
+        parts = [column(name, values) for name, values in columns.items()]
+        write(temporary, parts, [], iter([(slice(0, rows), None)]))
 
 
-def _columns(outcome: Outcome, given: LabelFile) -> list[Column]:
+def _columns(outcome: Labeled, given: Named) -> list[Column]:
     def label(rows: slice) -> list[Any]:
         assigned = outcome.labels[rows].tolist()
         return [given.classes[i] if i >= 0 else None for i in assigned]
@@ -123,7 +149,7 @@ def _kind(values: Sequence[Any]) -> str:
 Blocks = Iterator[tuple[slice, np.ndarray | None]]
 
 
-def _blocks(outcome: Outcome, probabilities: bool, progress: Callable[[int], None]) -> Blocks:
+def _blocks(outcome: Labeled, probabilities: bool, progress: Callable[[int], None]) -> Blocks:
     """Slices of rows, with their class probabilities [b, c] if these are written."""
     for rows in outcome.probabilities.blocks():
         yield rows, outcome.probabilities.rows(rows).numpy() if probabilities else None
@@ -143,7 +169,7 @@ def _write_csv(path: Path, columns: list[Column], names: list[str], blocks: Bloc
 
 def _texts(kind: str, values: Any) -> Any:
     if kind == "float32":
-        return [f"{x:.7g}" for x in values.tolist()]
+        return ["" if x != x else f"{x:.7g}" for x in values.tolist()]
     if kind == "bool_":
         return ["true" if x else "false" for x in values.tolist()]
     return [harmless(x) if isinstance(x, str) else x for x in values]
@@ -169,4 +195,4 @@ def _array(pa: Any, column: Column, rows: slice) -> Any:
     values = column.values(rows)
     if column.kind == "string":
         values = [None if value is None else str(value) for value in values]
-    return pa.array(values, getattr(pa, column.kind)())
+    return pa.array(values, getattr(pa, column.kind)(), from_pandas=True)  # NaN is an empty cell

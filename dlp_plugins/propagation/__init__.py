@@ -9,6 +9,7 @@
 
 from dlp_plugins.inputs import UNLABELED
 from dlp_plugins.propagation._inverse import Among, influence, influence_among, influence_blocks
+from dlp_plugins.propagation.class_shares import ClassShares, equal_shares
 from dlp_plugins.propagation.health import Convergence, Health
 from dlp_plugins.propagation.propagator import Propagator, propagate
 from dlp_plugins.propagation.pseudo_labels import (
@@ -16,7 +17,6 @@ from dlp_plugins.propagation.pseudo_labels import (
     CertaintyScale,
     PseudoLabels,
     apply_given_labels,
-    equal_shares,
     label_matrix,
 )
 
@@ -25,6 +25,7 @@ __all__ = [
     "Among",
     "Assignment",
     "CertaintyScale",
+    "ClassShares",
     "Convergence",
     "Health",
     "Propagator",

@@ -33,7 +33,7 @@ from dlp_plugins.solvers._conjugate_gradient import conjugate_gradient
 # is its residual. It is at most |r|^2 / (1 - alpha), so half the iterations of a column are enough.
 # A score that is a difference of no more than this is rounding.
 DIAGONAL_TOLERANCE = 1e-9
-SCORE_TOLERANCE = 1e-11  # relative residual of the few columns of Z
+SCORE_TOLERANCE = 1e-9  # relative residual of the few columns of Z
 STRONGEST = 64  # labels kept for each label, that add most to its point
 
 

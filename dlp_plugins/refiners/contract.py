@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from dlp_plugins.errors import PluginError
 from dlp_plugins.graph import Graph
 from dlp_plugins.inputs import UNLABELED
 
@@ -49,6 +50,9 @@ class Classifier(Protocol):
                 weight in the graph.
         """
 
+    def tensors(self) -> dict[str, Tensor]:
+        """All that `Refiner.restore` needs to make the same classifier again, by name."""
+
 
 @dataclass(frozen=True)
 class Refined:
@@ -85,3 +89,14 @@ class Refiner(ABC):
             given: the known labels.
             shares: pi [c] float32, sum 1: share of each class among the unlabelled points.
         """
+
+    def restore(self, tensors: dict[str, Tensor]) -> Classifier:
+        """The classifier that these `tensors()` are of; a refiner that gives one overrides this.
+
+        Raises:
+            PluginError: this refiner does not.
+        """
+        raise PluginError(
+            f"{type(self).__name__}: its classifier cannot be read from an index, as it has no "
+            "restore()."
+        )

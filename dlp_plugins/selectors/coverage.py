@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from dlp_plugins.graph import Graph
+from dlp_plugins.propagation import influence_blocks
 from dlp_plugins.registry import selectors
 from dlp_plugins.selectors.contract import Pool, Selector
-from dlp_plugins.solvers._conjugate_gradient import iterate
-from dlp_plugins.solvers.contract import Alpha, Tolerance, column_norms
+from dlp_plugins.solvers.contract import Alpha, Tolerance
 
 MAX_ITERATIONS = 1_000
-LABELED_AT_ONCE = 32  # labelled points whose columns of G are solved together
 
 
 @selectors.register("coverage")
@@ -27,7 +27,7 @@ class Coverage(Selector):
     1 - G_ij / max_(k != i) G_ik, and r_i becomes 0. So points in dense regions come first, and none
     beside an earlier one; labelled points cover theirs before the first is chosen. No randomness.
 
-    Takes two solves of one column for each point.
+    Takes two solves of one column for each point, on the CPU.
     """
 
     alpha: Alpha = 0.9
@@ -35,35 +35,56 @@ class Coverage(Selector):
 
     def select(self, pool: Pool, count: int) -> Tensor:
         assert pool.graph is not None
-        graph = pool.graph
-        uncovered = torch.ones(graph.num_nodes, 1, device=graph.device)
-        for points in pool.labeled.split(LABELED_AT_ONCE):
-            uncovered *= (1 - self._covered(graph, points)).prod(dim=1, keepdim=True)
-        gain = self._diffuse(graph, uncovered)
-        free = pool.labels < 0
+        uncovered = self._uncovered(pool)
+        wn = pool.graph.to_scipy()
+        gain = self._diffuse(wn, uncovered)
+        free = pool.labels.cpu().numpy() < 0
         chosen: list[int] = []
+        one = np.zeros_like(uncovered)
         for _ in range(count):
-            best = torch.where(free, gain[:, 0], -torch.inf).argmax()[None]
-            chosen.append(int(best))
+            best = int(np.where(free, gain, -np.inf).argmax())
+            chosen.append(best)
             free[best] = False
-            lost = uncovered * self._covered(graph, best)
+            one[best] = 1
+            lost = uncovered * covered(self._diffuse(wn, one), best)
+            one[best] = 0
             uncovered -= lost
-            gain -= self._diffuse(graph, lost)
+            gain -= self._diffuse(wn, lost)
         return torch.tensor(chosen, device=pool.labels.device)
 
-    def _covered(self, graph: Graph, points: Tensor) -> Tensor:
-        """[n, m] in 0..1: how far each of m points covers every point."""
-        column = torch.arange(len(points), device=graph.device)
-        one = torch.zeros(graph.num_nodes, len(points), device=graph.device)
-        one[points, column] = 1
-        g = self._diffuse(graph, one).clamp_(min=0)
-        g[points, column] = 0
-        largest = g.amax(dim=0)
-        g /= torch.where(largest > 0, largest, 1.0)
-        g[points, column] = 1
-        return g
+    def _uncovered(self, pool: Pool) -> np.ndarray:
+        """[n] float32: what the labelled points leave uncovered of each point."""
+        assert pool.graph is not None
+        left, points = np.ones(len(pool.labels)), pool.labeled
+        blocks = influence_blocks(pool.graph, points, alpha=self.alpha, tolerance=self.tolerance)
+        for columns, block in blocks:
+            for point, g in zip(points[columns].tolist(), block.T.cpu().numpy(), strict=True):
+                left *= 1 - covered(g, point)
+        return left.astype(np.float32)
 
-    def _diffuse(self, graph: Graph, b: Tensor) -> Tensor:
-        """G b [n, m]."""
-        goal = self.tolerance * column_norms(b)
-        return iterate(graph, self.alpha, b, None, goal, MAX_ITERATIONS)[0]
+    def _diffuse(self, wn: Any, b: np.ndarray) -> np.ndarray:
+        """G b [n] by conjugate gradient. The shared one is for many columns and slower for one."""
+        x, r = np.zeros_like(b), b.copy()
+        p, rr = r.copy(), float(r @ r)
+        goal = self.tolerance**2 * rr
+        for _ in range(MAX_ITERATIONS):
+            if rr <= goal:
+                break
+            q = p - self.alpha * (wn @ p)
+            step = rr / float(p @ q)
+            x += step * p
+            r -= step * q
+            before, rr = rr, float(r @ r)
+            p = r + (rr / before) * p
+        return x
+
+
+def covered(g: np.ndarray, point: int) -> np.ndarray:
+    """[n] in 0..1: how far a point covers every point, from its column of G [n] (overwritten)."""
+    g[point] = 0
+    np.maximum(g, 0, out=g)
+    largest = g.max()
+    if largest > 0:
+        g /= largest
+    g[point] = 1
+    return g

@@ -13,7 +13,7 @@ from dlp_plugins.graph import Graph
 from dlp_plugins.propagation import influence_blocks
 from dlp_plugins.registry import selectors
 from dlp_plugins.selectors.contract import Pool, Selector
-from dlp_plugins.solvers.contract import Alpha, Tolerance
+from dlp_plugins.solvers.contract import Alpha, Tolerance, column_norms
 
 MEMORY = 2**30  # bytes of the candidates' columns of G; fewer candidates where they take more
 
@@ -46,7 +46,7 @@ class VOpt(Selector):
         chosen = []
         for _ in range(count):
             own = g[points, torch.arange(len(points), device=g.device)].clamp(min=0)
-            gain = g.square().sum(dim=0) / (self.noise + own)
+            gain = column_norms(g).square() / (self.noise + own)
             best = torch.where(free, gain, -torch.inf).argmax()
             chosen.append(points[best])
             free[best] = False

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -112,6 +112,18 @@ class Solver(ABC):
     def prepared_bytes(self, nodes: int, entries: int) -> float:
         """Bytes that `prepare` takes at its peak besides a graph of so many nodes and entries."""
         return 0.0
+
+    def with_shares(self, shares: Tensor | None) -> Self:
+        """This solver for classes of known size; by default as it is, without regard to sizes.
+
+        Args:
+            shares: pi [c] float32, sum 1: share of each class among the unlabelled points. None
+                where they are not known, and are to be estimated from the scores.
+
+        Raises:
+            ParameterError: it needs the sizes, and they are not known.
+        """
+        return self
 
     @abstractmethod
     def solve(self, state: Any, labels: Tensor, initial: Tensor | None = None) -> Solution:

@@ -24,6 +24,7 @@ from dlp_plugins import registry
 from dlp_plugins.graph import ALL, Graph, assemble
 from dlp_plugins.graphs._blockwise import search_blockwise
 from dlp_plugins.network import Network
+from dlp_plugins.normalizers import sinkhorn
 from dlp_plugins.propagation import equal_shares, label_matrix
 from dlp_plugins.solvers import Solver, _conjugate_gradient, contract, poisson
 from dlp_plugins.solvers.cg import ConjugateGradient
@@ -62,7 +63,7 @@ class Reads:
 @contextmanager
 def reading(reads: Reads) -> Iterator[Reads]:
     with ExitStack() as patches:
-        for module in (graph_module, contract, _conjugate_gradient, poisson):
+        for module in (graph_module, contract, _conjugate_gradient, poisson, sinkhorn):
             patches.enter_context(mock.patch.object(module, "read_host", reads))
         yield reads
 
@@ -225,8 +226,13 @@ def test_the_other_components_wait_for_nothing(kind: str, name: str) -> None:
             case "weighters":
                 found = made.certainty(rows)
             case "normalizers":
-                total = made.statistics(rows, rows[:, 0] > 0)
-                found = made.apply(rows, total, equal_shares(CLASSES, CUDA))
+                shares, unlabeled = equal_shares(CLASSES, CUDA), rows[:, 0] > 0
+                with reading(Reads()) as reads:
+                    total = made.fit(lambda: [(rows, unlabeled)], shares)
+                assert reads.count == (
+                    made.passes // contract.CHECK_EVERY if name == "sinkhorn" else 0
+                )
+                found = made.apply(rows, total, shares)
                 shape = (POINTS, CLASSES)
             case "balancers":
                 found = made.class_weights(torch.zeros(CLASSES, dtype=torch.int64, device=CUDA))

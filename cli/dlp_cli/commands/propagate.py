@@ -9,11 +9,22 @@ import typer
 
 from dlp_cli import options, output
 from dlp_cli.display.phases import show_phases
-from dlp_cli.options import Device, DeviceOption, PluginOption, SetOption
+from dlp_cli.options import (
+    Device,
+    DeviceOption,
+    IdsOption,
+    KeyOption,
+    OverwriteOption,
+    PluginOption,
+    ProbabilitiesOption,
+    SetOption,
+    TableOption,
+)
 
 if TYPE_CHECKING:
     from dlp_plugins.embeddings.chunked import Outcome
     from dlp_plugins.embeddings.run import FilePropagation
+    from dlp_plugins.propagation.class_shares import ClassShares
 
 PHASES = {
     "read": "Reading embeddings",
@@ -24,6 +35,7 @@ PHASES = {
     "refine": "Refining labels",
     "weigh": "Weighing",
     "write": "Writing the table",
+    "index": "Writing the index",
 }
 MOST_CLASSES = 10  # counted one by one in the summary
 
@@ -43,30 +55,22 @@ def propagate(
             "id,label), .npy, .npz or .parquet.",
         ),
     ],
-    out: Annotated[
-        Path, typer.Option(metavar="FILE", help="The table, a row per point: .csv or .parquet.")
-    ],
+    out: TableOption,
     overrides: SetOption = None,
-    ids: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Ids of the points, a row each: .txt, .csv, .npy, .npz or .parquet. By default "
-            "the column or array `id` of the embeddings, if there is one.",
-        ),
-    ] = None,
-    key: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="Array, tensor or column of the embeddings, if there are several."
-        ),
-    ] = None,
-    probabilities: Annotated[
-        bool, typer.Option("--probabilities", help="Add a column of probabilities for each class.")
-    ] = False,
+    ids: IdsOption = None,
+    key: KeyOption = None,
+    probabilities: ProbabilitiesOption = False,
     classes: Annotated[
         int | None,
         typer.Option(min=1, help="Classes are 0 to N-1. By default, those that occur."),
+    ] = None,
+    class_shares: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RULE|FILE",
+            help="Sizes of the classes among unlabelled points: equal, labels (as among them), "
+            "estimate, or a file: .csv with columns label,share, or .npy.",
+        ),
     ] = None,
     memory: Annotated[
         str | None,
@@ -75,7 +79,13 @@ def propagate(
         ),
     ] = None,
     device: DeviceOption = Device.auto,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the table.")] = False,
+    overwrite: OverwriteOption = False,
+    save_index: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Also write what `dlp assign` labels new points by: .safetensors."
+        ),
+    ] = None,
     plugins: PluginOption = None,
 ) -> None:
     """Spread a few labels over the nearest-neighbour graph of embeddings."""
@@ -85,7 +95,8 @@ def propagate(
     options.load_plugins(plugins)
     job = prepare(
         embeddings, labels, out, settings=overrides or (), ids=ids, key=key, classes=classes,
-        probabilities=probabilities, memory=memory, device=device.value, overwrite=overwrite,
+        class_shares=class_shares, probabilities=probabilities, memory=memory,
+        device=device.value, overwrite=overwrite, save_index=save_index,
     )  # fmt: skip
     source, chunks = job.source, job.chunks
     output.say(
@@ -98,7 +109,7 @@ def propagate(
     output.print_table(("", "value"), _summary(job, outcome))
     for note in _notes(job, outcome):
         output.say(note)
-    output.say(f"wrote {out}")
+    output.say(f"wrote {out}" + (f" and {save_index}" if save_index else ""))
 
 
 def _summary(job: FilePropagation, outcome: Outcome) -> list[tuple[str, str]]:
@@ -124,6 +135,7 @@ def _summary(job: FilePropagation, outcome: Outcome) -> list[tuple[str, str]]:
         ("solver", f"{recipe.solver.name}: {health.convergence.describe()}"),
         ("certainty, quartiles", ", ".join(f"{q:.3f}" for q in quartiles) or "-"),
         ("points per class", _counts(outcome.counts.tolist(), given.classes)),
+        ("class shares", _shares(job.propagator.class_shares, outcome, given.classes)),
         ("seconds", ", ".join(f"{k} {v:.1f}" for k, v in outcome.clock.seconds.items())),
     ]
 
@@ -131,13 +143,29 @@ def _summary(job: FilePropagation, outcome: Outcome) -> list[tuple[str, str]]:
 def _notes(job: FilePropagation, outcome: Outcome) -> list[str]:
     """Sentences on what the user may not expect."""
     notes = [] if outcome.note is None else [outcome.note]
+    equal = job.propagator.class_shares == "equal"
+    share = "an equal" if equal else "its"
+    advice = " If it is, say so with --class-shares." if equal else ""
     for j, times in outcome.crowded_classes(job.given.labels).items():
         notes.append(
-            f"Class {job.given.classes[j]} takes {times:.1f} times an equal share of the unlabelled"
+            f"Class {job.given.classes[j]} takes {times:.1f} times {share} share of the unlabelled"
             " points. Unless it really is that frequent, look at its labels, or give it fewer and "
-            "the other classes more."
+            f"the other classes more.{advice}"
         )
     return notes
+
+
+def _shares(rule: ClassShares, outcome: Outcome, classes: list[str] | list[int]) -> str:
+    """Shares of the classes among unlabelled points, and where they come from."""
+    if rule == "equal":
+        return "equal"
+    shares = outcome.class_shares.tolist()
+    source = rule if isinstance(rule, str) else "given"
+    if len(shares) <= MOST_CLASSES:
+        return f"{source}: " + ", ".join(
+            f"{c} {s:.3f}" for c, s in zip(classes, shares, strict=True)
+        )
+    return f"{source}: from {min(shares):.4f} to {max(shares):.4f}"
 
 
 def _counts(counts: list[int], classes: list[str] | list[int]) -> str:

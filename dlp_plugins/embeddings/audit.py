@@ -1,0 +1,196 @@
+"""Which given labels are likely wrong: leave-one-out on the graph, and labels hidden in turn.
+
+Shapes: n points, c classes, m labels. A label's doubt comes from r_i, what the rest says of its
+point: r_ij in proportion to the square root of (p_ij + 0.001) (q_ij + 0.001), p the class-mass
+probabilities without label i (`propagation.leave_one_out`), q the refined ones with a fifth of the
+labels hidden at once, i among them. Together they find wrong labels better than either, or than a
+margin (docs/audit.md); a product would count what they have in common twice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dlp_plugins.embeddings._label_noise import LabelNoise
+from dlp_plugins.embeddings.duplicates import Distinct
+from dlp_plugins.graph import Graph
+from dlp_plugins.inputs import UNLABELED
+from dlp_plugins.propagation import Propagator
+from dlp_plugins.propagation.leave_one_out import LeaveOneOut
+from dlp_plugins.propagation.propagator import full_precision
+from dlp_plugins.refiners.none import NoRefiner
+from dlp_plugins.registry import EMBEDDINGS_ALPHA
+
+FOLDS = 5
+FLOOR = 1e-3  # added to probabilities, so that neither kind of evidence alone excludes a class
+WITNESSES = 3
+MORE_LIKELY = 0.5
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Doubts about m given labels, in the order of their points.
+
+    points: [m] int64, the labelled points.
+    labels: [m] int64, as given.
+    suggested: [m] int64, the class that the rest makes most likely; the given one where that is
+        it, -1 where a label is the only one of its class.
+    doubt: [m] float64, estimated probability that a label is wrong; NaN where it is the only one of
+        its class, as then nothing else knows that class.
+    against: [m, 3] int64, labelled points of the suggested class that add most to this one's score
+        over the graph, the most first; -1 where there are fewer, or the given label is suggested.
+    error_rate: estimated share of wrong labels.
+    """
+
+    points: np.ndarray
+    labels: np.ndarray
+    suggested: np.ndarray
+    doubt: np.ndarray
+    against: np.ndarray
+    error_rate: float
+
+    @property
+    def order(self) -> np.ndarray:
+        """[m] positions, the most doubtful label first, those without a doubt last."""
+        return np.argsort(-np.nan_to_num(self.doubt, nan=-1.0), kind="stable")
+
+    def likely_wrong(self, precision: float = 0.0) -> tuple[int, float]:
+        """How many of the most doubtful labels to look at, and the share of them that is wrong.
+
+        Those that are wrong more likely than not, and of these so many that the estimated share,
+        the mean of their doubts, is at least `precision`; the share is 0 where there are none.
+        """
+        doubt = np.sort(self.doubt[self.doubt >= MORE_LIKELY])[::-1]  # NaN is not
+        mean = doubt.cumsum() / np.arange(1, len(doubt) + 1)
+        count = int((mean >= precision).sum())
+        return count, float(mean[count - 1]) if count else 0.0
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the rest says of m labelled points.
+
+    points, labels: [m] int64.
+    left_out: p [m, c], class-mass probabilities without the label itself.
+    hidden: q [m, c], refined probabilities without a fifth of the labels; None without a refiner.
+    prepared: the graph's part, for other labels or weights of the same points.
+    """
+
+    points: np.ndarray
+    labels: np.ndarray
+    left_out: np.ndarray
+    hidden: np.ndarray | None
+    prepared: LeaveOneOut
+
+    @classmethod
+    @full_precision()
+    def of(
+        cls,
+        propagator: Propagator,
+        descriptors: Tensor,
+        graph: Graph,
+        labels: Tensor,
+        num_classes: int,
+        distinct: Distinct | None = None,
+        seed: int = 0,
+    ) -> Self:
+        """As `audit_labels` takes them."""
+        points = (labels != UNLABELED).nonzero().squeeze(1)
+        if distinct is None:
+            distinct = Distinct(torch.arange(len(labels)), None)
+        alpha = getattr(propagator.solver, "alpha", EMBEDDINGS_ALPHA)
+        prepared = LeaveOneOut.of(graph, _nodes(distinct, points), alpha=alpha)
+        left_out = prepared(labels[points], num_classes).probabilities
+        hidden = None
+        if not isinstance(propagator.refiner, NoRefiner):
+            hidden = _with_labels_hidden(
+                propagator, descriptors, graph, labels, num_classes, distinct, seed
+            )
+        return cls(points.numpy(), labels[points].numpy(), left_out.numpy(), hidden, prepared)
+
+    def audit(self) -> Audit:
+        """Doubts from both kinds of evidence."""
+        y, rest = self.labels, self.left_out + FLOOR
+        if self.hidden is not None:
+            rest = np.sqrt(rest * (self.hidden + FLOOR))
+        rest = rest / rest.sum(axis=1, keepdims=True)
+        alone = np.bincount(y)[y] == 1
+        noise = LabelNoise.fit(rest[~alone], y[~alone])
+        suggested = np.where(alone, UNLABELED, rest.argmax(axis=1))
+        doubt = np.where(alone, np.nan, noise.doubt(rest, y))
+        against = _witnesses(self.prepared, y, suggested, self.points)
+        return Audit(self.points, y, suggested, doubt, against, noise.error_rate)
+
+
+def audit_labels(
+    propagator: Propagator,
+    descriptors: Tensor,
+    graph: Graph,
+    labels: Tensor,
+    num_classes: int,
+    distinct: Distinct | None = None,
+    seed: int = 0,
+) -> Audit:
+    """Doubt every given label, from the graph that is already built.
+
+    Args:
+        descriptors: F of the graph's nodes, for the refiner.
+        labels: [n] int64 of the points, -1 where there is none.
+        distinct: which node each point is; by default each is its own.
+        seed: of the fold in which each label is hidden.
+    """
+    return Evidence.of(propagator, descriptors, graph, labels, num_classes, distinct, seed).audit()
+
+
+def _nodes(distinct: Distinct, points: Tensor) -> Tensor:
+    return points if distinct.group is None else distinct.group[points]
+
+
+def _with_labels_hidden(
+    propagator: Propagator,
+    descriptors: Tensor,
+    graph: Graph,
+    labels: Tensor,
+    num_classes: int,
+    distinct: Distinct,
+    seed: int,
+) -> np.ndarray:
+    """[m, c] refined probabilities of each labelled point, from labels of the other folds alone."""
+    points = (labels != UNLABELED).nonzero().squeeze(1)
+    fold = folds_of(labels[points], min(FOLDS, len(points)), seed)
+    found = np.full((len(points), num_classes), 1 / num_classes)
+    for k in range(int(fold.max()) + 1 if len(points) > 1 else 0):
+        hidden = points[fold == k]
+        kept = labels.clone()
+        kept[hidden] = UNLABELED
+        known = distinct.labels(kept).to(graph.device)
+        q = propagator.spread(graph, known, num_classes, descriptors=descriptors).probabilities
+        found[(fold == k).numpy()] = q[_nodes(distinct, hidden).to(q.device)].cpu().numpy()
+    return found
+
+
+def folds_of(labels: Tensor, folds: int, seed: int) -> Tensor:
+    """[m] the fold of each label: folds of equal size, and each class spread evenly over them."""
+    random = torch.Generator().manual_seed(seed)
+    shuffled = torch.randperm(len(labels), generator=random)
+    by_class = shuffled[labels[shuffled].argsort(stable=True)]
+    fold = torch.empty_like(by_class)
+    fold[by_class] = torch.arange(len(labels)) % folds
+    return fold
+
+
+def _witnesses(
+    prepared: LeaveOneOut, labels: np.ndarray, suggested: np.ndarray, points: np.ndarray
+) -> np.ndarray:
+    found = np.full((len(labels), WITNESSES), UNLABELED)
+    for i in np.flatnonzero((suggested != labels) & (suggested != UNLABELED)):
+        others = prepared.strongest[i].numpy()
+        others = others[others != UNLABELED]
+        chosen = others[labels[others] == suggested[i]][:WITNESSES]
+        found[i, : len(chosen)] = points[chosen]
+    return found
