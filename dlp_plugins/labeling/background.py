@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable
 
 DELAY = 0.1  # seconds from an answer to its work: the answer's own reply goes first
@@ -15,13 +16,16 @@ NICENESS = 5  # of the thread, where the system allows that: the next answer's t
 class Background:
     """Calls `work` once after one or more calls of `wake`, never twice at the same time.
 
+    Args:
+        rest: pause after a call, in lengths of that call.
+
     problem: what the last call raised, in a sentence; None if it ended well. The next call is made
         all the same.
     """
 
-    def __init__(self, name: str, work: Callable[[], object]) -> None:
+    def __init__(self, name: str, work: Callable[[], object], rest: float = 0.0) -> None:
         self.problem: str | None = None
-        self._work = work
+        self._work, self._rest = work, rest
         self._wanted = threading.Event()
         self._end = threading.Event()
         self._idle = threading.Condition()
@@ -54,6 +58,7 @@ class Background:
             self._wanted.clear()
             if self._end.is_set():
                 return
+            begin = time.perf_counter()
             try:
                 self._work()
                 self.problem = None
@@ -64,3 +69,4 @@ class Background:
                 if not self._wanted.is_set():
                     self._busy = False
                     self._idle.notify_all()
+            self._end.wait(self._rest * (time.perf_counter() - begin))

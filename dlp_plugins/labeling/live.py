@@ -21,8 +21,12 @@ from dlp_plugins.embeddings.chunked import Clock
 from dlp_plugins.embeddings.duplicates import Distinct, find_distinct
 from dlp_plugins.graph import Graph
 from dlp_plugins.inputs import UNLABELED
-from dlp_plugins.propagation import Propagator, apply_given_labels
+from dlp_plugins.propagation import Propagator, apply_given_labels, equal_shares
+from dlp_plugins.propagation.class_shares import known_shares
 from dlp_plugins.propagation.propagator import full_precision
+from dlp_plugins.registry import EMBEDDINGS_ALPHA
+from dlp_plugins.solvers.cg import ConjugateGradient
+from dlp_plugins.solvers.contract import Solver
 
 FLOOR = 0.001  # e above: a class that was out of the question may come back
 
@@ -102,7 +106,8 @@ class LiveLabels:
     def __init__(self, space: Space, given: Tensor, num_classes: int) -> None:
         self.space = space
         self._lock = threading.Lock()
-        self._state = space.propagator.solver.prepare(space.graph)
+        self._solver = linear_solver(space.propagator.solver)
+        self._state = self._solver.prepare(space.graph)
         m = space.graph.num_nodes
         empty = torch.zeros(m, 0)
         self._refined = _Refined(0, empty, empty)
@@ -173,7 +178,7 @@ class LiveLabels:
             if column >= len(again):
                 members &= old.nodes != j
             b[members, column] = 1
-        x = self.space.propagator.solve(self._state, b).scores
+        x = self._solver.solve(self._state, b, None).scores
         sums[:, again] = x[:, : len(again)]
         sums[:, more] += x[:, len(again) :]
         return sums
@@ -185,7 +190,12 @@ class LiveLabels:
         if len(present):
             counts = torch.bincount(nodes[nodes >= 0], minlength=sums.shape[1])[present]
             z = sums[:, present] / counts
-            p[:, present] = self.space.propagator.normalize(z, nodes)
+            number = torch.full((sums.shape[1] + 1,), UNLABELED)
+            number[present] = torch.arange(len(present))
+            labels, rule = number[nodes], self.space.propagator.class_shares
+            shares = known_shares(rule, labels, len(present))
+            shares = equal_shares(len(present)) if shares is None else shares
+            p[:, present] = self.space.propagator.normalize(z, labels, shares)
         return p
 
     def _view(
@@ -221,6 +231,13 @@ class LiveLabels:
             sums,
             nodes,
         )
+
+
+def linear_solver(solver: Solver) -> Solver:
+    """The solver if it is conjugate gradient, or that: scores of others may not add up."""
+    if isinstance(solver, ConjugateGradient):
+        return solver
+    return ConjugateGradient(alpha=getattr(solver, "alpha", EMBEDDINGS_ALPHA))
 
 
 def _present(nodes: Tensor, num_classes: int) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor
 from dlp_plugins.embeddings.ids import Ids
 from dlp_plugins.errors import LabelError
 from dlp_plugins.inputs import UNLABELED
-from dlp_plugins.labeling.advice import Audit, Suspicion, choose_next, least_certain
+from dlp_plugins.labeling.advice import Suspicion, audit, choose_next, least_certain
 from dlp_plugins.labeling.background import Background
 from dlp_plugins.labeling.images import ImageFolder
 from dlp_plugins.labeling.layout import principal_map
@@ -29,6 +29,8 @@ QUEUE = 48  # points chosen at once, two screenfuls, so that the next is there w
 LOW = 24  # points left in the queue below which new ones are chosen
 CLAIM_SECONDS = 300.0  # for so long nobody else is shown what a person has on the screen
 DOUBTFUL = 0.5  # doubt above which a label counts as suspicious
+# An audit takes as long as several refinements. It then rests for so many times its own length.
+AUDIT_REST = 3.0
 
 Source = Literal["useful", "uncertain", "class", "suspicious", "points"]
 
@@ -79,17 +81,19 @@ class Session:
         self._versions = store.versions()
         self._labels = store.labels()
         self.live = LiveLabels(space, self._given(), len(store.classes()))
-        self._audit = Audit(space)
         self._queue: list[int] = []
         self._suspicions: dict[int, Suspicion] = {}
         self._claims: dict[int, tuple[str, float]] = {}
         self._advise(LOW)
         self.refiner = Background("refinement of labels", self._refine)
         self.adviser = Background("choice of points", self._advise)
+        self.auditor = Background("audit of labels", self._audit, rest=AUDIT_REST)
+        self.auditor.wake()
 
     def close(self) -> None:
         self.refiner.stop()
         self.adviser.stop()
+        self.auditor.stop()
         self.store.close()
 
     # -- answers ----------------------------------------------------------------------------------
@@ -125,6 +129,7 @@ class Session:
         self.live.update(self._given(), len(self.store.classes()))
         self.refiner.wake()
         self.adviser.wake()
+        self.auditor.wake()
         return answer
 
     def _given(self) -> Tensor:
@@ -147,7 +152,13 @@ class Session:
         if len(left) < LOW:
             left = choose_next(self.space, view, self.selector, skipped, count)
         self._queue = left
-        self._suspicions = {s.point: s for s in self._audit(view)}
+
+    def _audit(self) -> None:
+        view = self.live.view
+        found = audit(self.space, view)
+        now = self.live.view.given
+        same = (view.given == now).tolist()  # a label that was changed meanwhile is not in doubt
+        self._suspicions = {s.point: s for s in found if same[s.point]}
 
     # -- what pages show --------------------------------------------------------------------------
 
@@ -252,7 +263,7 @@ class Session:
             "certainty": round(float(certainty.mean()), 3) if len(certainty) else 1.0,
             "accuracy": right and {"share": right[0], "of": right[1]},
             "suspicious": suspicious,
-            "problem": self.refiner.problem or self.adviser.problem,
+            "problem": self.refiner.problem or self.adviser.problem or self.auditor.problem,
         }
 
     def colours(self) -> bytes:

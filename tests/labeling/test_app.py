@@ -81,6 +81,7 @@ class Page:
     def settle(self):
         assert self.session.refiner.wait(60)
         assert self.session.adviser.wait(60)
+        assert self.session.auditor.wait(60)
 
 
 @pytest.fixture
