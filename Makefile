@@ -2,6 +2,7 @@
 # make test               lint, types, tests: at most 6 minutes on a fresh machine with two cores
 # make test-torch-sparse  builds torch-sparse (15 to 25 minutes the first time) and tests its solver
 # make test-usb           the extension of Microsoft's USB, in an environment of its own
+# make test-browser       the page of `dlp label` in headless Chromium, which it installs (Debian, root)
 # make test-slow          studies of minutes each
 # make bench              speed against the usual procedure and scikit-learn
 # make bench-labels       accuracy of labels from few labels, with and without the default's steps
@@ -13,10 +14,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Compiling every file of every package would take half as long as installing them.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
-EXTRAS := photos,export,huggingface,amg,nn-descent,parquet,tensorboard,mlflow,test
+EXTRAS := photos,export,huggingface,amg,nn-descent,parquet,tensorboard,mlflow,label,test
 WHEELS := .venv/wheels
 
-.PHONY: quickstart test unit test-torch-sparse test-usb test-slow bench bench-labels bench-suggest bench-photos gpu lint types clean
+.PHONY: quickstart test unit test-torch-sparse test-usb test-browser test-slow bench bench-labels \
+    bench-suggest bench-photos bench-peers gpu lint types clean
 .DELETE_ON_ERROR:
 
 include usb.mk
@@ -31,7 +33,7 @@ test: lint
 
 # One process per core, one thread per process: with small tensors threads mostly wait for each other.
 unit: .venv/test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow" --ignore tests/usb --durations=15
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow and not browser" --ignore tests/usb --durations=15
 
 test-torch-sparse: .venv/torch-sparse
 	$(BIN)/python -c 'import torch_sparse'
@@ -43,6 +45,9 @@ lint: .venv/test
 
 types: .venv/test
 	$(BIN)/mypy
+
+test-browser: .venv/browser
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser tests/browser
 
 test-slow: .venv/test
 	$(BIN)/python -m pytest -m slow
@@ -82,6 +87,13 @@ bench-photos: .venv/test
 	@echo "Installing into .venv; the first time this downloads PyTorch, a few minutes."
 	$(PIP) --editable '.[$(EXTRAS)]'
 	@touch .venv/base $@
+
+.venv/browser: .venv/test
+	@{ command -v chromium && command -v chromedriver; } >/dev/null || { \
+	    apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium chromium-driver fonts-dejavu-core; } || \
+	    { echo "make test-browser needs Chromium and ChromeDriver: chromium and chromedriver on the path"; exit 1; }
+	$(PIP) --editable '.[browser]'
+	@touch $@
 
 # torch-scatter and torch-sparse are compiled against the torch that is installed; pip keeps the
 # wheels. One that was built for another torch does not load, and is then built again.

@@ -85,6 +85,7 @@ class ExportedIndex(Exported):
     offsets: Tensor
     prior_weights: Tensor
     prior_intercepts: Tensor
+    floor: Tensor
     factors: Tensor
 
     def __init__(self, index: Index, network: nn.Module, record: Record, path: Path) -> None:
