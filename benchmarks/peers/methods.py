@@ -104,7 +104,9 @@ def logistic_regression(x: np.ndarray, classes: int) -> Label:
 
     def label(labels: np.ndarray) -> np.ndarray:
         own = labels >= 0
-        found: np.ndarray = LogisticRegression(C=10, max_iter=1000).fit(x[own], labels[own]).predict(x)
+        found: np.ndarray = (
+            LogisticRegression(C=10, max_iter=1000).fit(x[own], labels[own]).predict(x)
+        )
         return found
 
     return label
