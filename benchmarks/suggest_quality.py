@@ -32,6 +32,7 @@ from dlp_plugins.registry import SELECTOR, selectors
 from dlp_plugins.selectors.contract import Pool
 
 ROOT = Path(__file__).resolve().parent.parent
+NAMES = ("random", "margin", "typiclust", "v_opt", "coverage")
 TIMES = (1, 2, 4)  # labels in all, in classes
 SEEDS = {"random": 10, "typiclust": 5, "margin": 5}
 # Points of accuracy above random ones: at 1 and 2 times as many labels as classes
@@ -142,8 +143,7 @@ def main() -> None:
         "--data", type=Path, default=ROOT.parent / "shared" / "data" / "embeddings",
         help="folder of the three .npz files",
     )  # fmt: skip
-    names = ["random", "margin", "typiclust", "v_opt", "coverage"]
-    parser.add_argument("--only", nargs="+", choices=names, default=names, help="selectors")
+    parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, help="selectors")
     parser.add_argument(
         "--times", type=int, nargs="+", default=TIMES, help="labels in all, in classes"
     )

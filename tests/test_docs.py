@@ -51,7 +51,9 @@ NOT_RUN = {
     "pip install '.[nn-descent]'": INSTALLS,
     "pip install '.[amg]'": INSTALLS,
     "pip install '.[parquet]'": INSTALLS,
+    "pip install '.[label]'": INSTALLS,
     "pip install '.[photos]'": INSTALLS,
+    "pip install '.[export]'": INSTALLS,
     "pip install '.[tensorboard]'": INSTALLS,
     "pip install '.[mlflow]'": INSTALLS,
     "pip install '.[wandb]'": INSTALLS,
@@ -64,6 +66,7 @@ NOT_RUN = {
     "make test": THIS_SUITE,
     "make test-torch-sparse": THIS_SUITE,
     "make test-usb": THIS_SUITE,
+    "make test-browser": THIS_SUITE,
     "make test-slow": THIS_SUITE,
     "make bench": MINUTES,
     "make bench-labels": MINUTES,
@@ -73,6 +76,7 @@ NOT_RUN = {
     ".venv/bin/python -m pytest -x tests/test_contracts.py -k neumann": THIS_SUITE,
     ".venv/bin/ruff check . && .venv/bin/ruff format . && .venv/bin/mypy": THIS_SUITE,
     "python docs/make_recipes.py": "test_the_page_of_all_settings_is_up_to_date compares its text",
+    "python benchmarks/photos.py --images 2000 --test-images 128": MINUTES,
     "python benchmarks/step_speed.py": MINUTES,
     "python benchmarks/solver_speed.py": MINUTES,
     "python benchmarks/graph_speed.py": MINUTES,
@@ -102,6 +106,7 @@ SHORTER = {  # by recipe; all but the digits are 32 x 32, where the paper's netw
     "digits": ["dataset.num_train=120", "dataset.num_test=50", "backbone.width=4"],
     "lp_cifar10": ["dataset.num_labeled=20"],
     "mt_lp_cifar100": ["dataset.num_labeled=100"],
+    "photos": [],
     "my_recipe.toml": [],
     "my_digits.toml": ["dataset.num_test=50", "training.stage_two_epochs=0"],
 }
@@ -318,7 +323,7 @@ def test_what_is_not_run_is_in_the_documents() -> None:
 def test_the_readme_names_every_optional_part() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     named = set(re.findall(r"install (?:\S+ )?'\.\[(.+?)\]'", (ROOT / "README.md").read_text()))
-    assert named == set(project["optional-dependencies"]) - {"test"}
+    assert named == set(project["optional-dependencies"]) - {"test", "browser"}
 
 
 def test_the_commands_that_once_failed_are_among_those_that_run() -> None:

@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from dlp_plugins._threads import row_slices
-from dlp_plugins.embeddings.duplicates import find_distinct
+from dlp_plugins.embeddings.duplicates import Distinct, find_distinct
 from dlp_plugins.embeddings.index import Index
 from dlp_plugins.embeddings.memory import ClassChunks
+from dlp_plugins.embeddings.prototypes import images_only, node_beliefs, node_labels
 from dlp_plugins.embeddings.scores import Probabilities, Scores
 from dlp_plugins.graph import Graph
 from dlp_plugins.inputs import BLOCK_ENTRIES, check_labels
@@ -115,6 +116,7 @@ def propagate_chunked(
     start: Any = None,
     auto: bool = False,
     keep_index: bool = False,
+    prototypes: Tensor | None = None,
 ) -> Outcome:
     """Pseudo-labels, classes solved in `chunks`.
 
@@ -129,21 +131,31 @@ def propagate_chunked(
         start: classifier to start from; see `Start`. Its labels are plain.
         auto: compare the default with other methods and take one that is clearly better.
         keep_index: keep what new points need; descriptors and all probabilities stay in memory.
+        prototypes: [c, d] unit rows, one per class, as further nodes that have their class as
+            label; the propagator is one of `prototypes.with_prototypes`, without transform.
 
     Raises:
         LabelError, FeatureError, GraphError: as `propagate`.
         SaveError: the scratch file cannot be written.
     """
     points = len(labels)
-    check_labels(labels, num_classes, points)
+    if prototypes is None:
+        check_labels(labels, num_classes, points)
     clock = Clock(progress)
     with clock.phase("read", points) as tick:
         descriptors = load(tick)
         zero_vectors = points - int(descriptors.any(dim=1).sum())
-        distinct = find_distinct(descriptors)
+        if prototypes is None:
+            distinct = find_distinct(descriptors)
+        else:  # copies are each other's neighbours in the paper
+            distinct = Distinct(torch.arange(points), None)
         descriptors = distinct.select(descriptors).to(device)
         nodes = beliefs.grouped(distinct.group).to(device)
         known = nodes.labels(distinct.labels(labels))
+        if prototypes is not None:
+            descriptors = torch.cat([descriptors, prototypes.to(device)])
+            known = node_labels(known, num_classes)
+            nodes = node_beliefs(nodes, points, num_classes)
     note, total = _transform(propagator, descriptors, clock)
     with clock.phase("neighbours"):
         neighbors = propagator.find_neighbors(descriptors)
@@ -199,6 +211,9 @@ def propagate_chunked(
             best, certainty, known, num_classes, Convergence.worst(records), graph, reached
         )
         assignment = nodes.certain(assignment)
+        if prototypes is not None:
+            assignment, margin = images_only(assignment, points), margin[:points]
+            p = replace(p, points=points)
         if f is not None and lists is not None:
             q = p.all()
             index = Index.of(propagator, total, f, lists, q, assignment, known, classifier)

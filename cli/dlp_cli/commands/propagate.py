@@ -49,15 +49,27 @@ def propagate(
             metavar="EMBEDDINGS", help="A row per point: .npy, .npz, .parquet or .safetensors."
         ),
     ],
+    out: TableOption,
     labels: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             metavar="FILE",
             help="Known labels, blank or -1 for none: .csv (a column per point, or index,label or "
-            "id,label), .npy, .npz or .parquet.",
+            "id,label), .npy, .npz or .parquet. Needed unless there are prototypes.",
         ),
-    ],
-    out: TableOption,
+    ] = None,
+    prototypes: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="An embedding of each class, such as its name's by the same model: classes that "
+            "are only named need no label. A row per class, as EMBEDDINGS.",
+        ),
+    ] = None,
+    names: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Names of the prototypes, a line each (.txt, .csv)."),
+    ] = None,
     overrides: SetOption = None,
     ids: IdsOption = None,
     key: KeyOption = None,
@@ -112,7 +124,8 @@ def propagate(
     job = prepare(
         embeddings, labels, out, settings=overrides or (), ids=ids, key=key, classes=classes,
         class_shares=class_shares, probabilities=probabilities, memory=memory,
-        device=device.value, overwrite=overwrite, save_index=save_index, start=start, auto=auto,
+        device=device.value, overwrite=overwrite, save_index=save_index,
+        prototypes=prototypes, names=names, start=start, auto=auto,
     )  # fmt: skip
     source, chunks = job.source, job.chunks
     output.say(
