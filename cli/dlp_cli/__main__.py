@@ -18,8 +18,10 @@ from dlp_cli.commands import (
     doctor,
     embed,
     explain,
+    export,
     label,
     plan,
+    predict,
     propagate,
     run,
     show,
@@ -53,6 +55,8 @@ app.command("explain")(explain.explain)
 app.command("suggest")(suggest.suggest)
 app.command("label")(label.label)
 app.command("assign")(assign.assign)
+app.command("predict")(predict.predict)
+app.command("export")(export.export)
 app.command("plan")(plan.plan)
 app.command("check")(check.check)
 app.command("list")(listing.list_)

@@ -11,15 +11,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from dlp_plugins._threads import row_slices
-from dlp_plugins.embeddings.duplicates import find_distinct
+from dlp_plugins.embeddings.duplicates import Distinct, find_distinct
 from dlp_plugins.embeddings.index import Index
 from dlp_plugins.embeddings.memory import ClassChunks
+from dlp_plugins.embeddings.prototypes import images_only, node_beliefs, node_labels
 from dlp_plugins.embeddings.scores import Probabilities, Scores
 from dlp_plugins.graph import Graph
 from dlp_plugins.inputs import BLOCK_ENTRIES, check_labels
@@ -33,6 +35,7 @@ from dlp_plugins.propagation import (
 )
 from dlp_plugins.propagation.beliefs import PLAIN, Beliefs
 from dlp_plugins.propagation.class_shares import estimate_shares, known_shares
+from dlp_plugins.propagation.comparison import RUNS, Comparison, Method, compare, methods
 from dlp_plugins.propagation.propagator import full_precision
 from dlp_plugins.refiners.contract import Classifier
 from dlp_plugins.refiners.none import NoRefiner
@@ -54,6 +57,7 @@ class Outcome(Assignment):
     note: what the transform did, if worth a sentence.
     index: labels new points, if asked for; its classes are 0..c-1.
     clock: the seconds of each phase.
+    comparison: of the default with other methods, where that was asked for.
     """
 
     margin: Tensor
@@ -66,6 +70,7 @@ class Outcome(Assignment):
     duplicates: int
     note: str | None
     clock: Clock
+    comparison: Comparison | None = None
     index: Index | None = None
 
     def certainty_quartiles(self, labels: Tensor) -> list[float]:
@@ -108,7 +113,10 @@ def propagate_chunked(
     device: torch.device | str = "cpu",
     progress: Progress = silent,
     beliefs: Beliefs = PLAIN,
+    start: Any = None,
+    auto: bool = False,
     keep_index: bool = False,
+    prototypes: Tensor | None = None,
 ) -> Outcome:
     """Pseudo-labels, classes solved in `chunks`.
 
@@ -120,27 +128,40 @@ def propagate_chunked(
         scratch: folder for a temporary file of 4 n c bytes, if scores are kept on disk.
         progress: called in each phase.
         beliefs: soft labels, weights and prior scores of the n points.
+        start: classifier to start from; see `Start`. Its labels are plain.
+        auto: compare the default with other methods and take one that is clearly better.
         keep_index: keep what new points need; descriptors and all probabilities stay in memory.
+        prototypes: [c, d] unit rows, one per class, as further nodes that have their class as
+            label; the propagator is one of `prototypes.with_prototypes`, without transform.
 
     Raises:
         LabelError, FeatureError, GraphError: as `propagate`.
         SaveError: the scratch file cannot be written.
     """
     points = len(labels)
-    check_labels(labels, num_classes, points)
+    if prototypes is None:
+        check_labels(labels, num_classes, points)
     clock = Clock(progress)
     with clock.phase("read", points) as tick:
         descriptors = load(tick)
         zero_vectors = points - int(descriptors.any(dim=1).sum())
-        distinct = find_distinct(descriptors)
+        if prototypes is None:
+            distinct = find_distinct(descriptors)
+        else:  # copies are each other's neighbours in the paper
+            distinct = Distinct(torch.arange(points), None)
         descriptors = distinct.select(descriptors).to(device)
         nodes = beliefs.grouped(distinct.group).to(device)
         known = nodes.labels(distinct.labels(labels))
+        if prototypes is not None:
+            descriptors = torch.cat([descriptors, prototypes.to(device)])
+            known = node_labels(known, num_classes)
+            nodes = node_beliefs(nodes, points, num_classes)
     note, total = _transform(propagator, descriptors, clock)
     with clock.phase("neighbours"):
         neighbors = propagator.find_neighbors(descriptors)
         refines = not isinstance(propagator.refiner, NoRefiner)
-        f = descriptors if refines or keep_index else None
+        keep = refines or keep_index or auto or start is not None
+        f = descriptors if keep else None
         del descriptors
     with clock.phase("graph"):
         graph = propagator.assemble_graph(neighbors)
@@ -151,13 +172,26 @@ def propagate_chunked(
     propagator = replace(propagator, solver=propagator.solver.with_shares(shares))
     propagator.solver.check_size(graph)
 
+    comparison = None
+    if f is not None:
+        method = Method("default", propagator, start)
+        if auto:
+            with clock.phase("compare", RUNS) as tick:
+                every = methods(propagator, start)
+                plain = known.to(device)
+                comparison = compare(every, graph, f, plain, num_classes, nodes, tick)
+            method = comparison.chosen
+        propagator, nodes = method.propagator, method.beliefs(f, nodes)
+        refines = not isinstance(propagator.refiner, NoRefiner)
+        f = f if refines or keep_index else None
+
     scores = Scores(scratch if chunks.on_disk else None)
     records: list[Convergence] = []
     with clock.phase("solve", num_classes) as tick:
         state = propagator.solver.prepare(graph)
-        for start in range(0, num_classes, chunks.width):
-            stop = min(start + chunks.width, num_classes)
-            columns = nodes.label_matrix(known.to(device), num_classes, start, stop)
+        for first in range(0, num_classes, chunks.width):
+            last = min(first + chunks.width, num_classes)
+            columns = nodes.label_matrix(known.to(device), num_classes, first, last)
             solution = propagator.solve(state, columns)
             scores.append(solution.scores)
             records.append(Convergence.of(solution))
@@ -177,6 +211,9 @@ def propagate_chunked(
             best, certainty, known, num_classes, Convergence.worst(records), graph, reached
         )
         assignment = nodes.certain(assignment)
+        if prototypes is not None:
+            assignment, margin = images_only(assignment, points), margin[:points]
+            p = replace(p, points=points)
         if f is not None and lists is not None:
             q = p.all()
             index = Index.of(propagator, total, f, lists, q, assignment, known, classifier)
@@ -198,6 +235,7 @@ def propagate_chunked(
         duplicates=distinct.duplicates,
         note=note,
         clock=clock,
+        comparison=comparison,
         index=index,
     )
 

@@ -33,8 +33,10 @@ from dlp_plugins.training import evaluate
 POINTS, DIM, CLASSES, K = 40, 8, 3, 5
 # The CPU's libraries do the work of these; torch_sparse's kernels know no fake device.
 ON_THE_CPU = {"amg", "closed_form", "spectral", "torch_sparse"}
-TORCH_SOLVERS = sorted(set(registry.solvers.names()) - ON_THE_CPU)
+SOLVES_OFTEN = {"cut"}  # hundreds of solves by conjugate gradient, each of which waits as `cg` does
+TORCH_SOLVERS = sorted(set(registry.solvers.names()) - ON_THE_CPU - SOLVES_OFTEN)
 ACTIVE = {"cg", "poisson"}  # look at which columns are active, the others at whether all are done
+STARTS_FROM_ANOTHER = {"poisson_mbo"}
 ITERATIONS = 20
 # In a solve that never converges: every fifth iteration, what has drifted, the largest count, and
 # the judgement of converged and of limited by precision.
@@ -159,7 +161,8 @@ def test_a_solve_reads_every_few_iterations_through_one_function(name: str, gues
     reads = Reads(true=ITERATIONS // contract.CHECK_EVERY if name in ACTIVE else 0)
     _, crossings = solve(solver, reads, guess)
     assert crossings == []
-    assert 1 <= reads.count <= MOST_READS
+    solves = 2 if name in STARTS_FROM_ANOTHER else 1
+    assert 1 <= reads.count <= solves * MOST_READS
 
 
 class Peeks(ConjugateGradient):
