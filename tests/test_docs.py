@@ -61,6 +61,7 @@ NOT_RUN = {
     "pip uninstall faiss-cpu && pip install '.[gpu]'": INSTALLS,
     "pip install '.[usb]'": INSTALLS,
     "pip install --editable '.[test]'": INSTALLS,
+    "dlp label x.npy --images photos --classes cat,dog,bird": "serves a page: tests/browser",
     ". .venv/bin/activate": "changes the reader's shell",
     "export OMP_NUM_THREADS=1": "changes the reader's shell",
     "make test": THIS_SUITE,
