@@ -52,6 +52,7 @@ NOT_RUN = {
     "pip install '.[amg]'": INSTALLS,
     "pip install '.[parquet]'": INSTALLS,
     "pip install '.[photos]'": INSTALLS,
+    "pip install '.[export]'": INSTALLS,
     "pip install '.[tensorboard]'": INSTALLS,
     "pip install '.[mlflow]'": INSTALLS,
     "pip install '.[wandb]'": INSTALLS,
@@ -72,6 +73,7 @@ NOT_RUN = {
     ".venv/bin/python -m pytest -x tests/test_contracts.py -k neumann": THIS_SUITE,
     ".venv/bin/ruff check . && .venv/bin/ruff format . && .venv/bin/mypy": THIS_SUITE,
     "python docs/make_recipes.py": "test_the_page_of_all_settings_is_up_to_date compares its text",
+    "python benchmarks/photos.py --images 2000 --test-images 128": MINUTES,
     "python benchmarks/step_speed.py": MINUTES,
     "python benchmarks/solver_speed.py": MINUTES,
     "python benchmarks/graph_speed.py": MINUTES,
@@ -101,6 +103,7 @@ SHORTER = {  # by recipe; all but the digits are 32 x 32, where the paper's netw
     "digits": ["dataset.num_train=120", "dataset.num_test=50", "backbone.width=4"],
     "lp_cifar10": ["dataset.num_labeled=20"],
     "mt_lp_cifar100": ["dataset.num_labeled=100"],
+    "photos": [],
     "my_recipe.toml": [],
     "my_digits.toml": ["dataset.num_test=50", "training.stage_two_epochs=0"],
 }

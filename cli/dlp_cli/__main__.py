@@ -18,7 +18,9 @@ from dlp_cli.commands import (
     doctor,
     embed,
     explain,
+    export,
     plan,
+    predict,
     propagate,
     run,
     show,
@@ -51,6 +53,8 @@ app.command("audit")(audit.audit)
 app.command("explain")(explain.explain)
 app.command("suggest")(suggest.suggest)
 app.command("assign")(assign.assign)
+app.command("predict")(predict.predict)
+app.command("export")(export.export)
 app.command("plan")(plan.plan)
 app.command("check")(check.check)
 app.command("list")(listing.list_)

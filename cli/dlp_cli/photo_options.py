@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,6 +12,16 @@ import typer
 class BadPhotos(StrEnum):
     stop = "stop"
     skip = "skip"
+
+
+class Weights(StrEnum):
+    last = "last"
+    best = "best"
+
+
+class Network(StrEnum):
+    student = "student"
+    teacher = "teacher"
 
 
 PhotosArgument = Annotated[
@@ -24,4 +35,14 @@ BadOption = Annotated[BadPhotos, typer.Option(help="What to do about images that
 ColumnOption = Annotated[
     str | None, typer.Option(metavar="NAME", help="Column of the images in a table.")
 ]
+ModelArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN|INDEX", help="The folder of a run, or what `dlp propagate --save-index` wrote."
+    ),
+]
+WeightsOption = Annotated[
+    Weights, typer.Option(help="Of a run: of its last epoch, or the best by validation.")
+]
+NetworkOption = Annotated[Network, typer.Option(help="Which network of a run.")]
 SplitOption = Annotated[str, typer.Option(metavar="NAME", help="Which part of a data set.")]

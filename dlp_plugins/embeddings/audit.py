@@ -30,6 +30,8 @@ FOLDS = 5
 FLOOR = 1e-3  # added to probabilities, so that neither kind of evidence alone excludes a class
 WITNESSES = 3
 MORE_LIKELY = 0.5
+# Labels left out at each refresh of a training, and the error of G_ii that is enough for a rate.
+GLANCE, GLANCE_TOLERANCE = 500, 1e-4
 
 
 @dataclass(frozen=True)
@@ -73,11 +75,11 @@ class Audit:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the rest says of m labelled points.
+    """What the rest says of labelled points: of s of m, by default of all.
 
-    points, labels: [m] int64.
-    left_out: p [m, c], class-mass probabilities without the label itself.
-    hidden: q [m, c], refined probabilities without a fifth of the labels; None without a refiner.
+    points, labels: [m] int64, all of them.
+    left_out: p [s, c], class-mass probabilities without the label itself.
+    hidden: q [s, c], refined probabilities without a fifth of the labels; None without a refiner.
     prepared: the graph's part, for other labels or weights of the same points.
     """
 
@@ -115,16 +117,25 @@ class Evidence:
 
     def audit(self) -> Audit:
         """Doubts from both kinds of evidence."""
-        y, rest = self.labels, self.left_out + FLOOR
+        which = self.prepared.which.numpy()
+        points, y, rest = self.points[which], self.labels[which], self.left_out + FLOOR
         if self.hidden is not None:
             rest = np.sqrt(rest * (self.hidden + FLOOR))
         rest = rest / rest.sum(axis=1, keepdims=True)
-        alone = np.bincount(y)[y] == 1
+        alone = np.bincount(self.labels)[y] == 1
         noise = LabelNoise.fit(rest[~alone], y[~alone])
         suggested = np.where(alone, UNLABELED, rest.argmax(axis=1))
         doubt = np.where(alone, np.nan, noise.doubt(rest, y))
-        against = _witnesses(self.prepared, y, suggested, self.points)
-        return Audit(self.points, y, suggested, doubt, against, noise.error_rate)
+        return Audit(points, y, suggested, doubt, self._against(y, suggested), noise.error_rate)
+
+    def _against(self, labels: np.ndarray, suggested: np.ndarray) -> np.ndarray:
+        found = np.full((len(labels), WITNESSES), UNLABELED)
+        for i in np.flatnonzero((suggested != labels) & (suggested != UNLABELED)):
+            others = self.prepared.strongest[i].numpy()
+            others = others[others != UNLABELED]
+            chosen = others[self.labels[others] == suggested[i]][:WITNESSES]
+            found[i, : len(chosen)] = self.points[chosen]
+        return found
 
 
 def audit_labels(
@@ -145,6 +156,29 @@ def audit_labels(
         seed: of the fold in which each label is hidden.
     """
     return Evidence.of(propagator, descriptors, graph, labels, num_classes, distinct, seed).audit()
+
+
+def audit_by_graph(
+    graph: Graph,
+    labels: Tensor,
+    num_classes: int,
+    alpha: float = EMBEDDINGS_ALPHA,
+    most: int = GLANCE,
+    seed: int = 0,
+) -> Audit:
+    """Doubts by leave-one-out on the graph alone, of at most so many labels: a glance.
+
+    Args:
+        labels: [n] int64 of the nodes, -1 where there is none.
+        most: labels to leave out, chosen at random where there are more; all labels are evidence.
+    """
+    nodes = (labels != UNLABELED).nonzero().squeeze(1).cpu()
+    random = torch.Generator().manual_seed(seed)
+    which = torch.randperm(len(nodes), generator=random)[:most].sort().values
+    prepared = LeaveOneOut.of(graph, nodes, which=which, alpha=alpha, tolerance=GLANCE_TOLERANCE)
+    own = labels.cpu()[nodes]
+    left_out = prepared(own, num_classes).probabilities.numpy()
+    return Evidence(nodes.numpy(), own.numpy(), left_out, None, prepared).audit()
 
 
 def _nodes(distinct: Distinct, points: Tensor) -> Tensor:
@@ -182,15 +216,3 @@ def folds_of(labels: Tensor, folds: int, seed: int) -> Tensor:
     fold = torch.empty_like(by_class)
     fold[by_class] = torch.arange(len(labels)) % folds
     return fold
-
-
-def _witnesses(
-    prepared: LeaveOneOut, labels: np.ndarray, suggested: np.ndarray, points: np.ndarray
-) -> np.ndarray:
-    found = np.full((len(labels), WITNESSES), UNLABELED)
-    for i in np.flatnonzero((suggested != labels) & (suggested != UNLABELED)):
-        others = prepared.strongest[i].numpy()
-        others = others[others != UNLABELED]
-        chosen = others[labels[others] == suggested[i]][:WITNESSES]
-        found[i, : len(chosen)] = points[chosen]
-    return found

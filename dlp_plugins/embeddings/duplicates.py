@@ -14,7 +14,7 @@ from torch import Tensor
 from dlp_plugins._threads import row_slices
 from dlp_plugins.inputs import UNLABELED
 
-BLOCK_ENTRIES = 2**22  # numbers of a block of rows whose sums are taken at once: 32 MiB of int64
+BLOCK_ENTRIES = 2**18  # numbers of a block of rows: its copies in int64 stay in cache
 
 
 @dataclass(frozen=True)

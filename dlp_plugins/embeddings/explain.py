@@ -17,6 +17,7 @@ from dlp_plugins.embeddings.run import prepare
 from dlp_plugins.errors import LabelError
 from dlp_plugins.inputs import UNLABELED
 from dlp_plugins.propagation import Propagator
+from dlp_plugins.propagation.beliefs import PLAIN, Beliefs
 from dlp_plugins.propagation.explanation import Shares, center_distances, paths_to, shares_of
 from dlp_plugins.propagation.propagator import full_precision
 from dlp_plugins.refiners.none import NoRefiner
@@ -63,12 +64,18 @@ class Explanation:
 
 @full_precision()
 def explain_point(
-    propagator: Propagator, built: Built, labels: Tensor, num_classes: int, point: int
+    propagator: Propagator,
+    built: Built,
+    labels: Tensor,
+    num_classes: int,
+    point: int,
+    beliefs: Beliefs = PLAIN,
 ) -> Explanation:
     """Why a point has its label, from the graph that is already built.
 
     Args:
         labels: [n] int64 of the points, -1 where there is none.
+        beliefs: soft labels, weights and prior scores of the points.
 
     Raises:
         LabelError: there is no such point.
@@ -76,8 +83,9 @@ def explain_point(
     if not 0 <= point < len(labels):
         raise LabelError(f"There is no point {point}; points are 0..{len(labels) - 1}.")
     node, graph = built.node(point), built.graph
-    known = built.distinct.labels(labels).to(graph.device)
-    found = propagator.spread(graph, known, num_classes, descriptors=built.f)
+    nodes = beliefs.grouped(built.distinct.group).to(graph.device)
+    known = nodes.labels(built.distinct.labels(labels)).to(graph.device)
+    found = propagator.spread(graph, known, num_classes, descriptors=built.f, beliefs=nodes)
     assert found.scores is not None
     assert found.class_shares is not None
     p = propagator.normalize(found.scores, known, found.class_shares)[node]
@@ -85,7 +93,8 @@ def explain_point(
     alpha = getattr(propagator.solver, "alpha", EMBEDDINGS_ALPHA)
     shares, paths = Shares(0.0, np.empty(0, np.int64), np.empty(0)), []
     if graph_label != UNLABELED:
-        (shares,) = shares_of(graph, known, node, [graph_label], alpha)
+        y = nodes.label_matrix(known, num_classes, graph_label, graph_label + 1)[:, 0]
+        shares = shares_of(graph, y, node, alpha)
         paths = paths_to(graph, node, shares.nodes[:PATHS].tolist(), alpha)
     rows = np.array([_row(built, labels, int(i), graph_label) for i in shares.nodes], np.int64)
     refines = not isinstance(propagator.refiner, NoRefiner)
@@ -108,10 +117,12 @@ def explain_point(
 
 
 def _row(built: Built, labels: Tensor, node: int, label: int) -> int:
-    """The first point of a node that has its label."""
+    """The first point of a node that has its label, or just the first (it may be a soft one)."""
     if built.distinct.group is None:
         return built.point(node)
-    return int(((built.distinct.group == node) & (labels == label)).nonzero()[0])
+    same = built.distinct.group == node
+    own = (same & (labels == label)).nonzero()
+    return int(own[0]) if len(own) else built.point(node)
 
 
 def explain_file(
@@ -135,7 +146,8 @@ def explain_file(
     row = _to_row(point, job.given.ids, job.source.points)
     built, _ = build_from_file(job, progress)
     with Clock(progress).phase("solve"):
-        found = explain_point(job.propagator, built, job.given.labels, len(job.given.classes), row)
+        classes = len(job.given.classes)
+        found = explain_point(job.propagator, built, job.given.labels, classes, row, job.beliefs)
     return found, job.given
 
 

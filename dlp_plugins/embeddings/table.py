@@ -98,6 +98,17 @@ def write_table(
         write(temporary, columns, names, _blocks(outcome, bool(names), progress))
 
 
+def write_rows(path: Path, columns: list[Column], rows: int) -> None:
+    """Write columns of so many rows as a table, completely or not at all.
+
+    Raises:
+        SaveError: as `write_table`.
+    """
+    write = _write_parquet if path.suffix == ".parquet" else _write_csv
+    with replacing(path) as temporary:
+        write(temporary, columns, [], iter([(slice(0, rows), None)]))
+
+
 def write_columns(path: Path, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> None:
     """Write a table of plain columns, completely or not at all.
 
@@ -112,11 +123,8 @@ def write_columns(path: Path, columns: Mapping[str, Sequence[Any] | np.ndarray])
         kind = "float32" if isinstance(values, np.ndarray) else _kind(values)
         return Column(name, kind, lambda rows: values[rows])
 
-    rows = max(len(values) for values in columns.values())
-    write = _write_parquet if path.suffix == ".parquet" else _write_csv
-    with replacing(path) as temporary:
-        parts = [column(name, values) for name, values in columns.items()]
-        write(temporary, parts, [], iter([(slice(0, rows), None)]))
+    parts = [column(name, values) for name, values in columns.items()]
+    write_rows(path, parts, max(len(values) for values in columns.values()))
 
 
 def _columns(outcome: Labeled, given: Named) -> list[Column]:

@@ -6,15 +6,16 @@ import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from dlp_plugins.errors import DataError
-from dlp_plugins.photos.source import Photos, Read
+from dlp_plugins.photos.source import Photos, Read, unreadable
 
 AHEAD = 3  # batches in work besides the one that is used
+Bad = Literal["stop", "skip"]
 MOST_THREADS = 8  # decoding an image releases Python's lock
 
 
@@ -59,6 +60,36 @@ def _gather(start: int, stop: int, futures: list[Future[Tensor]]) -> Batch:
             problems.append(str(error))
     stacked = torch.stack(images) if images else torch.empty(0, dtype=torch.uint8)
     return Batch(stop, stacked, positions, problems)
+
+
+def read_all(
+    photos: Photos,
+    size: tuple[int, int],
+    interpolation: str,
+    batch: int,
+    bad: Bad,
+    problems: list[str],
+) -> Iterator[Batch]:
+    """All photos in batches; sentences on those that are left out are added to `problems`.
+
+    Raises:
+        DataError: some cannot be read and `bad` is 'stop', or none can; all are named.
+    """
+    good = 0
+    for found in batches(photos.reader(size, interpolation), 0, len(photos), batch):
+        problems += found.problems
+        good += len(found.positions)
+        if problems and bad == "stop":
+            raise stopped(photos, problems, found.last)
+        yield found
+    if not good:
+        raise DataError(unreadable(problems, len(photos)))
+
+
+def stopped(photos: Photos, problems: list[str], last: int, more: str = "") -> DataError:
+    """The error that names every image that cannot be read; those from `last` on are tried."""
+    known = [*problems, *find_unreadable(photos, last)]
+    return DataError(f"{unreadable(known, len(photos))}\nTo leave them out, add --bad skip.{more}")
 
 
 def find_unreadable(photos: Photos, first: int) -> list[str]:

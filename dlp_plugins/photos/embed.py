@@ -18,6 +18,7 @@ from dlp_plugins.embeddings.record import write_record
 from dlp_plugins.environment import choose_device
 from dlp_plugins.errors import DataError
 from dlp_plugins.photos import decoding
+from dlp_plugins.photos.decoding import Bad
 from dlp_plugins.photos.describer import DEFAULT, Describer, new_describer
 from dlp_plugins.photos.partial import PartialRows
 from dlp_plugins.photos.source import COLUMN, Photos, open_photos, unreadable, warn_of_skipped
@@ -25,7 +26,6 @@ from dlp_plugins.training.lock import Lock
 
 BATCH = {"cpu": 16, "cuda": 256}  # images at a time; a small batch stays in the CPU's cache
 SAVE_SECONDS = 5.0  # between two savings: what a crash loses at most
-Bad = Literal["stop", "skip"]
 Progress = Callable[[int], object]
 
 
@@ -164,7 +164,7 @@ def _describe_all(
     photos, record = state.photos, describer.record
     progress(state.done)
     if bad == "stop" and state.problems:
-        raise _stopped(state, [])
+        raise _stopped(state, [], state.done)
     read = photos.reader(record.size, record.interpolation)
     size, saved = BATCH[describer.device.type], time.monotonic()
     for batch in decoding.batches(read, state.done, len(photos), size):
@@ -182,15 +182,9 @@ def _describe_all(
     state.save()
 
 
-def _stopped(state: _State, problems: list[str], last: int | None = None) -> DataError:
-    """The error that names every image which cannot be read; the rest are tried for it."""
-    photos = state.photos
-    last = state.done if last is None else last
-    problems = [*state.problems, *problems, *decoding.find_unreadable(photos, last)]
+def _stopped(state: _State, problems: list[str], last: int) -> DataError:
     kept = f" The {state.done:,} images before are kept." if state.done else ""
-    return DataError(
-        f"{unreadable(problems, len(photos))}\nTo leave them out, add --bad skip.{kept}"
-    )
+    return decoding.stopped(state.photos, [*state.problems, *problems], last, kept)
 
 
 def _write_ids(path: Path, names: Sequence[str]) -> None:

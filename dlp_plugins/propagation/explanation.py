@@ -1,7 +1,7 @@
 """Why a point has its label: the labelled points that make it, and how they reach it.
 
-Shapes: n nodes, c classes. Z_ic is the sum over the labels j of class c of G_ij / n_c, so the share
-of label j in a class is G_ij / n_c over Z_ic: additive, and exact for Z.
+Shapes: n nodes, c classes. Z_ic is the sum over j of G_ij Y_jc; for plain labels Y_jc is 1 / n_c or
+0. So the share of label j in a class is G_ij Y_jc over Z_ic: additive, and exact for Z.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ TINY = 1e-300
 
 @dataclass(frozen=True)
 class Shares:
-    """What the labels of a class add to a node's score.
+    """What makes a node's score of a class.
 
     score: Z of the node in that class.
-    nodes: [s] int64, labelled nodes of the class that reach it, the largest share first.
+    nodes: [s] int64, nodes with a label of the class that reach it, the largest share first.
     shares: [s] float64, sum 1.
     """
 
@@ -34,26 +34,15 @@ class Shares:
     shares: np.ndarray
 
 
-def shares_of(
-    graph: Graph,
-    labels: Tensor,
-    node: int,
-    classes: Sequence[int],
-    alpha: float = EMBEDDINGS_ALPHA,
-) -> list[Shares]:
-    """The shares of the labels [n] (-1 where there is none) in a node's score of each class."""
+def shares_of(graph: Graph, y: Tensor, node: int, alpha: float = EMBEDDINGS_ALPHA) -> Shares:
+    """The shares in a node's score of a class whose column of the label matrix Y is y [n]."""
     column = influence(graph, [node], alpha=alpha)[:, 0].cpu().numpy()
-    given = labels.cpu().numpy()
-    found = []
-    for j in classes:
-        nodes = np.flatnonzero(given == j)
-        added = column[nodes] / max(1, len(nodes))
-        # what has not reached the node is 0, but for the rounding of a solve
-        nodes, added = nodes[added > 0], added[added > 0]
-        order = np.argsort(-added, kind="stable")
-        score = float(added.sum())
-        found.append(Shares(score, nodes[order], added[order] / score if score else added))
-    return found
+    added = column * y.double().cpu().numpy()
+    # what has not reached the node is 0, but for the rounding of a solve
+    nodes = np.flatnonzero(added > 0)
+    nodes = nodes[np.argsort(-added[nodes], kind="stable")]
+    score = float(added[nodes].sum())
+    return Shares(score, nodes, added[nodes] / score if score else added[nodes])
 
 
 def paths_to(

@@ -39,10 +39,10 @@ STRONGEST = 64  # labels kept for each label, that add most to its point
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Each labelled point as if its own label were not known.
+    """Labelled points, s of them, each as if its own label were not known.
 
-    scores: z^(-i) [m, c] float64; 0 in the class of a label that is the only one of its class.
-    probabilities: [m, c] float64, class mass with equal shares, the masses those without label i;
+    scores: z^(-i) [s, c] float64; 0 in the class of a label that is the only one of its class.
+    probabilities: [s, c] float64, class mass with equal shares, the masses those without label i;
         rows sum to 1, or are 0 where no other label reaches the point.
     """
 
@@ -52,19 +52,19 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class LeaveOneOut:
-    """What is needed of the graph to leave out any one of m labels; the labels may change.
+    """What is needed of the graph to leave out any one of s labels of m; the labels may change.
 
     nodes: [m] int64, the node that each label is of; several may be of one.
-    own: [m] float64, G_ii.
-    strongest: [m, s] int64, the other labels that add most to each one's point, the most first; -1
-        where there are no more in its component.
-    strength: [m, s] float32, their G_ij.
+    which: [s] int64, the labels that are left out, as positions in `nodes`.
+    own: [s] float64, G_ii.
+    strongest: [s, t] int64, the other labels that add most to each one's point, as positions in
+        `nodes`, the most first; -1 where there are no more in its component.
     """
 
     nodes: Tensor
+    which: Tensor
     own: Tensor
     strongest: Tensor
-    strength: Tensor
     _system: System
     _columns: int
 
@@ -74,70 +74,72 @@ class LeaveOneOut:
         graph: Graph,
         nodes: Tensor,
         *,
+        which: Tensor | None = None,
         alpha: float = EMBEDDINGS_ALPHA,
+        tolerance: float = DIAGONAL_TOLERANCE,
         memory: float = MEMORY,
     ) -> Self:
         """Of labels at nodes [m] of a graph.
 
         Args:
+            which: [s] int64 positions in `nodes` of the labels to leave out; by default all.
+            tolerance: error of G_ii.
             memory: bytes to work with; at least one column of G is solved at a time.
         """
         n, m = graph.num_nodes, len(nodes)
+        which = torch.arange(m) if which is None else which
         width = max(1, min(MOST_COLUMNS, int(memory // (COLUMN_BYTES * n))))
         graph, at, _ = in_local_order(graph, nodes.to(graph.device))
-        kept = min(STRONGEST, m - 1)
-        own = torch.empty(m, dtype=torch.float64)
-        strongest, strength = torch.empty(m, kept, dtype=torch.int64), torch.empty(m, kept)
-        system = System(graph, alpha)
-        tolerance = min(0.1, math.sqrt(DIAGONAL_TOLERANCE * (1 - alpha)))
-        for part in slices(m, width):
-            w = torch.arange(part.stop - part.start, device=graph.device)
+        own, strongest = [], []
+        system, enough = System(graph, alpha), min(0.1, math.sqrt(tolerance * (1 - alpha)))
+        for part in slices(len(which), width):
+            labels = which[part].to(graph.device)
+            w = torch.arange(len(labels), device=graph.device)
             unit = torch.zeros(n, len(w), device=graph.device)
-            unit[at[part], w] = 1
+            unit[at[labels], w] = 1
             with torch.no_grad():
-                x, *_ = conjugate_gradient(graph, alpha, unit, None, tolerance, MAX_ITERATIONS)
+                x, *_ = conjugate_gradient(graph, alpha, unit, None, enough, MAX_ITERATIONS)
             precise = x.double()
             correction = (precise * system.residual(precise, unit)).sum(dim=0)
-            own[part] = (precise[at[part], w] + correction).cpu()
+            own.append((precise[at[labels], w] + correction).cpu())
             among = x[at].T  # [w, m]
-            among[w, w + part.start] = -torch.inf
-            strength[part], strongest[part] = (v.cpu() for v in among.topk(kept, dim=1))
-        strongest[strength <= 0] = UNLABELED
-        return cls(at.cpu(), own, strongest, strength.clamp(min=0), system, width)
+            among[w, labels] = -torch.inf
+            strength, positions = among.topk(min(STRONGEST, m - 1), dim=1)
+            strongest.append(torch.where(strength > 0, positions, UNLABELED).cpu())
+        return cls(at.cpu(), which, torch.cat(own), torch.cat(strongest), system, width)
 
     def __call__(self, labels: Tensor, num_classes: int, weights: Tensor | None = None) -> LeftOut:
-        """The points without their own labels [m] int64.
+        """The points left out, for labels [m] int64.
 
         Args:
             weights: [m] at least 0, what each label counts; by default 1.
         """
-        device, m = self._system.graph.device, len(self.nodes)
-        w = torch.ones(m) if weights is None else weights
+        w = torch.ones(len(labels)) if weights is None else weights
         mass = torch.nn.functional.one_hot(labels.long(), num_classes) * w.double().cpu()[:, None]
-        sums, lost = self._sums(mass, device)
-        own = mass * self.own[:, None]
-        counts = mass.sum(dim=0) - mass  # [m, c]: of the other labels
+        sums, lost = self._sums(mass)
+        mine, own = mass[self.which], mass[self.which] * self.own[:, None]
+        counts = mass.sum(dim=0) - mine  # [s, c]: of the other labels
         present = (counts > 0) & (sums - own > 2 * DIAGONAL_TOLERANCE * own)
         scores = torch.where(present, (sums - own) / counts, 0.0)
         # Class masses over the unlabelled nodes, to which i's belongs if no other label is there.
-        totals = mass.T @ lost - mass * lost[:, None]
-        alone = torch.bincount(self.nodes)[self.nodes] == 1
-        totals = torch.where(counts > 0, totals / counts, 0.0) + torch.where(
-            alone[:, None], scores, 0.0
-        )
+        totals = mass.T @ lost - mine * lost[self.which, None]
+        totals = torch.where(counts > 0, totals / counts, 0.0)
+        alone = torch.bincount(self.nodes)[self.nodes[self.which]] == 1
+        totals += torch.where(alone[:, None], scores, 0.0)
         shares = torch.where(totals > 0, scores / totals, 0.0)
         total = shares.sum(dim=1, keepdim=True)
         return LeftOut(scores, torch.where(total > 0, shares / total, 0.0))
 
-    def _sums(self, mass: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-        """G Y at the labelled nodes [m, c], and what each label gives all unlabelled nodes [m]."""
-        n, c = self._system.graph.num_nodes, mass.shape[1]
-        at = self.nodes.to(device)
-        sums = torch.empty(len(mass), c, dtype=torch.float64)
+    def _sums(self, mass: Tensor) -> tuple[Tensor, Tensor]:
+        """G Y at the labels left out [s, c], and what each label adds to unlabelled nodes [m]."""
+        graph = self._system.graph
+        at, n, c = self.nodes.to(graph.device), graph.num_nodes, mass.shape[1]
+        left_out = at[self.which.to(graph.device)]
+        sums = torch.empty(len(left_out), c, dtype=torch.float64)
         for columns in slices(c, self._columns):
-            b = torch.zeros(n, columns.stop - columns.start, dtype=torch.float64, device=device)
-            b.index_add_(0, at, mass[:, columns].to(device))
-            sums[:, columns] = self._system.solve(b, SCORE_TOLERANCE)[at].cpu()
-        unlabeled = torch.ones(n, 1, dtype=torch.float64, device=device)
+            y = mass[:, columns].to(graph.device)
+            b = y.new_zeros(n, y.shape[1]).index_add_(0, at, y)
+            sums[:, columns] = self._system.solve(b, SCORE_TOLERANCE)[left_out].cpu()
+        unlabeled = torch.ones(n, 1, dtype=torch.float64, device=graph.device)
         unlabeled[at] = 0
         return sums, self._system.solve(unlabeled, SCORE_TOLERANCE)[at, 0].cpu()

@@ -321,7 +321,9 @@ class Propagator:
             best, certainty, labels, probabilities.shape[1], convergence, graph, reached
         )
         scores = None if solution is None else solution.scores
-        return PseudoLabels(**vars(assignment), probabilities=probabilities, scores=scores)
+        return PseudoLabels(
+            **vars(assignment), probabilities=probabilities, scores=scores, graph=graph
+        )
 
 
 def propagate(

@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from dlp_plugins.graph import Graph
 from dlp_plugins.inputs import UNLABELED
 from dlp_plugins.propagation.health import Health
 from dlp_plugins.refiners.contract import Classifier
@@ -50,12 +51,14 @@ class PseudoLabels(Assignment):
     classifier: the refiner's, for new points, if it has one.
     class_shares: pi [c] float32, the shares of the classes among unlabelled points that were wanted
         or estimated; None where the labels came from a network.
+    graph: that the labels spread over; None where they came from a network.
     """
 
     probabilities: Tensor
     scores: Tensor | None = None
     classifier: Classifier | None = None
     class_shares: Tensor | None = None
+    graph: Graph | None = None
 
 
 def label_matrix(labels: Tensor, num_classes: int) -> Tensor:

@@ -89,6 +89,10 @@ class PseudoLabels(Table):
         "number per class",
     )
     warm_start: bool = Field(False, description="start the solver from the last refresh's scores")
+    audit: bool = Field(
+        False,
+        description="estimate at each refresh how many given labels are wrong, by leaving them out",
+    )
 
 
 class Training(Table):

@@ -22,6 +22,7 @@ from dlp_plugins.propagation.health import Convergence
 from dlp_plugins.recipe.model import Recipe
 from dlp_plugins.training import checkpoint, events
 from dlp_plugins.training.backend import backend
+from dlp_plugins.training.card import write_card
 from dlp_plugins.training.data import prepare_data
 from dlp_plugins.training.folder import FORMAT, write_json, write_text
 from dlp_plugins.training.progress import PROPAGATION, STUDENT, SUPERVISED, TEACHER, metric
@@ -165,6 +166,12 @@ def _train(trainer: Trainer, resume: bool, stage_one: Path | None) -> dict[str, 
     if teacher is not None:
         checkpoint.save(folder.weights("teacher"), teacher.state_dict())
     summary = summarize(trainer)
+    counts = {
+        "train": len(trainer.data.truth),
+        "labeled": len(trainer.data.labeled),
+        "test": len(trainer.data.test_labels),
+    }
+    write_card(folder, trainer.recipe, describe_model(trainer), summary, counts)
     write_json(folder.summary, summary)
     tell(events.RunDone(folder.path, summary))
     return summary

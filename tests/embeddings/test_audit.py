@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dlp_plugins.embeddings._label_noise import LabelNoise
-from dlp_plugins.embeddings.audit import Audit, audit_labels, folds_of
+from dlp_plugins.embeddings.audit import Audit, audit_by_graph, audit_labels, folds_of
 from dlp_plugins.embeddings.audit_file import ALONE, audit_file
 from dlp_plugins.embeddings.built import Built
 from dlp_plugins.embeddings.run import propagation_recipe
@@ -74,6 +74,20 @@ def test_the_only_label_of_its_class_has_no_doubt_and_comes_last(audit):
     assert np.isnan(audit.doubt[alone]).all()
     assert audit.suggested[alone] == -1
     assert not np.isnan(audit.doubt[~alone]).any()
+
+
+def test_a_glance_by_the_graph_alone_at_some_labels():
+    propagator = build_propagator(propagation_recipe([]))
+    built = Built.of(propagator, blobs().float())
+    found = audit_by_graph(built.graph, given(), C + 1, most=20)
+    assert len(found.points) == 20
+    assert (given()[found.points].numpy() == found.labels).all()
+    wrong = np.isin(found.points, WRONG)
+    assert wrong.any()
+    assert (found.doubt[wrong] > 0.5).all()
+    assert np.nanmax(found.doubt[~wrong]) < 0.5
+    every = audit_by_graph(built.graph, given(), C + 1)
+    assert every.error_rate == pytest.approx(3 / 33, abs=0.04)
 
 
 def test_fewer_labels_at_a_higher_precision(audit):

@@ -109,6 +109,19 @@ def test_other_labels_of_the_same_node_stay(graph):
                                rtol=0, atol=1e-6)  # fmt: skip
 
 
+def test_some_labels_are_left_out_as_among_all(graph, labels):
+    nodes, expected = left_out(graph, labels)
+    which = torch.tensor([4, 0, 11])
+    prepared = LeaveOneOut.of(graph, nodes, which=which, alpha=ALPHA)
+    found = prepared(labels[nodes], C)
+    torch.testing.assert_close(found.scores, expected.scores[which], rtol=0, atol=1e-9)
+    torch.testing.assert_close(
+        found.probabilities, expected.probabilities[which], rtol=0, atol=1e-7
+    )
+    every = LeaveOneOut.of(graph, nodes, alpha=ALPHA).strongest
+    assert (prepared.strongest == every[which]).all()
+
+
 def test_the_strongest_labels_are_those_of_the_largest_influence(graph, labels):
     wn = graph.to_scipy().toarray().astype(np.float64)
     g = np.linalg.inv(np.eye(N) - ALPHA * wn)

@@ -154,8 +154,12 @@ def test_crashed_after_any_checkpoint_and_resumed_is_as_uninterrupted(
 
 
 def test_warm_start_resumes_as_uninterrupted(tmp_path):
-    recipe = tiny("pseudo_labels.warm_start=true", "training.checkpoint_seconds=0")
+    settings = ["pseudo_labels.warm_start=true", "pseudo_labels.audit=true"]
+    recipe = tiny(*settings, "training.checkpoint_seconds=0")
     run(recipe, tmp_path / "whole")
+    audited = [m["label_errors"] for m in metrics(tmp_path / "whole") if "label_errors" in m]
+    assert audited
+    assert all(0 <= percent <= 100 for percent in audited)
     with pytest.raises(CrashError):
         run(recipe, tmp_path / "broken", listeners=[stop_at(events.CheckpointSaved, 22)])
     run(recipe, tmp_path / "broken", resume=True)

@@ -15,6 +15,8 @@ from dlp_cli.photo_options import (
     BadOption,
     BadPhotos,
     ColumnOption,
+    Network,
+    NetworkOption,
     PhotosArgument,
     SplitOption,
 )
@@ -24,11 +26,6 @@ class Precision(StrEnum):
     auto = "auto"
     float32 = "float32"
     bfloat16 = "bfloat16"
-
-
-class Net(StrEnum):
-    student = "student"
-    teacher = "teacher"
 
 
 def embed(
@@ -61,7 +58,7 @@ def embed(
         Path | None,
         typer.Option(metavar="FILE", help="Weights of a timm model, instead of a download."),
     ] = None,
-    network: Annotated[Net, typer.Option(help="Which network of a run.")] = Net.student,
+    network: NetworkOption = Network.student,
     precision: Annotated[
         Precision, typer.Option(help="auto: float32 for a run's network, else bfloat16.")
     ] = Precision.auto,
