@@ -404,6 +404,7 @@ EMBEDDINGS = PROPAGATION | {
     "refiner": "discriminant",
 }
 EMBEDDINGS_K, EMBEDDINGS_ALPHA = 10, 0.9
+EMBEDDINGS_START_ALPHA = 0.8  # from a classifier's probabilities, which need to spread less far
 EXACT_POINTS = 100_000
 SELECTOR = "coverage"  # the most accurate of them all on three sets (docs/suggest.md)
 

@@ -22,7 +22,14 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d, validate_data
 
-from dlp_plugins.registry import EMBEDDINGS, EMBEDDINGS_ALPHA, EMBEDDINGS_K, SELECTOR, graph_for
+from dlp_plugins.registry import (
+    EMBEDDINGS,
+    EMBEDDINGS_ALPHA,
+    EMBEDDINGS_K,
+    EMBEDDINGS_START_ALPHA,
+    SELECTOR,
+    graph_for,
+)
 
 if TYPE_CHECKING:  # importing these takes longer than scikit-learn; `fit` does
     from dlp_plugins.propagation import Propagator
@@ -69,8 +76,8 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         Neighbours of each point in the graph, and of each new point; at most n_samples - 1.
     gamma : float, default=3.0
         Power of the inner product.
-    alpha : float, default=0.9
-        How far labels spread, in [0, 1).
+    alpha : float or 'auto', default='auto'
+        How far labels spread, in [0, 1). 'auto': 0.9, or 0.8 with `start`.
     max_iter : int, default=100
         Iterations of the solver at most. The paper stops after 20.
     tol : float, default=1e-4
@@ -80,6 +87,15 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         but numbers that are -1 and one other alone are taken for two classes, with a warning, as
         one class leaves nothing to classify. -1: -1 whatever y holds. Another value lets -1 be a
         class; with None every point is labelled, and the classifier is an ordinary one.
+
+    start : estimator or None, default=None
+        A classifier, fitted on a copy, whose probabilities for the unlabelled points spread
+        together with the labels: the label matrix is its predictions, one-hot in labelled rows,
+        columns over their sums.
+    auto : bool, default=False
+        Compare these settings with class mass alone, with a start from logistic regression and with
+        logistic regression by cross-validation on the labelled points, and take another only if it
+        is clearly better.
 
     `n_neighbors`, `gamma`, `alpha`, `max_iter` and `tol` go to the components given by name that
     know them; a component given as an object keeps its own.
@@ -103,6 +119,9 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         Shares of the classes among unlabelled points that were wanted or estimated.
     n_iter_ : int
         Iterations of the solver; 0 for a direct one.
+    comparison_ : Comparison or None
+        What `auto` found: `rows`, a method's accuracy and gain with standard errors, `chosen`, and
+        `describe()`.
     n_features_in_ : int
         Features seen in `fit`.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -131,10 +150,12 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         class_shares: Any = "equal",
         n_neighbors: int = EMBEDDINGS_K,
         gamma: float = 3.0,
-        alpha: float = EMBEDDINGS_ALPHA,
+        alpha: float | str = "auto",
         max_iter: int = 100,
         tol: float = 1e-4,
         unlabeled: Any = "auto",
+        start: Any = None,
+        auto: bool = False,
     ) -> None:
         self.graph = graph
         self.affinity = affinity
@@ -150,6 +171,8 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         self.max_iter = max_iter
         self.tol = tol
         self.unlabeled = unlabeled
+        self.start = start
+        self.auto = auto
 
     def fit(self, X: Any, y: Any) -> GraphLabelPropagation:
         """Spread the labels of y over the graph of X.
@@ -195,8 +218,13 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         labels[labeled] = own
 
         from dlp_plugins.embeddings.fitted import FittedPropagation
+        from dlp_plugins.propagation.start import check_estimator
 
-        fitted = FittedPropagation.of(self._components(len(X)), X, labels, len(self.classes_))
+        if self.start is not None:
+            check_estimator(self.start)
+        fitted = FittedPropagation.of(
+            self._components(len(X)), X, labels, len(self.classes_), self.start, self.auto
+        )
         if (convergence := fitted.health.convergence).labels_may_change:
             text = f"Propagation: {convergence.describe('max_iter')}."
             warnings.warn(text, ConvergenceWarning, stacklevel=2)
@@ -206,6 +234,7 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         self.certainty_, self.reached_ = fitted.certainty, fitted.reached
         self.class_shares_ = fitted.class_shares
         self.n_iter_ = fitted.health.iterations
+        self.comparison_ = fitted.comparison
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:
@@ -313,7 +342,7 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         parameters = {
             "k": operator.index(self.n_neighbors),
             "gamma": self.gamma,
-            "alpha": self.alpha,
+            "alpha": self._alpha(),
             "max_iterations": self.max_iter,
             "tolerance": self.tol,
         }
@@ -337,6 +366,11 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
                 f"at {', '.join(wrong[:5])}."
             )
         return [given[c] for c in classes]
+
+    def _alpha(self) -> Any:
+        if isinstance(self.alpha, str) and self.alpha == "auto":
+            return EMBEDDINGS_ALPHA if self.start is None else EMBEDDINGS_START_ALPHA
+        return self.alpha
 
     def _labeled(self, y: np.ndarray) -> np.ndarray:
         """[n] bool: which points have a label."""

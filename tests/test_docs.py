@@ -51,6 +51,7 @@ NOT_RUN = {
     "pip install '.[nn-descent]'": INSTALLS,
     "pip install '.[amg]'": INSTALLS,
     "pip install '.[parquet]'": INSTALLS,
+    "pip install '.[label]'": INSTALLS,
     "pip install '.[photos]'": INSTALLS,
     "pip install '.[export]'": INSTALLS,
     "pip install '.[tensorboard]'": INSTALLS,
@@ -65,9 +66,11 @@ NOT_RUN = {
     "make test": THIS_SUITE,
     "make test-torch-sparse": THIS_SUITE,
     "make test-usb": THIS_SUITE,
+    "make test-browser": THIS_SUITE,
     "make test-slow": THIS_SUITE,
     "make bench": MINUTES,
     "make bench-labels": MINUTES,
+    "make bench-suggest": MINUTES,
     "make bench-photos": MINUTES,
     ".venv/bin/python -m pytest -x tests/solvers": THIS_SUITE,
     ".venv/bin/python -m pytest -x tests/test_contracts.py -k neumann": THIS_SUITE,
@@ -324,7 +327,7 @@ def test_what_is_not_run_is_in_the_documents() -> None:
 def test_the_readme_names_every_optional_part() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     named = set(re.findall(r"install (?:\S+ )?'\.\[(.+?)\]'", (ROOT / "README.md").read_text()))
-    assert named == set(project["optional-dependencies"]) - {"test"}
+    assert named == set(project["optional-dependencies"]) - {"test", "browser"}
 
 
 def test_the_commands_that_once_failed_are_among_those_that_run() -> None:

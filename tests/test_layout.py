@@ -24,7 +24,7 @@ LEVELS = [
     {"sources", "selectors"},  # they use the propagation, as a recipe's components do
     {"recipe"},
     {"training", "embeddings", "hosts", "photos", "sklearn", "testing"},
-    {"bench"},
+    {"bench", "labeling"},
     {"__init__"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}

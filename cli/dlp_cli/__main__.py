@@ -19,6 +19,7 @@ from dlp_cli.commands import (
     embed,
     explain,
     export,
+    label,
     plan,
     predict,
     propagate,
@@ -52,6 +53,7 @@ app.command("propagate")(propagate.propagate)
 app.command("audit")(audit.audit)
 app.command("explain")(explain.explain)
 app.command("suggest")(suggest.suggest)
+app.command("label")(label.label)
 app.command("assign")(assign.assign)
 app.command("predict")(predict.predict)
 app.command("export")(export.export)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,6 +35,7 @@ from dlp_plugins.propagation import (
 )
 from dlp_plugins.propagation.beliefs import PLAIN, Beliefs
 from dlp_plugins.propagation.class_shares import estimate_shares, known_shares
+from dlp_plugins.propagation.comparison import RUNS, Comparison, Method, compare, methods
 from dlp_plugins.propagation.propagator import full_precision
 from dlp_plugins.refiners.contract import Classifier
 from dlp_plugins.refiners.none import NoRefiner
@@ -55,6 +57,7 @@ class Outcome(Assignment):
     note: what the transform did, if worth a sentence.
     index: labels new points, if asked for; its classes are 0..c-1.
     clock: the seconds of each phase.
+    comparison: of the default with other methods, where that was asked for.
     """
 
     margin: Tensor
@@ -67,6 +70,7 @@ class Outcome(Assignment):
     duplicates: int
     note: str | None
     clock: Clock
+    comparison: Comparison | None = None
     index: Index | None = None
 
     def certainty_quartiles(self, labels: Tensor) -> list[float]:
@@ -109,6 +113,8 @@ def propagate_chunked(
     device: torch.device | str = "cpu",
     progress: Progress = silent,
     beliefs: Beliefs = PLAIN,
+    start: Any = None,
+    auto: bool = False,
     keep_index: bool = False,
     prototypes: Tensor | None = None,
 ) -> Outcome:
@@ -122,6 +128,8 @@ def propagate_chunked(
         scratch: folder for a temporary file of 4 n c bytes, if scores are kept on disk.
         progress: called in each phase.
         beliefs: soft labels, weights and prior scores of the n points.
+        start: classifier to start from; see `Start`. Its labels are plain.
+        auto: compare the default with other methods and take one that is clearly better.
         keep_index: keep what new points need; descriptors and all probabilities stay in memory.
         prototypes: [c, d] unit rows, one per class, as further nodes that have their class as
             label; the propagator is one of `prototypes.with_prototypes`, without transform.
@@ -152,7 +160,8 @@ def propagate_chunked(
     with clock.phase("neighbours"):
         neighbors = propagator.find_neighbors(descriptors)
         refines = not isinstance(propagator.refiner, NoRefiner)
-        f = descriptors if refines or keep_index else None
+        keep = refines or keep_index or auto or start is not None
+        f = descriptors if keep else None
         del descriptors
     with clock.phase("graph"):
         graph = propagator.assemble_graph(neighbors)
@@ -163,13 +172,26 @@ def propagate_chunked(
     propagator = replace(propagator, solver=propagator.solver.with_shares(shares))
     propagator.solver.check_size(graph)
 
+    comparison = None
+    if f is not None:
+        method = Method("default", propagator, start)
+        if auto:
+            with clock.phase("compare", RUNS) as tick:
+                every = methods(propagator, start)
+                plain = known.to(device)
+                comparison = compare(every, graph, f, plain, num_classes, nodes, tick)
+            method = comparison.chosen
+        propagator, nodes = method.propagator, method.beliefs(f, nodes)
+        refines = not isinstance(propagator.refiner, NoRefiner)
+        f = f if refines or keep_index else None
+
     scores = Scores(scratch if chunks.on_disk else None)
     records: list[Convergence] = []
     with clock.phase("solve", num_classes) as tick:
         state = propagator.solver.prepare(graph)
-        for start in range(0, num_classes, chunks.width):
-            stop = min(start + chunks.width, num_classes)
-            columns = nodes.label_matrix(known.to(device), num_classes, start, stop)
+        for first in range(0, num_classes, chunks.width):
+            last = min(first + chunks.width, num_classes)
+            columns = nodes.label_matrix(known.to(device), num_classes, first, last)
             solution = propagator.solve(state, columns)
             scores.append(solution.scores)
             records.append(Convergence.of(solution))
@@ -213,6 +235,7 @@ def propagate_chunked(
         duplicates=distinct.duplicates,
         note=note,
         clock=clock,
+        comparison=comparison,
         index=index,
     )
 

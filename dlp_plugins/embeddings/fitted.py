@@ -6,6 +6,7 @@ Shapes: n points, c classes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from dlp_plugins.embeddings.index import Index
 from dlp_plugins.embeddings.selection import check_request, chosen_from
 from dlp_plugins.inputs import UNLABELED, to_descriptors, to_labels
 from dlp_plugins.propagation import Health, Propagator
+from dlp_plugins.propagation.comparison import Comparison, Method, compare, methods
 from dlp_plugins.propagation.propagator import full_precision
 from dlp_plugins.selectors.contract import Pool, Selector
 
@@ -29,6 +31,7 @@ class FittedPropagation:
     labels: [n] int64, -1 where there is none. certainty: [n] float32. reached: [n] bool.
     probabilities: [n, c] float64. class_shares: [c] float64.
     health: of the distinct points.
+    comparison: of the default with other methods, where that was asked for.
     index: labels new points.
     """
 
@@ -41,13 +44,23 @@ class FittedPropagation:
     index: Index
     _distinct: Distinct
     _known: Tensor
+    comparison: Comparison | None
 
     @classmethod
     @full_precision()
     def of(
-        cls, propagator: Propagator, x: np.ndarray, labels: np.ndarray, num_classes: int
+        cls,
+        propagator: Propagator,
+        x: np.ndarray,
+        labels: np.ndarray,
+        num_classes: int,
+        start: Any = None,
+        auto: bool = False,
     ) -> FittedPropagation:
-        """Of descriptors x [n, d] and labels [n] int64, -1 where there is none."""
+        """Of descriptors x [n, d] and labels [n] int64, -1 where there is none.
+
+        `start` and `auto` are as `propagate_chunked` takes them.
+        """
         rows, given = to_descriptors(x), to_labels(labels)
         distinct = find_distinct(rows)
         if len(distinct.points) < 2:  # a new point needs neighbours
@@ -56,11 +69,17 @@ class FittedPropagation:
         f, total = propagator.fit_transform(rows)
         neighbors = propagator.find_neighbors(f)
         graph = propagator.assemble_graph(neighbors)
-        found = propagator.spread(graph, known, num_classes, descriptors=f)
+        method, comparison = Method("default", propagator, start), None
+        if auto:
+            comparison = compare(methods(propagator, start), graph, f, known, num_classes)
+            method = comparison.chosen
+        found = method.propagator.spread(
+            graph, known, num_classes, descriptors=f, beliefs=method.beliefs(f)
+        )
         own = given != UNLABELED
         assert found.class_shares is not None  # as labels were spread
         q = found.probabilities
-        index = Index.of(propagator, total, f, neighbors, q, found, known, found.classifier)
+        index = Index.of(method.propagator, total, f, neighbors, q, found, known, found.classifier)
         return cls(
             torch.where(own, given, distinct.expand(found.labels)).numpy(),
             torch.where(own, 1.0, distinct.expand(found.certainty)).numpy(),
@@ -71,6 +90,7 @@ class FittedPropagation:
             index,
             distinct,
             known,
+            comparison,
         )
 
     def suggest(self, selector: Selector, count: int) -> np.ndarray:

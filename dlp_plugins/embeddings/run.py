@@ -25,17 +25,25 @@ from dlp_plugins.embeddings.prototypes import PARTS as PROTOTYPE_PARTS
 from dlp_plugins.embeddings.prototypes import K as PROTOTYPE_K
 from dlp_plugins.embeddings.prototypes import with_prototypes
 from dlp_plugins.embeddings.record import read_record
+from dlp_plugins.embeddings.starts import build_start, with_start
 from dlp_plugins.environment import choose_device, free_memory
 from dlp_plugins.errors import UsageError, did_you_mean
 from dlp_plugins.propagation import Propagator
 from dlp_plugins.propagation.beliefs import Beliefs
 from dlp_plugins.propagation.class_shares import ESTIMATE, known_shares
+from dlp_plugins.propagation.start import check_estimator
 from dlp_plugins.recipe.build import build_propagator
 from dlp_plugins.recipe.check import check_dependencies, check_layers
 from dlp_plugins.recipe.files import Layer, override_layer
 from dlp_plugins.recipe.model import Recipe
 from dlp_plugins.refiners.none import NoRefiner
-from dlp_plugins.registry import EMBEDDINGS, EMBEDDINGS_ALPHA, EMBEDDINGS_K, graph_for
+from dlp_plugins.registry import (
+    EMBEDDINGS,
+    EMBEDDINGS_ALPHA,
+    EMBEDDINGS_K,
+    EMBEDDINGS_START_ALPHA,
+    graph_for,
+)
 from dlp_plugins.units import parse_bytes
 
 # The table holds no weights of classes, so the balancer has nothing to do here.
@@ -51,6 +59,8 @@ class FilePropagation:
 
     given: the known labels.
     beliefs: soft labels, weights and prior scores.
+    start: classifier to start from, if any.
+    auto: compare methods first.
     budget: bytes of memory to stay within.
     """
 
@@ -66,6 +76,8 @@ class FilePropagation:
     beliefs: Beliefs
     index: Path | None = None
     prototypes: Prototypes | None = None
+    start: Any = None
+    auto: bool = False
 
     def run(self, progress: Progress = silent) -> Outcome:
         """Propagate and write the table, then the index; `progress` is called in each phase."""
@@ -74,7 +86,8 @@ class FilePropagation:
         outcome = propagate_chunked(
             self.propagator, self.source.load, self.given.labels, len(self.given.classes),
             self.chunks, scratch=self.out.parent, device=self.device, progress=progress,
-            beliefs=self.beliefs, keep_index=self.index is not None,
+            beliefs=self.beliefs, keep_index=self.index is not None, start=self.start,
+            auto=self.auto,
             prototypes=None if self.prototypes is None else self.prototypes.load(),
         )  # fmt: skip
         with outcome.probabilities, outcome.clock.phase("write", self.source.points) as tick:
@@ -106,6 +119,8 @@ def prepare(
     overwrite: bool = False,
     prior: Path | str | None = None,
     prior_weight: float = 1.0,
+    start: Any = None,
+    auto: bool = False,
     save_index: Path | str | None = None,
     prototypes: Path | str | None = None,
     names: Path | str | None = None,
@@ -129,6 +144,9 @@ def prepare(
         overwrite: replace the table and the index if they exist.
         prior: scores of points and classes, .npy, .npz or .parquet; see `open_prior`.
         prior_weight: beta, total of a class's prior scores beside that of its labels.
+        start: a classifier to start from, an estimator or its import path (see `STARTS`); alpha is
+            then 0.8 unless the settings give one.
+        auto: compare the default with other methods and take one that is clearly better.
         save_index: a file by which `dlp assign` labels new points, .safetensors.
         prototypes: an embedding of each class, such as its name's, in a file like embeddings; then
             the defaults are those of `prototypes.propagate_prototypes`.
@@ -142,7 +160,7 @@ def prepare(
     out, settings = None if out is None else Path(out), list(settings)
     named = prototypes is not None
     if named:
-        _check_named(classes, prior, save_index)
+        _check_named(classes, prior, save_index, start, auto)
     elif labels is None or names is not None:
         missing = "labels" if labels is None else "prototypes"
         raise UsageError(f"Give --{missing} FILE{' or --prototypes FILE' * (labels is None)}.")
@@ -156,7 +174,10 @@ def prepare(
         check_place(index, (SUFFIX,), "the index", overwrite)
     source = open_embeddings(Path(embeddings), key)
     known = source.ids if ids is None else read_ids(Path(ids), source.points)
-    recipe = propagation_recipe(settings, source.points, named)
+    started = build_start(start) if isinstance(start, str) else start
+    if started is not None:
+        check_estimator(started)
+    recipe = propagation_recipe(settings, source.points, named, started is not None)
     classes_of = None
     if prototypes is not None:
         names = None if names is None else Path(names)
@@ -166,6 +187,11 @@ def prepare(
     else:
         assert labels is not None
         given = read_labels(Path(labels), source.points, classes, known)
+    if given.given is not None and (auto or started is not None):
+        raise UsageError(
+            f"{labels}: --start and --auto need plain labels, one class for each point and no "
+            "weights."
+        )
     beliefs = Beliefs(given.given)
     if prior is not None:
         given, scores = open_prior(Path(prior), source.points).match(given, prior_weight)
@@ -187,12 +213,14 @@ def prepare(
         propagator.class_shares == ESTIMATE,
     )  # fmt: skip
     need = with_prior(need, beliefs.prior, source.points)
+    if auto or started is not None:
+        need = with_start(need, source.points, source.dim)
     if index is not None:
         need = need.with_index(source.points, source.dim, k)
     chunks = choose_chunks(need, source.points, len(given.classes), budget, solver.columnwise)
     return FilePropagation(
         recipe, propagator, source, given, chunks, budget, where, out, probabilities, beliefs,
-        index, classes_of,
+        index, classes_of, started, auto,
     )  # fmt: skip
 
 
@@ -219,25 +247,32 @@ def propagate_file(
     return prepare(embeddings, labels, out, **options).run(progress)
 
 
-def _check_named(classes: int | None, prior: Any, save_index: Any) -> None:
+def _check_named(classes: int | None, prior: Any, save_index: Any, start: Any, auto: bool) -> None:
     """Raise UsageError for an option that does not go with prototypes."""
-    for option, value in (("classes", classes), ("prior", prior), ("save-index", save_index)):
+    given = {
+        "classes": classes, "prior": prior, "save-index": save_index, "start": start,
+        "auto": auto or None,
+    }  # fmt: skip
+    for option, value in given.items():
         if value is not None:
             raise UsageError(f"--{option} does not go with --prototypes; leave it out.")
 
 
-def propagation_recipe(settings: Iterable[str], points: int = 0, named: bool = False) -> Recipe:
+def propagation_recipe(
+    settings: Iterable[str], points: int = 0, named: bool = False, started: bool = False
+) -> Recipe:
     """The default components for so many embeddings, with what the settings change.
 
     Args:
         named: the classes have prototypes, which join the graph.
+        started: from a classifier.
 
     Raises:
         UsageError: a setting of anything else in a recipe.
     """
     defaults: dict[str, Any] = {part: {"name": EMBEDDINGS[part]} for part in PARTS}
     defaults["graph"] = {"name": graph_for(points), "k": EMBEDDINGS_K}
-    defaults["solver"]["alpha"] = EMBEDDINGS_ALPHA
+    defaults["solver"]["alpha"] = EMBEDDINGS_START_ALPHA if started else EMBEDDINGS_ALPHA
     if named:
         defaults |= {part: {"name": name} for part, name in PROTOTYPE_PARTS.items()}
         defaults["graph"]["k"], defaults["affinity"]["gamma"] = PROTOTYPE_K, 1.0

@@ -17,6 +17,7 @@ from dlp_plugins._threads import row_slices
 from dlp_plugins.errors import LabelError
 from dlp_plugins.inputs import BLOCK_ENTRIES, UNLABELED, check_labels, count_classes, to_labels
 from dlp_plugins.propagation.pseudo_labels import Assignment, label_matrix
+from dlp_plugins.propagation.start import Start
 from dlp_plugins.refiners.contract import Given
 
 AnyAssignment = TypeVar("AnyAssignment", bound=Assignment)
@@ -57,10 +58,12 @@ class Beliefs:
 
     given: distributions and weights of the labelled points; None where labels are plain.
     prior: None where there are no scores from elsewhere.
+    start: classifier whose probabilities take the place of the label matrix; for plain labels.
     """
 
     given: Given | None = None
     prior: Prior | None = None
+    start: Start | None = None
 
     def label_matrix(
         self, labels: Tensor, num_classes: int, start: int = 0, stop: int | None = None
@@ -71,7 +74,9 @@ class Beliefs:
         w of the labelled points (one-hot and 1 for plain labels) and prior scores p.
         """
         stop = num_classes if stop is None else stop
-        if self.given is None:
+        if self.start is not None:
+            y = self.start.label_matrix(labels, num_classes)[:, start:stop].clone()
+        elif self.given is None:
             inside = (labels >= start) & (labels < stop)
             y = label_matrix(torch.where(inside, labels - start, UNLABELED), stop - start)
         else:

@@ -25,12 +25,14 @@ if TYPE_CHECKING:
     from dlp_plugins.embeddings.chunked import Outcome
     from dlp_plugins.embeddings.run import FilePropagation
     from dlp_plugins.propagation.class_shares import ClassShares
+    from dlp_plugins.propagation.comparison import Comparison
 
 PHASES = {
     "read": "Reading embeddings",
     "transform": "Rescaling embeddings",
     "neighbours": "Finding neighbours",
     "graph": "Building the graph",
+    "compare": "Comparing methods",
     "solve": "Spreading labels",
     "refine": "Refining labels",
     "weigh": "Weighing",
@@ -76,6 +78,20 @@ def propagate(
         int | None,
         typer.Option(min=1, help="Classes are 0 to N-1. By default, those that occur."),
     ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Start from a classifier's probabilities, with alpha 0.8: "
+            "sklearn.linear_model.LogisticRegression (a wrong name lists the others).",
+        ),
+    ] = None,
+    auto: Annotated[
+        bool,
+        typer.Option(
+            "--auto", help="Compare with other methods first; take one that is clearly better."
+        ),
+    ] = False,
     class_shares: Annotated[
         str | None,
         typer.Option(
@@ -109,7 +125,7 @@ def propagate(
         embeddings, labels, out, settings=overrides or (), ids=ids, key=key, classes=classes,
         class_shares=class_shares, probabilities=probabilities, memory=memory,
         device=device.value, overwrite=overwrite, save_index=save_index,
-        prototypes=prototypes, names=names,
+        prototypes=prototypes, names=names, start=start, auto=auto,
     )  # fmt: skip
     source, chunks = job.source, job.chunks
     output.say(
@@ -120,6 +136,8 @@ def propagate(
     with show_phases(PHASES) as progress:
         outcome = job.run(progress)
     output.print_table(("", "value"), _summary(job, outcome))
+    if outcome.comparison is not None:
+        _show_comparison(outcome.comparison)
     for note in _notes(job, outcome):
         output.say(note)
     output.say(f"wrote {out}" + (f" and {save_index}" if save_index else ""))
@@ -151,6 +169,24 @@ def _summary(job: FilePropagation, outcome: Outcome) -> list[tuple[str, str]]:
         ("class shares", _shares(job.propagator.class_shares, outcome, given.classes)),
         ("seconds", ", ".join(f"{k} {v:.1f}" for k, v in outcome.clock.seconds.items())),
     ]
+
+
+def _show_comparison(comparison: Comparison) -> None:
+    def percent(value: float, error: float, sign: str = "") -> str:
+        return f"{100 * value:{sign}.1f} ± {100 * error:.1f}"
+
+    if comparison.rows:
+        rows = [
+            (row.name, percent(row.accuracy, row.error), percent(row.gain, row.gain_error, "+"))
+            for row in comparison.rows
+        ]
+        rows[0] = (*rows[0][:2], "")
+        output.print_table(("method", "accuracy, %", "above the default"), rows)
+        output.say(
+            f"Cross-validation on {comparison.judged:,} labels, {comparison.repeats} times; ± is "
+            "one standard error."
+        )
+    output.say(comparison.describe())
 
 
 def _notes(job: FilePropagation, outcome: Outcome) -> list[str]:
