@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 from dlp_plugins.embeddings.built import Built
 from dlp_plugins.embeddings.robust import LEAST, trusted_beliefs
-from dlp_plugins.embeddings.run import propagation_recipe
+from dlp_plugins.embeddings.run import prepare, propagation_recipe
+from dlp_plugins.errors import UsageError
 from dlp_plugins.propagation.beliefs import Beliefs
 from dlp_plugins.recipe.build import build_propagator
 from dlp_plugins.refiners.contract import Given
@@ -92,3 +93,11 @@ def test_the_estimator_audits_its_labels():
     wrong = truth.numpy()[found.points] != found.labels
     assert wrong[:C].mean() > 2 * wrong.mean()
     assert found.against.shape == (C * LABELED, 3)
+
+
+def test_it_goes_with_no_other_source_of_labels(tmp_path):
+    x, _, labels = data()
+    with pytest.raises(ValueError, match="goes with neither start nor auto"):
+        GraphLabelPropagation(robust=True, auto=True).fit(x, labels)
+    with pytest.raises(UsageError, match="--robust goes with neither"):
+        prepare(tmp_path / "x.npy", tmp_path / "y.npy", None, robust=True, auto=True)
