@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, is_dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, requires
-from typing import Any
-
-from pydantic import BaseModel, ConfigDict, PydanticUserError, create_model
+from typing import TYPE_CHECKING, Any
 
 from dlp_plugins.errors import MissingDependency, PluginError
+
+if TYPE_CHECKING:  # half of the time of importing the registry
+    from pydantic import BaseModel
 
 BUILT_IN = "dlp-plugins"
 NO_BUILD_ISOLATION = ("torch-sparse",)  # extras compiled against the torch that is installed
@@ -84,6 +85,8 @@ class Component:
     @cached_property
     def model(self) -> type[BaseModel]:
         """A pydantic model of the parameters: unknown keys and lax conversions are refused."""
+        from pydantic import ConfigDict, PydanticUserError, create_model
+
         fields: dict[str, Any] = {
             p.name: (p.annotation, ... if p.required else p.default) for p in self.parameters
         }

@@ -15,7 +15,7 @@ from dlp_plugins._threads import row_slices
 from dlp_plugins.errors import DataError, FeatureError, LabelError
 
 UNLABELED = -1
-BLOCK_ENTRIES = 2**22  # numbers in a block of rows that is held in float64: 32 MiB
+BLOCK_ENTRIES = 2**18  # numbers of a block of rows: its copies in float64 stay in cache
 # Classes are counted up to the largest label. One far beyond the labels that occur is an identifier
 # or a mistake, and would take memory for classes that no point has.
 CLASSES_PER_LABEL, FEW_CLASSES = 10, 1000
@@ -126,8 +126,13 @@ def unit_rows(x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 def _to_tensor(x: Any, what: str, error: type[DataError]) -> Tensor:
-    if isinstance(x, Tensor):
+    if isinstance(x, Tensor) and x.layout == torch.strided:
         return x.detach()
+    if isinstance(x, Tensor) or hasattr(x, "toarray"):  # SciPy's, without loading it
+        raise error(
+            f"{what} are a sparse matrix, and must be dense: give x.toarray() (torch: "
+            "x.to_dense()), or the components of a TruncatedSVD where that is too large."
+        )
     try:
         array = np.asarray(x)
     except ValueError as reason:  # rows of different lengths

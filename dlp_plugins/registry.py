@@ -376,10 +376,12 @@ sources = Registry("sources", "dlp_plugins.sources.contract:Source")
 optimizers = Registry("optimizers", "torch.optim:Optimizer", context=("params",))
 schedules = Registry("schedules", "dlp_plugins.schedules.contract:Schedule")
 trackers = Registry("trackers", "dlp_plugins.trackers.contract:Tracker", context=("folder",))
+selectors = Registry("selectors", "dlp_plugins.selectors.contract:Selector")
 
 KINDS: tuple[Registry, ...] = (
     datasets, augmentations, backbones, transforms, graphs, affinities, solvers, normalizers,
     refiners, weighters, balancers, sources, consistency, optimizers, schedules, trackers,
+    selectors,
 )  # fmt: skip
 
 # The parts of a propagation in the order in which they act, each with the paper's component.
@@ -402,7 +404,9 @@ EMBEDDINGS = PROPAGATION | {
     "refiner": "discriminant",
 }
 EMBEDDINGS_K, EMBEDDINGS_ALPHA = 10, 0.9
+EMBEDDINGS_START_ALPHA = 0.8  # from a classifier's probabilities, which need to spread less far
 EXACT_POINTS = 100_000
+SELECTOR = "coverage"  # the most accurate of them all on three sets (docs/suggest.md)
 
 
 def graph_for(points: int) -> str:

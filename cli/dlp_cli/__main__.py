@@ -12,16 +12,20 @@ from typer.core import TyperGroup
 from dlp_cli import output
 from dlp_cli.commands import (
     assign,
+    audit,
     bench,
     check,
     doctor,
     embed,
+    explain,
     export,
+    label,
     plan,
     predict,
     propagate,
     run,
     show,
+    suggest,
 )
 from dlp_cli.commands import list as listing  # `list` is a builtin
 from dlp_plugins.errors import DlpError
@@ -46,6 +50,10 @@ app.command("run")(run.run)
 app.command("bench")(bench.bench)
 app.command("embed")(embed.embed)
 app.command("propagate")(propagate.propagate)
+app.command("audit")(audit.audit)
+app.command("explain")(explain.explain)
+app.command("suggest")(suggest.suggest)
+app.command("label")(label.label)
 app.command("assign")(assign.assign)
 app.command("predict")(predict.predict)
 app.command("export")(export.export)

@@ -14,7 +14,7 @@ from torch import Tensor
 from dlp_plugins._threads import row_slices
 from dlp_plugins.inputs import UNLABELED
 
-BLOCK_ENTRIES = 2**22  # numbers of a block of rows whose sums are taken at once: 32 MiB of int64
+BLOCK_ENTRIES = 2**18  # numbers of a block of rows: its copies in int64 stay in cache
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,8 @@ class Distinct:
         if self.group is None:
             return labels
         known = (labels != UNLABELED).nonzero().squeeze(1)
+        if not len(known):
+            return torch.full((len(self.points),), UNLABELED)
         pairs, counts = np.unique(
             np.stack([self.group[known].numpy(), labels[known].numpy()]), axis=1, return_counts=True
         )

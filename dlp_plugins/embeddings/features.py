@@ -23,7 +23,7 @@ from dlp_plugins.embeddings.ids import COLUMN, Ids, beside, read_ids, to_ids
 from dlp_plugins.errors import DataError, FeatureError
 from dlp_plugins.inputs import unit_rows
 
-BLOCK_ROWS = 16_384
+BLOCK_ROWS = 4096
 FORMATS = (".npy", ".npz", ".parquet", ".safetensors")
 # Columns of a Parquet file that are never numbers of an embedding; pandas writes the last one.
 NOT_NUMBERS = (COLUMN, "index", "label", "__index_level_0__")

@@ -49,14 +49,14 @@ def search(v: Array, k: int) -> tuple[Array, Array, Array | None]:
         `MIN_ORDERED_POINTS` points on an order [n] int64 by nearness.
     """
     n = len(v)
-    short = short_vectors(v, k)
+    sample = _sample_size(n, k, SAMPLE_HITS_SHORT)
+    rank = _rank(n, k, sample)
+    short = short_vectors(v, k, rank * n / sample if rank else None)
+    if short is None:
+        sample = _sample_size(n, k, SAMPLE_HITS)
+        rank = _rank(n, k, sample)
     near = v if short is None else short.heads
     by_nearness = order_by_nearness(near) if n >= MIN_ORDERED_POINTS else None
-    hits = SAMPLE_HITS if short is None else SAMPLE_HITS_SHORT
-    sample = max(
-        MIN_SAMPLE_POINTS, hits * n // max(k, MIN_SAMPLED_K) // SAMPLE_GROUP * SAMPLE_GROUP
-    )
-    rank = 0 if 4 * sample > n else _rank(n, k, sample)
     if not rank:  # too few points for a sample to pay, or k a large part of them
         left: Array = np.arange(n)
         indices, similarities = np.empty((n, k), np.int32), np.empty((n, k), np.float32)
@@ -88,12 +88,20 @@ def _guess(v: Array, rank: int, sample: int) -> Array:
     return np.concatenate(list(parallel(block, slices(n, GUESS_ROWS))))
 
 
+def _sample_size(n: int, k: int, hits: int) -> int:
+    """Points of a sample in which so many of a point's nearest are expected."""
+    size = hits * n // max(k, MIN_SAMPLED_K) // SAMPLE_GROUP * SAMPLE_GROUP
+    return max(MIN_SAMPLE_POINTS, size)
+
+
 def _rank(n: int, k: int, sample: int) -> int:
     """The least r such that above the r-th largest of a sample hardly ever lie fewer than k of n.
 
     That happens if r of the k + r - 1 largest are in the sample, about a binomial event. 0 if a
-    sample of this size has no such r.
+    sample of this size has no such r, or is too large a part of the points to pay.
     """
+    if 4 * sample > n:
+        return 0
     from scipy.special import bdtrc  # takes 0.1 s to load, and small sets do not need it
 
     ranks = np.arange(1, sample // SAMPLE_GROUP)

@@ -19,12 +19,17 @@ from dlp_plugins._threads import parallel, slices
 from dlp_plugins.graphs._top_k import Array, Pairs
 
 ROUNDING = np.float32(1e-5)  # error of vectors turned in float32 and of their products
-SAMPLE_POINTS = 4096  # points that the axes and the length of the heads are chosen on
+SAMPLE_POINTS = 4096  # near pairs that show how alike tails are; points that one thread shortens
+MIN_POINTS = 2 * SAMPLE_POINTS  # fewer are not worth the axes
+# Points that the axes and the length of the heads are chosen on. With fewer than one in four the
+# k-th similarity of a sample says too little of the k-th of all.
+MAX_CHOICE_POINTS = 2**14
 SAMPLE_QUERIES = 128  # of these, points whose neighbours show how many pairs a length rules out
 MISS_RATE = 1e-3  # share of near pairs that a scaled bound may lose: a hundredth of what cells miss
 # Costs in multiples of one multiplication of a product (docs/performance.md, "Graph").
 READ_COST = 25  # of reading one entry of a product, whatever the length of its vectors
 GATHER_COST = 15  # of one number of a pair that is compared in full
+PAIR_COST = 500  # of finding such a pair and of keeping it
 CANDIDATES_PER_K = 2.5  # candidates that a search keeps per neighbour
 
 
@@ -43,19 +48,25 @@ class ShortVectors:
         return np.ascontiguousarray(self.values[:, :-1])
 
 
-def short_vectors(v: Array, k: int) -> ShortVectors | None:
+def short_vectors(v: Array, k: int, candidates: float | None = None) -> ShortVectors | None:
     """Short vectors of v [n, d] float32; None where they would rule out too few pairs to pay.
 
     How many pairs each length would rule out is estimated on a sample.
+
+    Args:
+        candidates: how many others of each point reach its threshold in the search; by default
+            `CANDIDATES_PER_K` k.
     """
     n, d = v.shape
-    if n < max(8 * d, 2 * SAMPLE_POINTS, 8 * k):  # too few points for the axes to pay
+    if n < max(8 * d, MIN_POINTS, 8 * k):  # too few points for the axes to pay
         return None
+    candidates = CANDIDATES_PER_K * k if candidates is None else candidates
     random = np.random.default_rng(0)
-    sample = v[random.choice(n, SAMPLE_POINTS, replace=False)]
+    points = min(n // 2, MAX_CHOICE_POINTS)
+    sample = v[random.choice(n, points, replace=False)]
     axes = np.linalg.eigh(sample.T @ sample)[1][:, ::-1]
     similarities = sample[:SAMPLE_QUERIES] @ sample.T
-    rank = max(1, round(CANDIDATES_PER_K * k / n * SAMPLE_POINTS)) + 1  # and the query itself
+    rank = max(1, round(candidates / n * points)) + 1  # and the query itself
     threshold = np.partition(similarities, -rank, axis=1)[:, -rank, None]
 
     best_head, best_cost = 0, float(d + READ_COST)
@@ -63,7 +74,7 @@ def short_vectors(v: Array, k: int) -> ShortVectors | None:
         short = _shorten(sample, axes, head)
         left = np.mean(short[:SAMPLE_QUERIES] @ short.T >= threshold)
         # twice: a pair is compared in full if it may be near enough for either end
-        cost = head + 1 + READ_COST + 2 * left * GATHER_COST * d
+        cost = head + 1 + READ_COST + 2 * left * (PAIR_COST + GATHER_COST * d)
         if cost < best_cost:
             best_head, best_cost = head, cost
     if best_head == 0:

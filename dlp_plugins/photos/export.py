@@ -85,6 +85,7 @@ class ExportedIndex(Exported):
     offsets: Tensor
     prior_weights: Tensor
     prior_intercepts: Tensor
+    floor: Tensor
     factors: Tensor
 
     def __init__(self, index: Index, network: nn.Module, record: Record, path: Path) -> None:
@@ -109,7 +110,7 @@ class ExportedIndex(Exported):
             x = functional.normalize(x + mirrored, dim=1)
         f = functional.normalize((x - self.shift) / self.divisor, dim=1)
         prior = LogisticRegression(self.prior_weights, self.prior_intercepts)
-        fitted = FittedDiscriminant(self.directions, self.offsets, prior, self.factors)
+        fitted = FittedDiscriminant(self.directions, self.offsets, prior, self.floor, self.factors)
         return fitted.probabilities(f, torch.zeros(1)), x
 
 

@@ -17,7 +17,7 @@ from dlp_plugins import registry
 from dlp_plugins.datasets.contract import Dataset, TensorImages
 from dlp_plugins.embeddings.index import Index, load_index
 from dlp_plugins.embeddings.record import Record
-from dlp_plugins.embeddings.table import Column, check_out, write_columns
+from dlp_plugins.embeddings.table import Column, check_out, write_rows
 from dlp_plugins.environment import choose_device
 from dlp_plugins.errors import DataError, RunFolderError, UsageError
 from dlp_plugins.photos import decoding
@@ -216,7 +216,7 @@ def predict(
         problems,
     )
     if out is not None:
-        write_columns(Path(out), list(columns(found, nearest)), len(files))
+        write_rows(Path(out), list(columns(found, nearest)), len(files))
     warn_of_skipped(problems, len(source))
     return found
 

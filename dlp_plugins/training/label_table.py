@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dlp_plugins.embeddings.table import Column, write_columns
+from dlp_plugins.embeddings.table import Column, write_rows
 from dlp_plugins.training.data import RunData
 from dlp_plugins.training.folder import RunFolder
 from dlp_plugins.training.pseudo_labels import PseudoLabelState
@@ -35,4 +35,4 @@ def write_pseudo_label_table(folder: RunFolder, data: RunData, pseudo: PseudoLab
         Column("certainty", "float32", lambda rows: certainty[rows]),
         Column("given", "bool_", lambda rows: given[rows]),
     ]  # fmt: skip
-    write_columns(folder.pseudo_label_table, columns, len(index))
+    write_rows(folder.pseudo_label_table, columns, len(index))

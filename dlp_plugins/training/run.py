@@ -18,6 +18,7 @@ from dlp_plugins.environment import (
     peak_memory_mb,
 )
 from dlp_plugins.errors import UsageError
+from dlp_plugins.propagation.health import Convergence
 from dlp_plugins.recipe.model import Recipe
 from dlp_plugins.training import checkpoint, events
 from dlp_plugins.training.backend import backend
@@ -215,7 +216,8 @@ def _without(names: Sequence[str]) -> Iterator[None]:
 def summarize(trainer: Trainer) -> dict[str, Any]:
     """The run's result. Errors in percent, student and teacher, last and (by validation) best.
 
-    `best_...` is of the last stage, `supervised_best_...` of the one before it.
+    `best_...` is of the last stage, `supervised_best_...` of the one before it. `residual` and
+    `labels_may_change` are of the last propagation.
     """
     p = trainer.progress
     final = p.history[-1] if p.history else {}
@@ -232,6 +234,9 @@ def summarize(trainer: Trainer) -> dict[str, Any]:
             summary.update({f"{prefix}_{metric(network, k)}": v for k, v in figures})
     if "pseudo_label_accuracy" in final:
         summary["pseudo_label_accuracy"] = final["pseudo_label_accuracy"]
+    if "residual" in final:
+        solved = Convergence(*(final[k] for k in ("residual", "iterations", "converged")))
+        summary.update(residual=solved.residual, labels_may_change=solved.labels_may_change)
     summary.update(
         seed=trainer.recipe.seed,
         num_labeled=len(trainer.data.labeled),

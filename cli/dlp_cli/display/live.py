@@ -176,11 +176,9 @@ def _training_rows(state: RunState) -> list[Row]:
 
 def _health_rows(state: RunState) -> list[Row]:
     m = state.metrics
-    changing = state.convergence is not None and state.convergence.labels_may_change
-    residual = _number(m, "residual", ".1e", "yellow" if changing else "")
     rows = [("pseudo-label accuracy", _percent(m, "pseudo_label_accuracy", "bold"))]
     rows.append(("certainty", _number(m, "certainty", ".3f")))
-    rows.append(("residual, labels may change" if changing else "residual", residual))
+    rows.append(("residual", _number(m, "residual", ".1e")))
     rows.append(("iterations", _number(m, "iterations", ",")))
     rows.append(("images no label reaches", _count(m, "unreached")))
     if m.get("not_yet_reached"):

@@ -54,6 +54,6 @@ class PlainLines:
         m = event.metrics
         parts = [form.format(m[key]) for key, form in PARTS.items() if key in m]
         if event.stage == "propagation" and (solved := self.state.convergence):
-            parts.append(solved.describe("solver.max_iterations"))
+            parts.append(solved.figures())
         parts += [counted(m[key], *nouns) for key, nouns in WARNINGS.items() if m.get(key)]
         return f"{event.stage} {event.epoch + 1}/{self.state.epochs}: {', '.join(parts)}"

@@ -50,6 +50,12 @@ def print_results(
             output.say(f"Best validation error: {error:.2f} %.")
     if "pseudo_label_accuracy" in summary:
         output.say(f"Pseudo-label accuracy: {summary['pseudo_label_accuracy']:.1f} %.")
+    if summary.get("labels_may_change"):
+        output.say(
+            f"The last propagation stopped at a residual of {summary['residual']:.1e}, so some of "
+            "its labels may differ from the exact solution's. A larger solver.max_iterations "
+            "brings them nearer; the paper stops at 20."
+        )
     output.say(
         f"{format_seconds(summary['seconds'])}, {summary['images_per_second']:,.0f} images/s "
         f"in training, {summary['peak_memory_mb']:,.0f} MiB at most."
