@@ -1,6 +1,6 @@
 """bfloat16 on processors without it: float32 whose values are rounded where autocast would round.
 
-On such processors PyTorch computes in bfloat16 forty times slower than in float32. Rounding the
+On such processors PyTorch computes in bfloat16 over ten times slower than in float32. Rounding the
 weights, and what goes into and comes out of every layer, gives the same embeddings at three
 quarters of float32's speed, so that photos embedded on different machines can be compared.
 """

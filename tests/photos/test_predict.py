@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dlp_cli.__main__ import app
 from PIL import Image
 from sklearn.datasets import load_digits
+from typer.testing import CliRunner
 
 import dlp_plugins
 from dlp_plugins.datasets._files import decode
@@ -196,3 +198,21 @@ def test_the_test_is_optional_and_a_share_can_be_kept_for_it(photos):
     assert names | set(shared.files) == set(plain.files)
     assert hold_out([0] * 10 + [1] * 2 + [2], 0.5)[-1] < 12  # the only one of a class stays
     assert hold_out([0, 0, 0], 0.9) == hold_out([0, 0, 0], 0.9)
+
+
+def test_the_display_says_that_there_is_no_test(photos, tmp_path):
+    settings = [
+        f"dataset.root={photos}", "dataset.test_share=0", f"dataset.image_size={SIZE}",
+        "backbone=small_cnn", "backbone.width=4", "graph.k=5", "training.stage_one_epochs=1",
+        "training.stage_one_steps=1", "training.stage_two_epochs=1",
+    ]  # fmt: skip
+    words = [word for setting in settings for word in ("--set", setting)]
+    result = CliRunner().invoke(app, ["run", "photos", *words, "--out", str(tmp_path / "run")])
+    assert result.exit_code == 0, result.output
+    assert "none for the test" in result.output
+    assert "There are no test images, so there is no test error" in result.output
+    assert "test error -" not in result.output
+    words = ["run", "photos", *words, "--set", "dataset.num_test=5", "--out", str(tmp_path / "b")]
+    result = CliRunner().invoke(app, words)
+    assert isinstance(result.exception, DataError)
+    assert "has no test images" in str(result.exception)
