@@ -17,7 +17,7 @@ const HEADINGS = {
 const MORE = { next: "Next images", class: "Confirm all", check: "Keep, go on" };
 const POLL_FAST = 300, POLL_SLOW = 3000; // milliseconds
 
-let setup, state, view, busy = 0, order = "useful", shownClass = 0;
+let setup, state, view, busy = 0, sent = 0, order = "useful", shownClass = 0;
 const kept = new Set(); // looked at in this view and left as they are
 
 const className = label => state.classes[label]?.name ?? "?";
@@ -65,6 +65,7 @@ function answer(cards, label) {
   grid.update(cards.map(card => ({ ...card, given: value, label: value ?? card.label })));
   if (view !== "map") grid.clear();
   busy++;
+  sent++;
   return attempt(() => api.inTurn(async () => {
     const versions = new Map([...grid.cards, ...map.cards].map(card => [card.point, card.version]));
     const seen = cards.map(card => [card.point, versions.get(card.point) ?? card.version]);
@@ -84,6 +85,7 @@ function answer(cards, label) {
 }
 
 const undo = () => attempt(() => api.inTurn(async () => {
+  sent++;
   const done = await api.post("undo");
   settle(done);
   const back = new Set(done.cards.map(card => card.point));
@@ -100,9 +102,10 @@ function settle(done) {
 
 async function poll() {
   if (!document.hidden && !busy) {
+    const before = sent; // what was asked for before an answer is out of date after it
     const now = await api.get("state").catch(() => null);
     document.body.classList.toggle("offline", !now);
-    if (now && !busy) {
+    if (now && before === sent) {
       const changed = now.version !== state.version || now.settled !== state.settled;
       showState(now);
       if (changed) await refresh();
@@ -116,8 +119,9 @@ async function refresh() {
   if (view === "map") map.setColours(await api.bytes("colours"));
   const points = grid.cards.map(card => card.point);
   if (!points.length) return;
+  const before = sent;
   const { cards } = await api.post("cards", { source: "points", count: 500, points });
-  if (!busy) grid.update(cards);
+  if (before === sent) grid.update(cards);
 }
 
 // -- the column of figures --------------------------------------------------------------------

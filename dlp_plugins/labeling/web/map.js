@@ -115,14 +115,14 @@ export class PointMap {
     pixels.fill((255 << 24) | (b << 16) | (g << 8) | r);
     const { ax, ay, bx, by } = this.frame, { x, y, labels, certainty, order } = this;
     const area = (width * height) / Math.max(1, this.n);
-    const size = Math.max(2, Math.min(7 * this.ratio, Math.round(Math.sqrt(area) * 0.22 * Math.sqrt(this.scale))));
+    const size = Math.max(2, Math.min(5 * this.ratio, Math.round(Math.sqrt(area) * 0.22 * Math.sqrt(this.scale))));
     for (let j = 0; j < this.n; j++) {
       const i = order[j];
       const px = (ax * x[i] + bx - size / 2) | 0, py = (ay * y[i] + by - size / 2) | 0;
       if (px < 0 || py < 0 || px + size > width || py + size > height) continue;
       const color = this.shade(labels[i], certainty[i]);
       for (let row = 0, at = py * width + px; row < size; row++, at += width) {
-        const corner = size > 3 && (row === 0 || row === size - 1) ? 1 : 0; // round enough
+        const corner = size > 4 && (row === 0 || row === size - 1) ? 1 : 0; // round enough
         pixels.fill(color, at + corner, at + size - corner);
       }
     }
