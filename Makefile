@@ -66,6 +66,7 @@ gpu: .venv/test
 # Reads three files of ../shared/data/embeddings; of another folder with DATA=FOLDER
 bench-labels: .venv/test
 	$(BIN)/python benchmarks/label_quality.py $(if $(DATA),--data $(DATA))
+	$(BIN)/python benchmarks/audit_quality.py $(if $(DATA),--data $(DATA))
 
 bench-suggest: .venv/test
 	$(BIN)/python benchmarks/suggest_quality.py $(if $(DATA),--data $(DATA))

@@ -35,9 +35,11 @@ import torch
 from benchmarks.label_quality import DRAWS, ROOT, SETS, draw, row
 from dlp_plugins.embeddings.audit import FOLDS, Audit, Evidence, folds_of
 from dlp_plugins.embeddings.built import Built
+from dlp_plugins.embeddings.robust import trusted_beliefs
 from dlp_plugins.embeddings.run import propagation_recipe
 from dlp_plugins.inputs import unit_rows
 from dlp_plugins.propagation import Propagator, influence_among
+from dlp_plugins.propagation.beliefs import PLAIN
 from dlp_plugins.recipe.build import build_propagator
 
 PER_CLASS = 5
@@ -50,12 +52,13 @@ class Case:
     """Labels of which some are wrong.
 
     x: [n, d] embeddings; unit: the same, unit rows.
-    points: [m], the labelled ones. labels: [m], as given. wrong: [m] bool.
+    truth: [n]. points: [m], the labelled ones. labels: [m], as given. wrong: [m] bool.
     """
 
     x: np.ndarray
     unit: np.ndarray
     classes: int
+    truth: np.ndarray
     points: np.ndarray
     labels: np.ndarray
     wrong: np.ndarray
@@ -174,7 +177,34 @@ def cases(path: Path, draws: int) -> Iterable[tuple[str, float, Case]]:
         labels = flip(y[points], rate, nearest if kind == "nearest" else None, seed)
         wrong = labels != y[points]
         classes = int(y.max()) + 1
-        yield kind, rate, Case(x, unit, classes, points, labels, wrong, propagator, built)
+        yield kind, rate, Case(x, unit, classes, y, points, labels, wrong, propagator, built)
+
+
+def robust_accuracy(case: Case) -> tuple[float, float]:
+    """Percent of unlabelled points with their true label, without and with doubts as weights."""
+    truth, labels = torch.from_numpy(case.truth), case.all_labels
+    trusted = trusted_beliefs(case.built.graph, labels, case.classes)
+    found = []
+    for beliefs in (PLAIN, trusted):
+        assigned = case.propagator.spread(
+            case.built.graph, labels, case.classes, descriptors=case.built.f, beliefs=beliefs
+        ).labels
+        found.append(100 * float((assigned == truth)[labels < 0].double().mean()))
+    return found[0], found[1]
+
+
+def compare_robust(folder: Path, sets: list[str], draws: int) -> None:
+    """Print accuracies of `dlp propagate`, as it is and with --robust."""
+    columns = [("random", 0.0), *itertools.product(KINDS, RATES)]
+    print(row("accuracy with wrong labels", (f"{rate:.0%} {kind}" for kind, rate in columns)))
+    print(row("---", ("---",) * len(columns)))
+    for name in sets:
+        found: defaultdict[tuple[str, float], list[tuple[float, float]]] = defaultdict(list)
+        for kind, rate, case in cases(folder / f"{name}.npz", draws):
+            found[kind, rate].append(robust_accuracy(case))
+        for i, way in enumerate(("", ", `--robust`")):
+            means = (np.mean(found[column], axis=0)[i] for column in columns)
+            print(row(SETS[name][0] + way, (f"{mean:.1f}" for mean in means)), flush=True)
 
 
 def main() -> None:
@@ -185,7 +215,11 @@ def main() -> None:
     )  # fmt: skip
     parser.add_argument("--draws", type=int, default=DRAWS)
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
+    parser.add_argument("--robust", action="store_true", help="accuracy with and without --robust")
     arguments = parser.parse_args()
+    if arguments.robust:
+        compare_robust(arguments.data, arguments.sets, arguments.draws)
+        return
     found: defaultdict[tuple[str, str, float], list[float]] = defaultdict(list)
     estimates: defaultdict[tuple[str, float], list[np.ndarray]] = defaultdict(list)
     columns = list(itertools.product(KINDS, RATES))

@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -54,12 +55,14 @@ def equal_shares(y: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 Shares = Callable[[np.ndarray, np.ndarray], np.ndarray]
-METHODS: dict[str, tuple[str, dict[str, str], Shares]] = {
+METHODS: dict[str, tuple[str, dict[str, Any], Shares]] = {
     "poisson": ("poisson", {}, equal_shares),
     "poisson_mbo, class mass": ("poisson_mbo", {"projection": "class_mass"}, equal_shares),
     "poisson_mbo, equal sizes": ("poisson_mbo", {}, equal_shares),
     "poisson_mbo, sizes wrong by 20 %": ("poisson_mbo", {}, wrong_shares),
     "poisson_mbo, true sizes": ("poisson_mbo", {}, true_shares),
+    "the same with slack 0.25, wrong": ("poisson_mbo", {"slack": 0.25}, wrong_shares),
+    "the same with slack 0.25, true": ("poisson_mbo", {"slack": 0.25}, true_shares),
     "cut, sizes wrong by 20 %": ("cut", {}, wrong_shares),
     "cut, true sizes": ("cut", {}, true_shares),
 }

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import Bunch
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d, validate_data
 
@@ -72,6 +73,8 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
     class_shares : str, array-like of shape (n_classes,) or dict, default='equal'
         Sizes of the classes among unlabelled points: 'equal'; 'labels', as frequent as among the
         labels; 'estimate'; or numbers above 0, in the order of `classes_` or by class.
+    robust : bool, default=False
+        Whether labels that all others contradict count less: where some labels are wrong.
     n_neighbors : int, default=10
         Neighbours of each point in the graph, and of each new point; at most n_samples - 1.
     gamma : float, default=3.0
@@ -148,6 +151,7 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         transformation: Any = EMBEDDINGS["transform"],
         refiner: Any = EMBEDDINGS["refiner"],
         class_shares: Any = "equal",
+        robust: bool = False,
         n_neighbors: int = EMBEDDINGS_K,
         gamma: float = 3.0,
         alpha: float | str = "auto",
@@ -165,6 +169,7 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         self.transformation = transformation  # named `transform` it would make a transformer of it
         self.refiner = refiner
         self.class_shares = class_shares
+        self.robust = robust
         self.n_neighbors = n_neighbors
         self.gamma = gamma
         self.alpha = alpha
@@ -220,10 +225,18 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         from dlp_plugins.embeddings.fitted import FittedPropagation
         from dlp_plugins.propagation.start import check_estimator
 
+        if self.robust and (self.auto or self.start is not None):
+            raise ValueError("robust=True goes with neither start nor auto.")
         if self.start is not None:
             check_estimator(self.start)
         fitted = FittedPropagation.of(
-            self._components(len(X)), X, labels, len(self.classes_), self.start, self.auto
+            self._components(len(X)),
+            X,
+            labels,
+            len(self.classes_),
+            self.start,
+            self.auto,
+            self.robust,
         )
         if (convergence := fitted.health.convergence).labels_may_change:
             text = f"Propagation: {convergence.describe('max_iter')}."
@@ -333,6 +346,35 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
             return select_points(parts, chosen, to_descriptors(X), labels, 0, count).numpy()
         except LabelError as error:
             raise ValueError(str(error)) from None
+
+    def audit(self) -> Bunch:
+        """Which labels given to `fit` are likely wrong, the most doubtful first.
+
+        Returns
+        -------
+        Bunch of
+            points : ndarray of shape (n_labels,), rows of the labelled points.
+            labels : ndarray of shape (n_labels,), as given.
+            suggested : ndarray of shape (n_labels,), the class that all other labels make most
+            likely; the given one where a label is the only one of its class.
+            doubt : ndarray of shape (n_labels,), estimated probability that a label is wrong; NaN
+            where it is the only one of its class.
+            against : ndarray of shape (n_labels, 3), rows of labelled points of the suggested class
+            that add most to this point's score; -1 where there are fewer.
+            error_rate : float, estimated share of wrong labels.
+        """
+        check_is_fitted(self)
+        found = self._fitted.audit()
+        order = found.order
+        suggested = np.where(found.suggested == UNLABELED, found.labels, found.suggested)
+        return Bunch(
+            points=found.points[order],
+            labels=self.classes_[found.labels[order]],
+            suggested=self.classes_[suggested[order]],
+            doubt=found.doubt[order],
+            against=found.against[order],
+            error_rate=found.error_rate,
+        )
 
     def _components(self, points: int) -> Propagator:
         from dlp_plugins.propagation import Propagator

@@ -78,6 +78,11 @@ NOT_RUN = {
     ".venv/bin/ruff check . && .venv/bin/ruff format . && .venv/bin/mypy": THIS_SUITE,
     "python docs/make_recipes.py": "test_the_page_of_all_settings_is_up_to_date compares its text",
     "python benchmarks/photos.py --images 2000 --test-images 128": MINUTES,
+    "python benchmarks/audit_quality.py --draws 3": MINUTES,
+    "python benchmarks/audit_quality.py --draws 3 --robust": MINUTES,
+    "python benchmarks/influence_speed.py": MINUTES,
+    "python benchmarks/class_shares.py": MINUTES,
+    "python benchmarks/poisson_mbo.py --peer PYTHON": MINUTES,
     "python benchmarks/step_speed.py": MINUTES,
     "python benchmarks/solver_speed.py": MINUTES,
     "python benchmarks/label_page.py": MINUTES,
@@ -135,6 +140,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     few = np.where(np.arange(60) % 10 == 0, y, -1)
     for name in ("features.npy", "vectors.npy"):
         np.save(tmp_path / name, x.astype(np.float32))
+    np.save(tmp_path / "prototypes.npy", np.stack([x[:30].mean(axis=0), x[30:].mean(axis=0)]))
+    (tmp_path / "names.txt").write_text("cat\ndog\n")
     (tmp_path / "labels.csv").write_text("".join(f"{c if c >= 0 else ''}\n" for c in few))
     return tmp_path
 

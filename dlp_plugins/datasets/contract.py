@@ -192,7 +192,7 @@ class Dataset:
             raise DataError(
                 f"There are {len(self.train)} training images and {len(self.files)} file names."
             )
-        splits = {"training": self.train} | ({"test": self.test} if self.test else {})
+        splits = {"training": self.train} | ({"test": self.test} if self.test is not None else {})
         for name, split in splits.items():
             if len(split) == 0:
                 raise DataError(f"The {name} split holds no image.")

@@ -21,6 +21,7 @@ from dlp_plugins.embeddings.duplicates import Distinct
 from dlp_plugins.graph import Graph
 from dlp_plugins.inputs import UNLABELED
 from dlp_plugins.propagation import Propagator
+from dlp_plugins.propagation.beliefs import PLAIN, Beliefs
 from dlp_plugins.propagation.leave_one_out import LeaveOneOut
 from dlp_plugins.propagation.propagator import full_precision
 from dlp_plugins.refiners.none import NoRefiner
@@ -80,7 +81,7 @@ class Evidence:
     points, labels: [m] int64, all of them.
     left_out: p [s, c], class-mass probabilities without the label itself.
     hidden: q [s, c], refined probabilities without a fifth of the labels; None without a refiner.
-    prepared: the graph's part, for other labels or weights of the same points.
+    prepared: the graph's part.
     """
 
     points: np.ndarray
@@ -94,11 +95,12 @@ class Evidence:
     def of(
         cls,
         propagator: Propagator,
-        descriptors: Tensor,
+        descriptors: Tensor | None,
         graph: Graph,
         labels: Tensor,
         num_classes: int,
         distinct: Distinct | None = None,
+        beliefs: Beliefs = PLAIN,
         seed: int = 0,
     ) -> Self:
         """As `audit_labels` takes them."""
@@ -106,14 +108,15 @@ class Evidence:
         if distinct is None:
             distinct = Distinct(torch.arange(len(labels)), None)
         alpha = getattr(propagator.solver, "alpha", EMBEDDINGS_ALPHA)
-        prepared = LeaveOneOut.of(graph, _nodes(distinct, points), alpha=alpha)
-        left_out = prepared(labels[points], num_classes).probabilities
+        prepared = LeaveOneOut.of(graph, nodes_of(distinct, points), alpha=alpha)
+        left_out = prepared(labels[points], num_classes, weights_of(beliefs, points))
         hidden = None
         if not isinstance(propagator.refiner, NoRefiner):
             hidden = _with_labels_hidden(
-                propagator, descriptors, graph, labels, num_classes, distinct, seed
+                propagator, descriptors, graph, labels, num_classes, distinct, beliefs, seed
             )
-        return cls(points.numpy(), labels[points].numpy(), left_out.numpy(), hidden, prepared)
+        p = left_out.probabilities.numpy()
+        return cls(points.numpy(), labels[points].numpy(), p, hidden, prepared)
 
     def audit(self) -> Audit:
         """Doubts from both kinds of evidence."""
@@ -140,22 +143,27 @@ class Evidence:
 
 def audit_labels(
     propagator: Propagator,
-    descriptors: Tensor,
+    descriptors: Tensor | None,
     graph: Graph,
     labels: Tensor,
     num_classes: int,
     distinct: Distinct | None = None,
+    beliefs: Beliefs = PLAIN,
     seed: int = 0,
 ) -> Audit:
     """Doubt every given label, from the graph that is already built.
 
     Args:
-        descriptors: F of the graph's nodes, for the refiner.
+        descriptors: F of the graph's nodes, for the refiner; None without one.
         labels: [n] int64 of the points, -1 where there is none.
         distinct: which node each point is; by default each is its own.
+        beliefs: soft labels, weights and prior scores of the points. Of a soft label its largest
+            share is doubted.
         seed: of the fold in which each label is hidden.
     """
-    return Evidence.of(propagator, descriptors, graph, labels, num_classes, distinct, seed).audit()
+    return Evidence.of(
+        propagator, descriptors, graph, labels, num_classes, distinct, beliefs, seed
+    ).audit()
 
 
 def audit_by_graph(
@@ -181,17 +189,28 @@ def audit_by_graph(
     return Evidence(nodes.numpy(), own.numpy(), left_out, None, prepared).audit()
 
 
-def _nodes(distinct: Distinct, points: Tensor) -> Tensor:
-    return points if distinct.group is None else distinct.group[points]
+def weights_of(beliefs: Beliefs, points: Tensor) -> Tensor:
+    """[m] float64: what the label of each labelled point counts; 1 for a plain one."""
+    if beliefs.given is None:
+        return torch.ones(len(points), dtype=torch.float64)
+    given = beliefs.given
+    labeled, order = given.points.cpu().sort()
+    return given.weights.cpu().double()[order][torch.searchsorted(labeled, points)]
+
+
+def nodes_of(distinct: Distinct | None, points: Tensor) -> Tensor:
+    """[m] the node of the graph that each point is."""
+    return points if distinct is None or distinct.group is None else distinct.group[points]
 
 
 def _with_labels_hidden(
     propagator: Propagator,
-    descriptors: Tensor,
+    descriptors: Tensor | None,
     graph: Graph,
     labels: Tensor,
     num_classes: int,
     distinct: Distinct,
+    beliefs: Beliefs,
     seed: int,
 ) -> np.ndarray:
     """[m, c] refined probabilities of each labelled point, from labels of the other folds alone."""
@@ -202,9 +221,12 @@ def _with_labels_hidden(
         hidden = points[fold == k]
         kept = labels.clone()
         kept[hidden] = UNLABELED
-        known = distinct.labels(kept).to(graph.device)
-        q = propagator.spread(graph, known, num_classes, descriptors=descriptors).probabilities
-        found[(fold == k).numpy()] = q[_nodes(distinct, hidden).to(q.device)].cpu().numpy()
+        nodes = beliefs.without(kept == UNLABELED).grouped(distinct.group).to(graph.device)
+        known = nodes.labels(distinct.labels(kept)).to(graph.device)
+        q = propagator.spread(
+            graph, known, num_classes, descriptors=descriptors, beliefs=nodes
+        ).probabilities
+        found[(fold == k).numpy()] = q[nodes_of(distinct, hidden).to(q.device)].cpu().numpy()
     return found
 
 

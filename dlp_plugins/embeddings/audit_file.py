@@ -32,7 +32,7 @@ class FileAudit:
         with clock.phase("audit"):
             audit = audit_labels(
                 self.job.propagator, built.f, built.graph, given.labels, len(given.classes),
-                built.distinct,
+                built.distinct, self.job.beliefs,
             )  # fmt: skip
         with clock.phase("write"):
             table.write_columns(self.out, table_columns(audit, given))

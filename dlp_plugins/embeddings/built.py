@@ -10,11 +10,10 @@ from torch import Tensor
 
 from dlp_plugins.embeddings.chunked import Clock, Progress, silent
 from dlp_plugins.embeddings.duplicates import Distinct, find_distinct
-from dlp_plugins.embeddings.memory import MemoryBudgetError
+from dlp_plugins.embeddings.memory import check_all_at_once
 from dlp_plugins.graph import Graph
 from dlp_plugins.propagation import Propagator
 from dlp_plugins.propagation.propagator import full_precision
-from dlp_plugins.units import format_bytes
 
 if TYPE_CHECKING:
     from dlp_plugins.embeddings.run import FilePropagation
@@ -66,13 +65,7 @@ def build_from_file(job: FilePropagation, progress: Progress) -> tuple[Built, Cl
     Raises:
         MemoryBudgetError: the scores of all classes do not fit beside the graph.
     """
-    chunks, classes = job.chunks, len(job.given.classes)
-    if chunks.on_disk or chunks.width < classes:
-        raise MemoryBudgetError(
-            f"{format_bytes(job.budget)} of memory is too little: all {classes:,} classes are "
-            "solved at once here. Allow more with --memory, or use fewer neighbours "
-            "(--set graph.k)."
-        )
+    check_all_at_once(job.chunks, len(job.given.classes), job.budget)
     clock = Clock(progress)
     with clock.phase("read", job.source.points) as tick:
         descriptors = job.source.load(tick)

@@ -22,6 +22,7 @@ from dlp_plugins.embeddings.duplicates import Distinct, find_distinct
 from dlp_plugins.embeddings.index import Index
 from dlp_plugins.embeddings.memory import ClassChunks
 from dlp_plugins.embeddings.prototypes import images_only, node_beliefs, node_labels
+from dlp_plugins.embeddings.robust import trusted_beliefs
 from dlp_plugins.embeddings.scores import Probabilities, Scores
 from dlp_plugins.graph import Graph
 from dlp_plugins.inputs import BLOCK_ENTRIES, check_labels
@@ -39,6 +40,7 @@ from dlp_plugins.propagation.comparison import RUNS, Comparison, Method, compare
 from dlp_plugins.propagation.propagator import full_precision
 from dlp_plugins.refiners.contract import Classifier
 from dlp_plugins.refiners.none import NoRefiner
+from dlp_plugins.registry import EMBEDDINGS_ALPHA
 from dlp_plugins.transforms.none import NoTransform
 
 
@@ -117,6 +119,7 @@ def propagate_chunked(
     auto: bool = False,
     keep_index: bool = False,
     prototypes: Tensor | None = None,
+    robust: bool = False,
 ) -> Outcome:
     """Pseudo-labels, classes solved in `chunks`.
 
@@ -130,6 +133,7 @@ def propagate_chunked(
         beliefs: soft labels, weights and prior scores of the n points.
         start: classifier to start from; see `Start`. Its labels are plain.
         auto: compare the default with other methods and take one that is clearly better.
+        robust: labels that the rest contradicts count less.
         keep_index: keep what new points need; descriptors and all probabilities stay in memory.
         prototypes: [c, d] unit rows, one per class, as further nodes that have their class as
             label; the propagator is one of `prototypes.with_prototypes`, without transform.
@@ -168,6 +172,12 @@ def propagate_chunked(
         lists = neighbors if keep_index else None
         del neighbors
         components = int(graph.components.max()) + 1
+    if robust:
+        with clock.phase("audit"):
+            alpha = getattr(propagator.solver, "alpha", EMBEDDINGS_ALPHA)
+            beliefs = trusted_beliefs(graph, labels, num_classes, distinct, beliefs, alpha)
+            nodes = beliefs.grouped(distinct.group).to(device)
+            known = nodes.labels(distinct.labels(labels))
     shares = known_shares(propagator.class_shares, known, num_classes)
     propagator = replace(propagator, solver=propagator.solver.with_shares(shares))
     propagator.solver.check_size(graph)

@@ -12,13 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dlp_plugins.embeddings.audit import Audit, audit_labels
 from dlp_plugins.embeddings.duplicates import Distinct, find_distinct
 from dlp_plugins.embeddings.index import Index
+from dlp_plugins.embeddings.robust import trusted_beliefs
 from dlp_plugins.embeddings.selection import check_request, chosen_from
 from dlp_plugins.inputs import UNLABELED, to_descriptors, to_labels
 from dlp_plugins.propagation import Health, Propagator
 from dlp_plugins.propagation.comparison import Comparison, Method, compare, methods
 from dlp_plugins.propagation.propagator import full_precision
+from dlp_plugins.registry import EMBEDDINGS_ALPHA
 from dlp_plugins.selectors.contract import Pool, Selector
 
 
@@ -45,6 +48,7 @@ class FittedPropagation:
     _distinct: Distinct
     _known: Tensor
     comparison: Comparison | None
+    _given: Tensor
 
     @classmethod
     @full_precision()
@@ -56,10 +60,12 @@ class FittedPropagation:
         num_classes: int,
         start: Any = None,
         auto: bool = False,
+        robust: bool = False,
     ) -> FittedPropagation:
         """Of descriptors x [n, d] and labels [n] int64, -1 where there is none.
 
-        `start` and `auto` are as `propagate_chunked` takes them.
+        `start`, `auto` and `robust` are as `propagate_chunked` takes them; the last goes with
+        neither of the others.
         """
         rows, given = to_descriptors(x), to_labels(labels)
         distinct = find_distinct(rows)
@@ -73,9 +79,13 @@ class FittedPropagation:
         if auto:
             comparison = compare(methods(propagator, start), graph, f, known, num_classes)
             method = comparison.chosen
-        found = method.propagator.spread(
-            graph, known, num_classes, descriptors=f, beliefs=method.beliefs(f)
-        )
+        nodes = method.beliefs(f)
+        if robust:
+            alpha = getattr(propagator.solver, "alpha", EMBEDDINGS_ALPHA)
+            trusted = trusted_beliefs(graph, given, num_classes, distinct, alpha=alpha)
+            nodes = trusted.grouped(distinct.group)
+            known = nodes.labels(known)
+        found = method.propagator.spread(graph, known, num_classes, descriptors=f, beliefs=nodes)
         own = given != UNLABELED
         assert found.class_shares is not None  # as labels were spread
         q = found.probabilities
@@ -91,7 +101,15 @@ class FittedPropagation:
             distinct,
             known,
             comparison,
+            given,
         )
+
+    def audit(self) -> Audit:
+        """Doubts about the given labels; see `audit_labels`."""
+        f = torch.from_numpy(self.index.points)
+        graph = self.index.propagator.assemble_graph(self.index.neighbors)
+        classes = self.probabilities.shape[1]
+        return audit_labels(self.index.propagator, f, graph, self._given, classes, self._distinct)
 
     def suggest(self, selector: Selector, count: int) -> np.ndarray:
         """Points to label next, the best first: [count] int64; see `select_points`."""

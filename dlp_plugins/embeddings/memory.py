@@ -168,6 +168,16 @@ def choose_chunks(
     return ClassChunks(width, on_disk, max(memory.search, assembling, solving, refining))
 
 
+def check_all_at_once(chunks: ClassChunks, num_classes: int, budget: float) -> None:
+    """Raise MemoryBudgetError unless the scores of all classes fit, as leaving labels out needs."""
+    if chunks.on_disk or chunks.width < num_classes:
+        raise MemoryBudgetError(
+            f"{format_bytes(budget)} of memory is too little: all {num_classes:,} classes are "
+            "solved at once here. Allow more with --memory, or use fewer neighbours "
+            "(--set graph.k)."
+        )
+
+
 def _phases(memory: Memory, num_classes: int, least: int) -> dict[str, float]:
     """Bytes of each phase, with `least` classes solved at once."""
     phases = {

@@ -78,6 +78,7 @@ class FilePropagation:
     prototypes: Prototypes | None = None
     start: Any = None
     auto: bool = False
+    robust: bool = False
 
     def run(self, progress: Progress = silent) -> Outcome:
         """Propagate and write the table, then the index; `progress` is called in each phase."""
@@ -87,7 +88,7 @@ class FilePropagation:
             self.propagator, self.source.load, self.given.labels, len(self.given.classes),
             self.chunks, scratch=self.out.parent, device=self.device, progress=progress,
             beliefs=self.beliefs, keep_index=self.index is not None, start=self.start,
-            auto=self.auto,
+            auto=self.auto, robust=self.robust,
             prototypes=None if self.prototypes is None else self.prototypes.load(),
         )  # fmt: skip
         with outcome.probabilities, outcome.clock.phase("write", self.source.points) as tick:
@@ -124,6 +125,7 @@ def prepare(
     save_index: Path | str | None = None,
     prototypes: Path | str | None = None,
     names: Path | str | None = None,
+    robust: bool = False,
 ) -> FilePropagation:
     """Check everything that can be checked before the embeddings are read.
 
@@ -147,6 +149,7 @@ def prepare(
         start: a classifier to start from, an estimator or its import path (see `STARTS`); alpha is
             then 0.8 unless the settings give one.
         auto: compare the default with other methods and take one that is clearly better.
+        robust: labels that the rest contradicts count less.
         save_index: a file by which `dlp assign` labels new points, .safetensors.
         prototypes: an embedding of each class, such as its name's, in a file like embeddings; then
             the defaults are those of `prototypes.propagate_prototypes`.
@@ -157,6 +160,8 @@ def prepare(
         DataError, FeatureError, LabelError: a file cannot be used as it is.
         MemoryBudgetError: the budget does not hold the graph and one class.
     """
+    if robust and (auto or start is not None or prototypes is not None):
+        raise UsageError("--robust goes with neither --start, --auto nor --prototypes.")
     out, settings = None if out is None else Path(out), list(settings)
     named = prototypes is not None
     if named:
@@ -220,7 +225,7 @@ def prepare(
     chunks = choose_chunks(need, source.points, len(given.classes), budget, solver.columnwise)
     return FilePropagation(
         recipe, propagator, source, given, chunks, budget, where, out, probabilities, beliefs,
-        index, classes_of, started, auto,
+        index, classes_of, started, auto, robust,
     )  # fmt: skip
 
 

@@ -231,12 +231,13 @@ def _index(path: Path, plugins: Sequence[Path]) -> tuple[Any, ...]:
 def _description(
     classes: Sequence[Any], shape: Sequence[int], dtype: torch.dtype, interpolation: str
 ) -> dict[str, Any]:
+    colors = "gray" if shape[0] == 1 else "RGB"
     return {
         "classes": [str(name) for name in classes],
         "input": {
             "name": "images", "shape": ["batch", *shape],
             "dtype": str(dtype).removeprefix("torch."),
-            "photos": "upright RGB; the largest middle part of these proportions; resized",
+            "photos": f"upright {colors}; the largest middle part of these proportions; resized",
             "interpolation": interpolation, "antialias": True,
         },
         "outputs": list(OUTPUTS),

@@ -17,8 +17,8 @@ from dlp_plugins.selectors.contract import Pool, Selector, best_first
 class Margin(Selector):
     """argmin p_i(1) - p_i(2), the two largest probabilities (Scheffer et al., 2001).
 
-    Needs labels to start from. With few of them it is often worse than random points, as it finds
-    outliers and points between two classes that are both known (docs/suggest.md).
+    Needs labels to start from. With few of them it is worse than random points on two of three
+    sets, as it finds outliers and points between two classes that are known (docs/suggest.md).
 
     A neighbour in the graph of a point that is chosen is passed over, as long as there are others.
     A point that no label reaches counts as the most uncertain.

@@ -72,11 +72,14 @@ class Cut(Solver):
     @in_local_order
     def solve(self, state: Graph, labels: Tensor, initial: Tensor | None = None) -> Solution:
         problem = _Problem.of(state, labels, self._shares)
-        rho = LEAST_PENALTY + PENALTY * LARGEST_S * problem.degree.max()
+        rho = None
         t = problem.inside * (problem.wanted / problem.wanted.sum().clamp(min=1e-12))
         v, x = torch.zeros_like(t), t.clone()
         best, least, products = t, torch.full((), torch.inf, device=labels.device), 0
         for s in torch.linspace(0, LARGEST_S, STAGES).tolist():
+            new = LEAST_PENALTY + PENALTY * s * problem.degree.max()
+            v *= 1.0 if rho is None else rho / new  # multipliers over the penalty
+            rho = new
             step = _Step.of(problem, s, rho)
             for _ in range(self.max_iterations):
                 before = t

@@ -309,7 +309,10 @@ def _check_summary(found: Any) -> None:
     if not isinstance(found["epochs"], dict):
         raise ValueError("epochs is no object")
     for key, value in found.items():
-        if key != "epochs" and (isinstance(value, bool) or not isinstance(value, int | float)):
+        if key == "labels_may_change":
+            if not isinstance(value, bool):
+                raise ValueError(f"{key} is neither true nor false")
+        elif key != "epochs" and (isinstance(value, bool) or not isinstance(value, int | float)):
             raise ValueError(f"{key} is no number")
 
 

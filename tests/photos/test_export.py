@@ -9,8 +9,10 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.datasets import load_digits
+from torchvision.transforms.v2.functional import rgb_to_grayscale
 
 import dlp_plugins
+from dlp_plugins.datasets._files import decode
 from dlp_plugins.embeddings.index import load_index
 from dlp_plugins.embeddings.run import propagate_file
 from dlp_plugins.errors import ComponentError, DlpError, UsageError
@@ -37,16 +39,14 @@ def run(tmp_path_factory) -> Path:
     return out
 
 
-@pytest.fixture(scope="module")
-def index(tmp_path_factory) -> tuple[Path, Path]:
+def make_index(folder: Path, backbone: str | Path, **options) -> tuple[Path, Path]:
     """An index of 40 digits as PNG, and the folder of these."""
-    folder = tmp_path_factory.mktemp("index")
     images, labels = load_digits(n_class=2, return_X_y=True)
     (folder / "photos").mkdir()
     for i in range(40):
         pixels = (images[i].reshape(8, 8) * 15.9).astype(np.uint8)
         Image.fromarray(pixels).resize((32, 32)).save(folder / "photos" / f"{labels[i]}-{i}.png")
-    embed(folder / "photos", folder / "x.npy", size=32, precision="float32", flips=True)
+    embed(folder / "photos", folder / "x.npy", backbone, flips=True, **options)
     names = (folder / "x.ids.csv").read_text().splitlines()[1:]
     lines = "".join(f"{n},class {n[0]}\n" for n in [*names[:3], *names[-3:]])
     (folder / "labels.csv").write_text(f"file,label\n{lines}")
@@ -55,6 +55,12 @@ def index(tmp_path_factory) -> tuple[Path, Path]:
         save_index=folder / "i.safetensors",
     )  # fmt: skip
     return folder / "i.safetensors", folder / "photos"
+
+
+@pytest.fixture(scope="module")
+def index(run, tmp_path_factory) -> tuple[Path, Path]:
+    """By the run's network of gray images, which is traced in a second."""
+    return make_index(tmp_path_factory.mktemp("index"), run)
 
 
 def needs(format: str) -> None:
@@ -90,16 +96,23 @@ def test_of_an_index(format, index, tmp_path):
     assert export(index[0], out, format) <= 1e-4
     about = read_description(out)
     assert about["classes"] == ["class 0", "class 1"]
-    assert about["input"]["interpolation"] == "bicubic"
+    assert about["input"]["shape"] == ["batch", 1, 8, 8]
+    assert "gray" in about["input"]["photos"]
     if format != "torch-export":
         return
-    photos = predict(index[0], index[1])
-    from dlp_plugins.datasets._files import decode
+    found = predict(*index)
+    size = (8, 8)
+    batch = torch.stack([decode((index[1] / f).read_bytes(), size) for f in found.files])
+    p = torch.export.load(out).module()(rgb_to_grayscale(batch))[0]
+    assert (p.argmax(dim=1).numpy() == found.labels).mean() > 0.8  # the graph is left out
 
-    batch = torch.stack([decode((index[1] / f).read_bytes(), (32, 32), "bicubic")
-                         for f in photos.files])  # fmt: skip
-    p = torch.export.load(out).module()(batch)[0]
-    assert (p.argmax(dim=1).numpy() == photos.labels).mean() > 0.9  # the graph is left out
+
+@pytest.mark.slow
+def test_of_an_index_by_the_default_backbone(tmp_path):
+    needs("onnx")
+    index, _ = make_index(tmp_path, "imagenet-lite", size=32)
+    assert export(index, tmp_path / "m.onnx") <= 1e-4
+    assert read_description(tmp_path / "m.onnx")["input"]["interpolation"] == "bicubic"
 
 
 def test_a_file_that_computes_something_else_is_not_kept(run, tmp_path, monkeypatch):

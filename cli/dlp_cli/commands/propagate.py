@@ -33,6 +33,7 @@ PHASES = {
     "neighbours": "Finding neighbours",
     "graph": "Building the graph",
     "compare": "Comparing methods",
+    "audit": "Leaving labels out",
     "solve": "Spreading labels",
     "refine": "Refining labels",
     "weigh": "Weighing",
@@ -108,6 +109,10 @@ def propagate(
     ] = None,
     device: DeviceOption = Device.auto,
     overwrite: OverwriteOption = False,
+    robust: Annotated[
+        bool,
+        typer.Option("--robust", help="Labels that all others contradict count less."),
+    ] = False,
     save_index: Annotated[
         Path | None,
         typer.Option(
@@ -125,7 +130,7 @@ def propagate(
         embeddings, labels, out, settings=overrides or (), ids=ids, key=key, classes=classes,
         class_shares=class_shares, probabilities=probabilities, memory=memory,
         device=device.value, overwrite=overwrite, save_index=save_index,
-        prototypes=prototypes, names=names, start=start, auto=auto,
+        prototypes=prototypes, names=names, start=start, auto=auto, robust=robust,
     )  # fmt: skip
     source, chunks = job.source, job.chunks
     output.say(
