@@ -85,6 +85,7 @@ NOT_RUN = {
     "python benchmarks/poisson_mbo.py --peer PYTHON": MINUTES,
     "python benchmarks/step_speed.py": MINUTES,
     "python benchmarks/solver_speed.py": MINUTES,
+    "python benchmarks/label_page.py": MINUTES,
     "python benchmarks/graph_speed.py": MINUTES,
     "python benchmarks/graph_speed.py --builders faiss_ivf faiss_hnsw nn_descent": MINUTES,
     "python -m venv .venv-usb": INSTALLS,

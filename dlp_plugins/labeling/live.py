@@ -14,6 +14,7 @@ import threading
 from dataclasses import dataclass
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,9 +26,9 @@ from dlp_plugins.propagation import Propagator, apply_given_labels, equal_shares
 from dlp_plugins.propagation.class_shares import known_shares
 from dlp_plugins.propagation.propagator import full_precision
 from dlp_plugins.registry import EMBEDDINGS_ALPHA
-from dlp_plugins.solvers.cg import ConjugateGradient
-from dlp_plugins.solvers.contract import Solver
+from dlp_plugins.solvers._single_column import solve_column
 
+TOLERANCE = 1e-6  # relative residual of a column: far points have small scores
 FLOOR = 0.001  # e above: a class that was out of the question may come back
 
 
@@ -106,8 +107,7 @@ class LiveLabels:
     def __init__(self, space: Space, given: Tensor, num_classes: int) -> None:
         self.space = space
         self._lock = threading.Lock()
-        self._solver = linear_solver(space.propagator.solver)
-        self._state = self._solver.prepare(space.graph)
+        self._wn = space.graph.to_scipy()
         m = space.graph.num_nodes
         empty = torch.zeros(m, 0)
         self._refined = _Refined(0, empty, empty)
@@ -172,13 +172,16 @@ class LiveLabels:
         classes = torch.cat([again, more])
         if not len(classes):
             return sums
-        b = torch.zeros(len(nodes), len(classes))
+        b = np.zeros((len(nodes), len(classes)), dtype=np.float32)
         for column, j in enumerate(classes.tolist()):
             members = nodes == j
             if column >= len(again):
                 members &= old.nodes != j
-            b[members, column] = 1
-        x = self._solver.solve(self._state, b, None).scores
+            b[members.numpy(), column] = 1
+        alpha = getattr(self.space.propagator.solver, "alpha", EMBEDDINGS_ALPHA)
+        x = torch.from_numpy(
+            np.column_stack([solve_column(self._wn, alpha, v, TOLERANCE) for v in b.T.copy()])
+        )
         sums[:, again] = x[:, : len(again)]
         sums[:, more] += x[:, len(again) :]
         return sums
@@ -231,13 +234,6 @@ class LiveLabels:
             sums,
             nodes,
         )
-
-
-def linear_solver(solver: Solver) -> Solver:
-    """The solver if it is conjugate gradient, or that: scores of others may not add up."""
-    if isinstance(solver, ConjugateGradient):
-        return solver
-    return ConjugateGradient(alpha=getattr(solver, "alpha", EMBEDDINGS_ALPHA))
 
 
 def _present(nodes: Tensor, num_classes: int) -> Tensor:

@@ -12,9 +12,8 @@ from torch import Tensor
 from dlp_plugins.propagation import influence_blocks
 from dlp_plugins.registry import selectors
 from dlp_plugins.selectors.contract import Pool, Selector
+from dlp_plugins.solvers._single_column import solve_column
 from dlp_plugins.solvers.contract import Alpha, Tolerance
-
-MAX_ITERATIONS = 1_000
 
 
 @selectors.register("coverage")
@@ -63,20 +62,8 @@ class Coverage(Selector):
         return left.astype(np.float32)
 
     def _diffuse(self, wn: Any, b: np.ndarray) -> np.ndarray:
-        """G b [n] by conjugate gradient. The shared one is for many columns and slower for one."""
-        x, r = np.zeros_like(b), b.copy()
-        p, rr = r.copy(), float(r @ r)
-        goal = self.tolerance**2 * rr
-        for _ in range(MAX_ITERATIONS):
-            if rr <= goal:
-                break
-            q = p - self.alpha * (wn @ p)
-            step = rr / float(p @ q)
-            x += step * p
-            r -= step * q
-            before, rr = rr, float(r @ r)
-            p = r + (rr / before) * p
-        return x
+        """G b [n]."""
+        return solve_column(wn, self.alpha, b, self.tolerance)
 
 
 def covered(g: np.ndarray, point: int) -> np.ndarray:

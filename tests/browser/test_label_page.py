@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import signal
 import urllib.request
 
 import pytest
@@ -40,7 +41,10 @@ def open_page(digits, tmp_path):
 
         yield open_one
         for page in pages:
-            assert page.problems() == []
+            found = page.problems()
+            if process.poll() is not None:  # the server was ended: only that may be complained of
+                found = [p for p in found if "ERR_CONNECTION" not in p["message"]]
+            assert found == []
             page.close()
 
 
@@ -163,14 +167,15 @@ def test_on_a_phone_everything_is_within_reach(open_page, digits):
     assert bottom <= 844
 
 
-def test_two_people_and_a_server_that_is_killed(open_page, digits, tmp_path):
+def test_two_people_and_a_server_that_ends(open_page, digits, tmp_path):
     truth = digits[1]
     ann, bob = open_page(), open_page()
     shown = [{c.get_attribute("data-point") for c in p.all(".card")} for p in (ann, bob)]
     assert not shown[0] & shown[1]
     label_by_keys(ann, truth, 2)
     bob.until(lambda: bob.labelled == 2)
-    ann.process.kill()
+    ann.process.send_signal(signal.SIGINT)  # as Ctrl-C does
+    assert ann.process.wait(60) == 0
+    assert "2 points labelled" in ann.process.stdout.read()
     bob.keys("1")
     bob.until(lambda: "does not answer" in bob.text("#toast"))
-    ann.problems(), bob.problems()  # of the lost connection

@@ -42,7 +42,7 @@ def test_sums_are_those_of_the_inverse_after_labels_came_changed_and_went(space,
     labels[labels == 3] = -1  # class 3 has no label left
     view = live.update(labels, 5)
     expected = dense_sums(space, view.nodes, 5)
-    assert torch.allclose(view.sums.double(), expected, atol=1e-3)
+    assert torch.allclose(view.sums.double(), expected, atol=1e-4)
     assert not view.sums[:, 3:].any()
 
 

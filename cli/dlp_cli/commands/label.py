@@ -97,4 +97,5 @@ def label(
             webbrowser.open(address)
 
     serve(session, listener, embeddings.stem, ready)
-    output.say(f"{session.summary()['labelled']:,} points labelled, in {job.state}")
+    labelled = int((session.live.view.given >= 0).sum())
+    output.say(f"{labelled:,} points labelled, in {job.state}")

@@ -200,6 +200,7 @@ function show(name) {
   for (const element of document.querySelectorAll("[data-for]")) element.hidden = !element.dataset.for.split(" ").includes(name);
   [$("#heading").textContent, $("#hint").textContent] = HEADINGS[name];
   $("#more").textContent = MORE[name] ?? "";
+  $(".work").scrollTop = 0;
   grid.show([]);
   paintControls();
   return load();
