@@ -5,16 +5,23 @@ Shapes: n points, c classes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from dlp_plugins.embeddings._more_points import extend_neighbors
 from dlp_plugins.embeddings.duplicates import Distinct, find_distinct
 from dlp_plugins.embeddings.index import Index
+from dlp_plugins.graph import Neighbors
 from dlp_plugins.inputs import UNLABELED, to_descriptors, to_labels
-from dlp_plugins.propagation import Health, Propagator
+from dlp_plugins.propagation import Health, Propagator, PseudoLabels, label_matrix
 from dlp_plugins.propagation.propagator import full_precision
+from dlp_plugins.refiners.none import NoRefiner
+
+FEW_STEPS = 2  # of a refiner that starts from the last probabilities
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,9 @@ class FittedPropagation:
     probabilities: np.ndarray
     health: Health
     index: Index
+    _given: Tensor
+    _group: Tensor
+    _scores: Tensor
 
     @classmethod
     @full_precision()
@@ -51,14 +61,87 @@ class FittedPropagation:
         neighbors = propagator.find_neighbors(f)
         graph = propagator.assemble_graph(neighbors)
         found = propagator.spread(graph, known, num_classes, descriptors=f)
+        return cls._with(propagator, total, f, neighbors, found, given, known, distinct)
+
+    @full_precision()
+    def extended(self, x: np.ndarray, labels: np.ndarray, num_classes: int) -> FittedPropagation:
+        """With more points: descriptors x [b, d], labels [b], classes after the old ones.
+
+        Neighbour lists are repaired, the solver starts from the last scores and the refiner from
+        the last probabilities; the transform's statistics stay those of the first points.
+        """
+        index = self.index
+        propagator, old = index.propagator, len(index.points)
+        new = propagator.transform_rows(to_descriptors(x), index.total)
+        every = torch.cat([torch.from_numpy(index.points), new])
+        same = find_distinct(every)
+        # equal old points stay two: they were given as two where there are fewer than two others
+        group = torch.arange(len(every)) if same.group is None else same.points[same.group]
+        group[:old] = torch.arange(old)
+        kept, number = torch.unique(group, return_inverse=True)
+        f = every[kept]
+        given = torch.cat([self._given, to_labels(labels)])
+        distinct = Distinct(kept, torch.cat([number[self._group], number[old:]]))
+        known = distinct.labels(given)
+        k = min(propagator.graph.k, len(f) - 1)
+        neighbors = extend_neighbors(index.neighbors, f, old, k)
+        graph = propagator.assemble_graph(neighbors)
+        y = label_matrix(known, num_classes)
+        initial = _padded(self._scores, len(f), num_classes)
+        solution = propagator.solve(propagator.solver.prepare(graph), y, initial)
+        p = propagator.normalize(solution.scores, known)
+        reached = p.any(dim=1)
+        classifier = None
+        if not isinstance(propagator.refiner, NoRefiner):
+            start = _padded(torch.from_numpy(index.distributions), len(f), num_classes)
+            if len(f) > old:
+                start[old:, : len(index.classes)] = torch.from_numpy(
+                    index.predict_rows(f[old:].numpy())[0]
+                ).float()
+            refined = _few_steps(propagator).refine(f, graph, start, known)
+            p, classifier = refined.probabilities, refined.classifier
+        found = propagator.to_pseudo_labels(p, known, solution, graph, reached)
+        found = replace(found, classifier=classifier)
+        return self._with(propagator, index.total, f, neighbors, found, given, known, distinct)
+
+    @classmethod
+    def _with(
+        cls,
+        propagator: Propagator,
+        total: Tensor | None,
+        f: Tensor,
+        neighbors: Neighbors,
+        found: PseudoLabels,
+        given: Tensor,
+        known: Tensor,
+        distinct: Distinct,
+    ) -> FittedPropagation:
         own = given != UNLABELED
         q = found.probabilities
-        index = Index.of(propagator, total, f, neighbors, q, found, known, found.classifier)
+        assert found.scores is not None
         return cls(
             torch.where(own, given, distinct.expand(found.labels)).numpy(),
             torch.where(own, 1.0, distinct.expand(found.certainty)).numpy(),
             distinct.expand(found.reached).numpy(),
             distinct.expand(q.double()).numpy(),
             found.health,
-            index,
+            Index.of(propagator, total, f, neighbors, q, found, known, found.classifier),
+            given,
+            torch.arange(len(given)) if distinct.group is None else distinct.group,
+            found.scores,
         )
+
+
+def _padded(x: Tensor, rows: int, columns: int) -> Tensor:
+    """x with rows and columns of zeros after its own."""
+    padded = torch.zeros(rows, columns)
+    padded[: x.shape[0], : x.shape[1]] = x
+    return padded
+
+
+def _few_steps(propagator: Propagator) -> Propagator:
+    """With a refiner that takes few steps, where it counts them; others start from the same."""
+    refiner: Any = propagator.refiner
+    if not hasattr(refiner, "steps"):
+        return propagator
+    return replace(propagator, refiner=replace(refiner, steps=min(FEW_STEPS, refiner.steps)))

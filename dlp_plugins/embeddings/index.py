@@ -145,7 +145,10 @@ class Index:
                 f"New points have {x.shape[1]:,} numbers each; the old ones have {self.dim:,}. "
                 "Both must be embeddings of one network."
             )
-        f = self.propagator.transform_rows(x.cpu(), self.total).numpy()
+        return self.predict_rows(self.propagator.transform_rows(x.cpu(), self.total).numpy())
+
+    def predict_rows(self, f: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As `predict`, of rows [b, d] float32 that are already transformed."""
         indices, similarities = self._nearest(f)
         weights = self._weights(indices, similarities)
         found = np.empty((len(f), len(self.classes)))
