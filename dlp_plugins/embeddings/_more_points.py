@@ -32,18 +32,14 @@ def extend_neighbors(known: Neighbors, f: Tensor, old: int, k: int) -> Neighbors
     missing = known.indices < 0
     similarities[:old, :width] = known.similarities.float().masked_fill(missing, -torch.inf)
     new = f[old:]
-    for rows in row_slices(n, len(new), BLOCK_ENTRIES):
-        s = f[rows] @ new.T
-        own = torch.arange(rows.start, rows.stop) - old  # a point is not its own neighbour
-        at = (own >= 0).nonzero().squeeze(1)
-        s[at, own[at]] = -torch.inf
-        # of new points the old neighbours are still missing; of old ones most lists stay
-        least = similarities[rows].amin(dim=1)
-        changed = (s.amax(dim=1) > least).nonzero().squeeze(1)
-        _merge(indices, similarities, rows.start + changed, s[changed], old)
-    for rows in row_slices(len(new), old, BLOCK_ENTRIES):
-        at = torch.arange(old + rows.start, old + rows.stop)
-        _merge(indices, similarities, at, new[rows] @ f[:old].T, 0)
+    for rows in row_slices(len(new), n, BLOCK_ENTRIES):
+        s = new[rows] @ f.T
+        at = torch.arange(rows.start, rows.stop)
+        s[at - rows.start, old + at] = -torch.inf  # a point is not its own neighbour
+        similarities[old + at], indices[old + at] = s.topk(k, dim=1)
+        nearer = s[:, :old].amax(dim=0) > similarities[:old].amin(dim=1)
+        changed = nearer.nonzero().squeeze(1)
+        _merge(indices, similarities, changed, s[:, changed].T, old + rows.start)
     return Neighbors(indices.int(), similarities.masked_fill(indices < 0, 0.0))
 
 

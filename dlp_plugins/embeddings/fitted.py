@@ -21,7 +21,7 @@ from dlp_plugins.propagation import Health, Propagator, PseudoLabels, label_matr
 from dlp_plugins.propagation.propagator import full_precision
 from dlp_plugins.refiners.none import NoRefiner
 
-FEW_STEPS = 2  # of a refiner that starts from the last probabilities
+FEW_STEPS = 1  # of a refiner that starts from the last probabilities
 
 
 @dataclass(frozen=True)
@@ -94,10 +94,16 @@ class FittedPropagation:
         classifier = None
         if not isinstance(propagator.refiner, NoRefiner):
             start = _padded(torch.from_numpy(index.distributions), len(f), num_classes)
-            if len(f) > old:
-                start[old:, : len(index.classes)] = torch.from_numpy(
-                    index.predict_rows(f[old:].numpy())[0]
-                ).float()
+            lists = Neighbors(neighbors.indices[old:], neighbors.similarities[old:])
+            classes = index.distributions.shape[1]
+            among = replace(
+                index,
+                points=f.numpy(),
+                neighbors=neighbors,
+                distributions=start[:, :classes].numpy(),  # 0 for new points: these do not count
+            )
+            guess = among.predict_from(f[old:].numpy(), lists)
+            start[old:, :classes] = torch.from_numpy(guess)
             refined = _few_steps(propagator).refine(f, graph, start, known)
             p, classifier = refined.probabilities, refined.classifier
         found = propagator.to_pseudo_labels(p, known, solution, graph, reached)
