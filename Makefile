@@ -2,19 +2,24 @@
 # make test               lint, types, tests: at most 6 minutes on a fresh machine with two cores
 # make test-torch-sparse  builds torch-sparse (15 to 25 minutes the first time) and tests its solver
 # make test-usb           the extension of Microsoft's USB, in an environment of its own
+# make test-browser       the page of `dlp label` in headless Chromium, which it installs (Debian, root)
 # make test-slow          studies of minutes each
 # make bench              speed against the usual procedure and scikit-learn
 # make bench-labels       accuracy of labels from few labels, with and without the default's steps
+# make bench-photos       CIFAR-10 from images to labels, timed: up to 15 minutes on two cores
+# make bench-peers        beside graphlearning, ModSSC, scikit-learn, cleanlab, in an environment of its own
+# make bench-suggest      accuracy by who chose the points that were labelled
 # make gpu                on a machine with an NVIDIA card: checks, speed, rows of the paper (needs DATA)
 
 PYTHON ?= python3
 BIN := .venv/bin
 # Compiling every file of every package would take half as long as installing them.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
-EXTRAS := huggingface,amg,nn-descent,parquet,tensorboard,mlflow,test
+EXTRAS := photos,export,huggingface,amg,nn-descent,parquet,tensorboard,mlflow,label,test
 WHEELS := .venv/wheels
 
-.PHONY: quickstart test unit test-torch-sparse test-usb test-slow bench bench-labels gpu lint types clean
+.PHONY: quickstart test unit test-torch-sparse test-usb test-browser test-slow bench bench-labels \
+    bench-suggest bench-photos bench-peers gpu lint types clean
 .DELETE_ON_ERROR:
 
 include usb.mk
@@ -29,7 +34,7 @@ test: lint
 
 # One process per core, one thread per process: with small tensors threads mostly wait for each other.
 unit: .venv/test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow" --ignore tests/usb --durations=15
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow and not browser" --ignore tests/usb --durations=15
 
 test-torch-sparse: .venv/torch-sparse
 	$(BIN)/python -c 'import torch_sparse'
@@ -41,6 +46,9 @@ lint: .venv/test
 
 types: .venv/test
 	$(BIN)/mypy
+
+test-browser: .venv/browser
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser tests/browser
 
 test-slow: .venv/test
 	$(BIN)/python -m pytest -m slow
@@ -58,6 +66,27 @@ gpu: .venv/test
 # Reads three files of ../shared/data/embeddings; of another folder with DATA=FOLDER
 bench-labels: .venv/test
 	$(BIN)/python benchmarks/label_quality.py $(if $(DATA),--data $(DATA))
+	$(BIN)/python benchmarks/audit_quality.py $(if $(DATA),--data $(DATA))
+
+bench-suggest: .venv/test
+	$(BIN)/python benchmarks/suggest_quality.py $(if $(DATA),--data $(DATA))
+
+# Reads cifar10/ and embeddings/ of ../shared/data; of another folder with DATA=FOLDER
+bench-photos: .venv/test
+	$(BIN)/python benchmarks/photos.py $(if $(DATA),--data $(DATA))
+
+PEERS := .venv-peers/bin
+PEER_PACKAGES := graphlearning==1.7.5 annoy modssc==1.2.2 'cleanlab[datalab]==2.9.0'
+bench-peers: .venv-peers/ready
+	$(PEERS)/python -m benchmarks.peers $(if $(DATA),--data $(DATA))
+	$(PEERS)/python -m benchmarks.peers.wrong_labels $(if $(DATA),--data $(DATA))
+	$(PEERS)/python -m benchmarks.peers.selection $(if $(DATA),--data $(DATA))
+
+.venv-peers/ready: pyproject.toml Makefile
+	test -x $(PEERS)/python || $(PYTHON) -m venv .venv-peers
+	$(PEERS)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable . \
+	    $(PEER_PACKAGES)
+	@touch $@
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -66,13 +95,20 @@ bench-labels: .venv/test
 
 .venv/base: .venv/bin/python pyproject.toml
 	@echo "Installing into .venv; the first time this downloads PyTorch, a few minutes."
-	$(PIP) --editable .
+	$(PIP) --editable '.[photos]'
 	@touch $@
 
 .venv/test: .venv/bin/python pyproject.toml
 	@echo "Installing into .venv; the first time this downloads PyTorch, a few minutes."
 	$(PIP) --editable '.[$(EXTRAS)]'
 	@touch .venv/base $@
+
+.venv/browser: .venv/test
+	@{ command -v chromium && command -v chromedriver; } >/dev/null || { \
+	    apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium chromium-driver fonts-dejavu-core; } || \
+	    { echo "make test-browser needs Chromium and ChromeDriver: chromium and chromedriver on the path"; exit 1; }
+	$(PIP) --editable '.[browser]'
+	@touch $@
 
 # torch-scatter and torch-sparse are compiled against the torch that is installed; pip keeps the
 # wheels. One that was built for another torch does not load, and is then built again.
@@ -93,4 +129,4 @@ define build_sparse
 endef
 
 clean:
-	rm -rf .venv .venv-usb runs
+	rm -rf .venv .venv-usb .venv-peers runs

@@ -126,8 +126,13 @@ def unit_rows(x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 def _to_tensor(x: Any, what: str, error: type[DataError]) -> Tensor:
-    if isinstance(x, Tensor):
+    if isinstance(x, Tensor) and x.layout == torch.strided:
         return x.detach()
+    if isinstance(x, Tensor) or hasattr(x, "toarray"):  # SciPy's, without loading it
+        raise error(
+            f"{what} are a sparse matrix, and must be dense: give x.toarray() (torch: "
+            "x.to_dense()), or the components of a TruncatedSVD where that is too large."
+        )
     try:
         array = np.asarray(x)
     except ValueError as reason:  # rows of different lengths

@@ -213,10 +213,10 @@ class Registry:
     # -- where components come from ---------------------------------------------------------------
 
     def _built_in(self) -> list[str]:
-        """File names of the kind's package: the file `cg.py` registers `cg`."""
+        """File names of the kind's package: `cg.py` registers `cg`, `a__b.py` registers `a-b`."""
         folder = Path(__file__).parent / self.kind
         return [
-            m.name
+            m.name.replace("__", "-")
             for m in pkgutil.iter_modules([str(folder)])
             if not m.name.startswith("_") and m.name != "contract"
         ]
@@ -234,7 +234,8 @@ class Registry:
         if name in self._built_in():
             if claims:
                 raise self._taken(name, BUILT_IN, _distribution(claims[0]))
-            return self._import(name, f"dlp_plugins.{self.kind}.{name}", BUILT_IN)
+            module = name.replace("-", "__")  # a hyphen can stand in no module's name
+            return self._import(name, f"dlp_plugins.{self.kind}.{module}", BUILT_IN)
         if len(claims) > 1:
             raise self._taken(name, *map(_distribution, claims[:2]))
         return self._load_entry_point(claims[0]) if claims else None
@@ -375,10 +376,12 @@ sources = Registry("sources", "dlp_plugins.sources.contract:Source")
 optimizers = Registry("optimizers", "torch.optim:Optimizer", context=("params",))
 schedules = Registry("schedules", "dlp_plugins.schedules.contract:Schedule")
 trackers = Registry("trackers", "dlp_plugins.trackers.contract:Tracker", context=("folder",))
+selectors = Registry("selectors", "dlp_plugins.selectors.contract:Selector")
 
 KINDS: tuple[Registry, ...] = (
     datasets, augmentations, backbones, transforms, graphs, affinities, solvers, normalizers,
     refiners, weighters, balancers, sources, consistency, optimizers, schedules, trackers,
+    selectors,
 )  # fmt: skip
 
 # The parts of a propagation in the order in which they act, each with the paper's component.
@@ -401,7 +404,9 @@ EMBEDDINGS = PROPAGATION | {
     "refiner": "discriminant",
 }
 EMBEDDINGS_K, EMBEDDINGS_ALPHA = 10, 0.9
+EMBEDDINGS_START_ALPHA = 0.8  # from a classifier's probabilities, which need to spread less far
 EXACT_POINTS = 100_000
+SELECTOR = "coverage"  # the most accurate of them all on three sets (docs/suggest.md)
 
 
 def graph_for(points: int) -> str:

@@ -19,15 +19,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import Bunch
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
+    check_array,
     check_consistent_length,
     check_is_fitted,
     column_or_1d,
     validate_data,
 )
 
-from dlp_plugins.registry import EMBEDDINGS, EMBEDDINGS_ALPHA, EMBEDDINGS_K, graph_for
+from dlp_plugins.registry import (
+    EMBEDDINGS,
+    EMBEDDINGS_ALPHA,
+    EMBEDDINGS_K,
+    EMBEDDINGS_START_ALPHA,
+    SELECTOR,
+    graph_for,
+)
 
 if TYPE_CHECKING:  # importing these takes longer than scikit-learn; `fit` does
     from dlp_plugins.embeddings.fitted import FittedPropagation
@@ -68,12 +77,17 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         the columns are uncorrelated, as principal components are.
     refiner : str or Refiner, default='discriminant'
         How probabilities are improved after the solve; 'none' keeps the graph's own.
+    class_shares : str, array-like of shape (n_classes,) or dict, default='equal'
+        Sizes of the classes among unlabelled points: 'equal'; 'labels', as frequent as among the
+        labels; 'estimate'; or numbers above 0, in the order of `classes_` or by class.
+    robust : bool, default=False
+        Whether labels that all others contradict count less: where some labels are wrong.
     n_neighbors : int, default=10
         Neighbours of each point in the graph, and of each new point; at most n_samples - 1.
     gamma : float, default=3.0
         Power of the inner product.
-    alpha : float, default=0.9
-        How far labels spread, in [0, 1).
+    alpha : float or 'auto', default='auto'
+        How far labels spread, in [0, 1). 'auto': 0.9, or 0.8 with `start`.
     max_iter : int, default=100
         Iterations of the solver at most. The paper stops after 20.
     tol : float, default=1e-4
@@ -83,6 +97,15 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         but numbers that are -1 and one other alone are taken for two classes, with a warning, as
         one class leaves nothing to classify. -1: -1 whatever y holds. Another value lets -1 be a
         class; with None every point is labelled, and the classifier is an ordinary one.
+
+    start : estimator or None, default=None
+        A classifier, fitted on a copy, whose probabilities for the unlabelled points spread
+        together with the labels: the label matrix is its predictions, one-hot in labelled rows,
+        columns over their sums.
+    auto : bool, default=False
+        Compare these settings with class mass alone, with a start from logistic regression and with
+        logistic regression by cross-validation on the labelled points, and take another only if it
+        is clearly better.
 
     `n_neighbors`, `gamma`, `alpha`, `max_iter` and `tol` go to the components given by name that
     know them; a component given as an object keeps its own.
@@ -102,8 +125,13 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         In 0..1; 1 for a labelled point, 0 where no label reaches.
     reached_ : ndarray of shape (n_samples,)
         Whether some label reaches a training point over the graph.
+    class_shares_ : ndarray of shape (n_classes,)
+        Shares of the classes among unlabelled points that were wanted or estimated.
     n_iter_ : int
         Iterations of the solver; 0 for a direct one.
+    comparison_ : Comparison or None
+        What `auto` found: `rows`, a method's accuracy and gain with standard errors, `chosen`, and
+        `describe()`.
     n_features_in_ : int
         Features seen in `fit`.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -129,12 +157,16 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         *,
         transformation: Any = EMBEDDINGS["transform"],
         refiner: Any = EMBEDDINGS["refiner"],
+        class_shares: Any = "equal",
+        robust: bool = False,
         n_neighbors: int = EMBEDDINGS_K,
         gamma: float = 3.0,
-        alpha: float = EMBEDDINGS_ALPHA,
+        alpha: float | str = "auto",
         max_iter: int = 100,
         tol: float = 1e-4,
         unlabeled: Any = "auto",
+        start: Any = None,
+        auto: bool = False,
     ) -> None:
         self.graph = graph
         self.affinity = affinity
@@ -143,12 +175,16 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         self.weighter = weighter
         self.transformation = transformation  # named `transform` it would make a transformer of it
         self.refiner = refiner
+        self.class_shares = class_shares
+        self.robust = robust
         self.n_neighbors = n_neighbors
         self.gamma = gamma
         self.alpha = alpha
         self.max_iter = max_iter
         self.tol = tol
         self.unlabeled = unlabeled
+        self.start = start
+        self.auto = auto
 
     def fit(self, X: Any, y: Any) -> GraphLabelPropagation:
         """Spread the labels of y over the graph of X.
@@ -194,10 +230,22 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         labels[labeled] = own
 
         from dlp_plugins.embeddings.fitted import FittedPropagation
+        from dlp_plugins.propagation.start import check_estimator
 
-        return self._keep(
-            FittedPropagation.of(self._components(len(X)), X, labels, len(self.classes_))
+        if self.robust and (self.auto or self.start is not None):
+            raise ValueError("robust=True goes with neither start nor auto.")
+        if self.start is not None:
+            check_estimator(self.start)
+        fitted = FittedPropagation.of(
+            self._components(len(X)),
+            X,
+            labels,
+            len(self.classes_),
+            self.start,
+            self.auto,
+            self.robust,
         )
+        return self._keep(fitted)
 
     def partial_fit(self, X: Any, y: Any = None, classes: Any = None) -> GraphLabelPropagation:
         """Add points to those of `fit` and of earlier calls, in far less than the time of a fit.
@@ -222,6 +270,8 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         """
         if not hasattr(self, "_fitted"):
             return self.fit(X, y)
+        if self.robust or self.auto or self.start is not None:
+            raise ValueError("partial_fit goes with neither robust, auto nor start: fit again.")
         X = validate_data(self, X, dtype=(np.float64, np.float32), reset=False)
         before = self.classes_
         labels = np.full(len(X), UNLABELED)
@@ -250,7 +300,9 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         self.label_distributions_ = fitted.probabilities
         self.transduction_ = self._name(fitted.labels)
         self.certainty_, self.reached_ = fitted.certainty, fitted.reached
+        self.class_shares_ = fitted.class_shares
         self.n_iter_ = fitted.health.iterations
+        self.comparison_ = fitted.comparison
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:
@@ -307,14 +359,87 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         predicted = self.predict(X)[labeled]
         return float(np.average(predicted == y[labeled], weights=sample_weight))
 
+    def suggest(self, count: int, X: Any = None, *, selector: Any = SELECTOR) -> np.ndarray:
+        """Points whose labels should help most: their rows, the best first.
+
+        Parameters
+        ----------
+        count : int
+            How many. All are chosen at once, as different from each other as they can be.
+        X : array-like of shape (n_samples, n_features), optional
+            Points of which none has a label. Without it, those of `fit`, whose labels count.
+        selector : str or Selector, default='coverage'
+            Who chooses: a name from `dlp_plugins.registry.selectors`, or a component. 'margin'
+            needs labels, and so a fitted estimator.
+
+        Returns
+        -------
+        ndarray of shape (count,)
+            Of rows that are the same at most the first.
+
+        Raises
+        ------
+        ValueError
+            There are not so many points without a label.
+        """
+        import torch
+
+        from dlp_plugins.embeddings.selection import select_points
+        from dlp_plugins.errors import LabelError
+        from dlp_plugins.inputs import to_descriptors
+        from dlp_plugins.propagation.propagator import build_parts
+
+        if (count := operator.index(count)) < 1:
+            raise ValueError(f"count must be at least 1; found {count}.")
+        chosen = build_parts({"selector": selector}, {})[0]["selector"]
+        try:
+            if X is None:
+                check_is_fitted(self)
+                return self._fitted.suggest(chosen, count)
+            X = check_array(X, dtype=(np.float64, np.float32), ensure_min_samples=2)
+            labels, parts = torch.full((len(X),), UNLABELED), self._components(len(X))
+            return select_points(parts, chosen, to_descriptors(X), labels, 0, count).numpy()
+        except LabelError as error:
+            raise ValueError(str(error)) from None
+
+    def audit(self) -> Bunch:
+        """Which labels given to `fit` are likely wrong, the most doubtful first.
+
+        Returns
+        -------
+        Bunch of
+            points : ndarray of shape (n_labels,), rows of the labelled points.
+            labels : ndarray of shape (n_labels,), as given.
+            suggested : ndarray of shape (n_labels,), the class that all other labels make most
+            likely; the given one where a label is the only one of its class.
+            doubt : ndarray of shape (n_labels,), estimated probability that a label is wrong; NaN
+            where it is the only one of its class.
+            against : ndarray of shape (n_labels, 3), rows of labelled points of the suggested class
+            that add most to this point's score; -1 where there are fewer.
+            error_rate : float, estimated share of wrong labels.
+        """
+        check_is_fitted(self)
+        found = self._fitted.audit()
+        order = found.order
+        suggested = np.where(found.suggested == UNLABELED, found.labels, found.suggested)
+        return Bunch(
+            points=found.points[order],
+            labels=self.classes_[found.labels[order]],
+            suggested=self.classes_[suggested[order]],
+            doubt=found.doubt[order],
+            against=found.against[order],
+            error_rate=found.error_rate,
+        )
+
     def _components(self, points: int) -> Propagator:
         from dlp_plugins.propagation import Propagator
+        from dlp_plugins.propagation.class_shares import to_class_shares
         from dlp_plugins.propagation.propagator import build_parts
 
         parameters = {
             "k": operator.index(self.n_neighbors),
             "gamma": self.gamma,
-            "alpha": self.alpha,
+            "alpha": self._alpha(),
             "max_iterations": self.max_iter,
             "tolerance": self.tol,
         }
@@ -322,7 +447,27 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         chosen["transform"] = self.transformation
         if isinstance(self.graph, str) and self.graph == "auto":
             chosen["graph"] = graph_for(points)
-        return Propagator(**build_parts(chosen, parameters)[0])
+        shares = to_class_shares(self._shares_by_class())
+        return Propagator(**build_parts(chosen, parameters)[0], class_shares=shares)
+
+    def _shares_by_class(self) -> Any:
+        """`class_shares`, numbers by class put into the order of `classes_`."""
+        given = self.class_shares
+        if not isinstance(given, dict):
+            return given
+        classes = self.classes_.tolist()
+        if given.keys() != set(classes):
+            wrong = sorted(map(str, given.keys() ^ set(classes)))
+            raise ValueError(
+                f"class_shares must hold a number for each of the classes of y, and no other; look "
+                f"at {', '.join(wrong[:5])}."
+            )
+        return [given[c] for c in classes]
+
+    def _alpha(self) -> Any:
+        if isinstance(self.alpha, str) and self.alpha == "auto":
+            return EMBEDDINGS_ALPHA if self.start is None else EMBEDDINGS_START_ALPHA
+        return self.alpha
 
     def _labeled(self, y: np.ndarray) -> np.ndarray:
         """[n] bool: which points have a label."""

@@ -21,6 +21,7 @@ from dlp_plugins.normalizers.contract import Normalizer
 from dlp_plugins.propagation import PseudoLabels
 from dlp_plugins.refiners.contract import Refined, Refiner
 from dlp_plugins.schedules.contract import Schedule
+from dlp_plugins.selectors.contract import Pool, Selector
 from dlp_plugins.solvers.contract import Solution, Solver
 from dlp_plugins.sources.contract import Refresh, Source
 from dlp_plugins.trackers.contract import Tracker
@@ -187,3 +188,13 @@ class Errors(Tracker):
     def log(self, metrics: dict[str, Any], step: int) -> None:
         with self.path.open("a") as file:
             file.write(f"{step} {metrics['test_error']}\n")
+
+
+@registry.selectors.register("outside")
+class Last(Selector):
+    """The last points without a label."""
+
+    needs_graph = False
+
+    def select(self, pool: Pool, count: int) -> Tensor:
+        return pool.unlabeled.flip(0)[:count]

@@ -37,6 +37,7 @@ CHECKS: dict[str, Callable[..., None]] = {
     "optimizers": testing.check_optimizer,
     "schedules": testing.check_schedule,
     "sources": testing.check_source,
+    "selectors": testing.check_selector,
     "trackers": testing.check_tracker,
 }
 # Members of a family, and trackers that need a store or a service, have tests of their own.

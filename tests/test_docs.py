@@ -51,6 +51,9 @@ NOT_RUN = {
     "pip install '.[nn-descent]'": INSTALLS,
     "pip install '.[amg]'": INSTALLS,
     "pip install '.[parquet]'": INSTALLS,
+    "pip install '.[label]'": INSTALLS,
+    "pip install '.[photos]'": INSTALLS,
+    "pip install '.[export]'": INSTALLS,
     "pip install '.[tensorboard]'": INSTALLS,
     "pip install '.[mlflow]'": INSTALLS,
     "pip install '.[wandb]'": INSTALLS,
@@ -58,18 +61,28 @@ NOT_RUN = {
     "pip uninstall faiss-cpu && pip install '.[gpu]'": INSTALLS,
     "pip install '.[usb]'": INSTALLS,
     "pip install --editable '.[test]'": INSTALLS,
+    "dlp label x.npy --images photos --classes cat,dog,bird": "serves a page: tests/browser",
     ". .venv/bin/activate": "changes the reader's shell",
     "export OMP_NUM_THREADS=1": "changes the reader's shell",
     "make test": THIS_SUITE,
     "make test-torch-sparse": THIS_SUITE,
     "make test-usb": THIS_SUITE,
+    "make test-browser": THIS_SUITE,
     "make test-slow": THIS_SUITE,
     "make bench": MINUTES,
     "make bench-labels": MINUTES,
+    "make bench-suggest": MINUTES,
+    "make bench-photos": MINUTES,
     ".venv/bin/python -m pytest -x tests/solvers": THIS_SUITE,
     ".venv/bin/python -m pytest -x tests/test_contracts.py -k neumann": THIS_SUITE,
     ".venv/bin/ruff check . && .venv/bin/ruff format . && .venv/bin/mypy": THIS_SUITE,
     "python docs/make_recipes.py": "test_the_page_of_all_settings_is_up_to_date compares its text",
+    "python benchmarks/photos.py --images 2000 --test-images 128": MINUTES,
+    "python benchmarks/audit_quality.py --draws 3": MINUTES,
+    "python benchmarks/audit_quality.py --draws 3 --robust": MINUTES,
+    "python benchmarks/influence_speed.py": MINUTES,
+    "python benchmarks/class_shares.py": MINUTES,
+    "python benchmarks/poisson_mbo.py --peer PYTHON": MINUTES,
     "python benchmarks/step_speed.py": MINUTES,
     "python benchmarks/solver_speed.py": MINUTES,
     "python benchmarks/graph_speed.py": MINUTES,
@@ -102,6 +115,7 @@ SHORTER = {  # by recipe; all but the digits are 32 x 32, where the paper's netw
     "digits": ["dataset.num_train=120", "dataset.num_test=50", "backbone.width=4"],
     "lp_cifar10": ["dataset.num_labeled=20"],
     "mt_lp_cifar100": ["dataset.num_labeled=100"],
+    "photos": [],
     "my_recipe.toml": [],
     "my_digits.toml": ["dataset.num_test=50", "training.stage_two_epochs=0"],
 }
@@ -128,6 +142,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     few = np.where(np.arange(60) % 10 == 0, y, -1)
     for name in ("features.npy", "vectors.npy", "new.npy"):
         np.save(tmp_path / name, x.astype(np.float32))
+    np.save(tmp_path / "prototypes.npy", np.stack([x[:30].mean(axis=0), x[30:].mean(axis=0)]))
+    (tmp_path / "names.txt").write_text("cat\ndog\n")
     (tmp_path / "labels.csv").write_text("".join(f"{c if c >= 0 else ''}\n" for c in few))
     return tmp_path
 
@@ -318,7 +334,7 @@ def test_what_is_not_run_is_in_the_documents() -> None:
 def test_the_readme_names_every_optional_part() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     named = set(re.findall(r"install (?:\S+ )?'\.\[(.+?)\]'", (ROOT / "README.md").read_text()))
-    assert named == set(project["optional-dependencies"]) - {"test"}
+    assert named == set(project["optional-dependencies"]) - {"test", "browser"}
 
 
 def test_the_commands_that_once_failed_are_among_those_that_run() -> None:

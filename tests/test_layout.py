@@ -19,12 +19,12 @@ LEVELS = [
     {"errors", "units"},
     {"_threads", "_semilearn", "_writing", "component", "environment", "inputs"},
     {"registry", "graph", "network"},
-    {kind.kind for kind in KINDS} - {"sources"},
+    {kind.kind for kind in KINDS} - {"sources", "selectors"},
     {"propagation", "doctor"},  # doctor tries the FAISS search of a graph builder
-    {"sources"},  # they use the propagation, as a recipe's components do
+    {"sources", "selectors"},  # they use the propagation, as a recipe's components do
     {"recipe"},
-    {"training", "embeddings", "hosts", "sklearn", "testing"},
-    {"bench"},
+    {"training", "embeddings", "hosts", "photos", "sklearn", "testing"},
+    {"bench", "labeling"},
     {"__init__"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dlp_plugins import registry
+from dlp_plugins.embeddings.suggest import suggest_file
 from dlp_plugins.recipe.check import load_recipe, parts_of
 from dlp_plugins.training.load import load
 from dlp_plugins.training.run import run
@@ -28,6 +30,8 @@ batch_size = 20
 labeled_per_batch = 4
 """
 
+NOT_IN_A_RECIPE = {"selectors"}
+
 
 @pytest.fixture
 def plugin():
@@ -45,7 +49,7 @@ def test_a_recipe_of_outside_components_alone_trains(plugin, tmp_path):
     path.write_text(RECIPE.format(parts="\n".join(f'{key} = "outside"' for key in sorted(keys))))
     recipe = load_recipe(path)
     assert {part.name for _, part in parts_of(recipe)} == {"outside"}
-    assert len(list(parts_of(recipe))) == len(registry.KINDS)
+    assert len(list(parts_of(recipe))) == len(registry.KINDS) - len(NOT_IN_A_RECIPE)
 
     summary = run(recipe, tmp_path / "run")
     assert summary["test_error"] < 10
@@ -53,3 +57,9 @@ def test_a_recipe_of_outside_components_alone_trains(plugin, tmp_path):
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert [line.split()[0] for line in lines] == list("012345")
     assert load(tmp_path / "run").classes == ("left", "right")
+
+
+def test_an_outside_selector_chooses_points(plugin, tmp_path):
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(9, 3)))
+    found = suggest_file(tmp_path / "x.npy", tmp_path / "o.csv", count=2, selector="outside")
+    assert found.tolist() == [8, 7]

@@ -10,7 +10,23 @@ import typer
 from typer.core import TyperGroup
 
 from dlp_cli import output
-from dlp_cli.commands import assign, bench, check, doctor, plan, propagate, run, show
+from dlp_cli.commands import (
+    assign,
+    audit,
+    bench,
+    check,
+    doctor,
+    embed,
+    explain,
+    export,
+    label,
+    plan,
+    predict,
+    propagate,
+    run,
+    show,
+    suggest,
+)
 from dlp_cli.commands import list as listing  # `list` is a builtin
 from dlp_plugins.errors import DlpError
 
@@ -32,8 +48,15 @@ app = typer.Typer(
 )
 app.command("run")(run.run)
 app.command("bench")(bench.bench)
+app.command("embed")(embed.embed)
 app.command("propagate")(propagate.propagate)
+app.command("audit")(audit.audit)
+app.command("explain")(explain.explain)
+app.command("suggest")(suggest.suggest)
+app.command("label")(label.label)
 app.command("assign")(assign.assign)
+app.command("predict")(predict.predict)
+app.command("export")(export.export)
 app.command("plan")(plan.plan)
 app.command("check")(check.check)
 app.command("list")(listing.list_)

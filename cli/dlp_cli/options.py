@@ -37,6 +37,20 @@ PluginOption = Annotated[
     ),
 ]
 
+EmbeddingsArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="EMBEDDINGS", help="A row per point: .npy, .npz, .parquet or .safetensors."
+    ),
+]
+LabelsOption = Annotated[
+    Path,
+    typer.Option(
+        metavar="FILE",
+        help="Known labels, blank or -1 for none: .csv (a column per point, or index,label or "
+        "id,label), .npy, .npz or .parquet.",
+    ),
+]
 # Of commands that read embeddings and write a table of their points
 TableOption = Annotated[
     Path,
@@ -55,6 +69,13 @@ KeyOption = Annotated[
     typer.Option(
         metavar="NAME", help="Array, tensor or column of the embeddings, if there are several."
     ),
+]
+ClassesOption = Annotated[
+    int | None, typer.Option(min=1, help="Classes are 0 to N-1. By default, those that occur.")
+]
+MemoryOption = Annotated[
+    str | None,
+    typer.Option(metavar="SIZE", help="Memory to use at most, 4GB. By default 3/4 of the free."),
 ]
 ProbabilitiesOption = Annotated[
     bool, typer.Option("--probabilities", help="Add a column of probabilities for each class.")

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from dlp_plugins.errors import DataError
+
+
+class View(NamedTuple):
+    """The images that a backbone's published weights are best used with.
+
+    size: side in pixels. interpolation: 'bilinear' or 'bicubic', of the resizing.
+    """
+
+    size: int
+    interpolation: str
 
 
 class Backbone(Protocol):
@@ -18,6 +28,9 @@ class Backbone(Protocol):
     mode. A factory may declare the argument `input_shape`, (channels, height, width) or (d,): the
     program fills it in from the data set. The classifier's heads and the L2-normalised descriptor
     are added by `dlp_plugins.network.Network`.
+
+    A factory whose networks come with trained weights may have an attribute `view`, a function
+    (of the member, for a family) that returns a `View`: `dlp embed` describes photos with it.
 
     num_features: number of features.
     mean, std: of each channel of uint8 images scaled to 0..1, where the weights were trained on

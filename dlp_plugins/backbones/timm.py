@@ -11,7 +11,7 @@ import timm.data
 from pydantic import Field
 from torch import nn
 
-from dlp_plugins.backbones.contract import count_features, image_shape
+from dlp_plugins.backbones.contract import View, count_features, image_shape
 from dlp_plugins.errors import DataError
 from dlp_plugins.registry import backbones
 
@@ -96,7 +96,8 @@ def _explain(
     if pretrained:
         return (
             f"backbone timm:{member}: its weights could not be downloaded {reason}. Without a "
-            f"network: fetch them elsewhere{_command(member)} and set backbone.weights_file=FILE, "
+            "network: take backbone imagenet-lite, whose weights are a Python package; or fetch "
+            f"them elsewhere{_command(member)} and set backbone.weights_file=FILE, "
             "or copy the cache that HF_HOME names; or train from scratch with "
             "backbone.pretrained=false."
         )
@@ -118,5 +119,15 @@ def members() -> list[str]:
     return sorted({*timm.list_models(), *timm.list_models(pretrained=True)})
 
 
+def view(member: str) -> View:
+    """Size and interpolation that the model's published weights were tested with."""
+    known = timm.models.get_pretrained_cfg(member)
+    if known is None:
+        return View(224, "bicubic")
+    mode = "bilinear" if known.interpolation == "bilinear" else "bicubic"
+    return View(known.input_size[-1], mode)
+
+
+build.view = view  # type: ignore[attr-defined]
 build.members = members  # type: ignore[attr-defined]
 backbones.register("timm", family=True)(build)

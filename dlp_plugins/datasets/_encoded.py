@@ -30,6 +30,7 @@ class EncodedReader:
     column: Any
     size: tuple[int, int]
     where: str
+    interpolation: str = "bilinear"
 
     def __call__(self, i: int) -> torch.Tensor:
         item = self.column[i].as_py()
@@ -40,7 +41,7 @@ class EncodedReader:
                     "the row holds no bytes (a file that it may name is not opened; save the "
                     "images in the table)"
                 )
-            return _files.decode(data, self.size)
+            return _files.decode(data, self.size, self.interpolation)
         except _files.UNREADABLE as error:
             raise DataError(
                 f"{self.where}: image {i} cannot be read: {error}. Remove or replace that row."

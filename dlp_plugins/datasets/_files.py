@@ -53,6 +53,7 @@ class FileReader:
 
     paths: Sequence[Path]
     size: tuple[int, int]
+    interpolation: str = "bilinear"
 
     def __call__(self, i: int) -> Tensor:
         path = self.paths[i]
@@ -60,17 +61,22 @@ class FileReader:
             if not stat.S_ISREG(path.stat().st_mode):  # a pipe would wait, a device never end
                 raise ValueError("it is not a regular file")
             with path.open("rb") as file:
-                return decode(file, self.size)
+                return decode(file, self.size, self.interpolation)
         except UNREADABLE as error:
             raise DataError(
                 f"{path} cannot be read as an image: {error}. Remove or replace that file."
             ) from error
 
 
-def decode(data: bytes | BinaryIO, size: tuple[int, int]) -> Tensor:
+def decode(
+    data: bytes | BinaryIO, size: tuple[int, int], interpolation: str = "bilinear"
+) -> Tensor:
     """An encoded image as RGB, turned upright, its middle resized: [3, height, width] uint8.
 
     The middle is the largest part of the wanted proportions.
+
+    Args:
+        interpolation: 'bilinear' or 'bicubic', with antialiasing where the image shrinks.
 
     Raises:
         one of UNREADABLE.
@@ -89,7 +95,8 @@ def decode(data: bytes | BinaryIO, size: tuple[int, int]) -> Tensor:
     if pixels.shape[1:] != size:
         scale = min(pixels.shape[1] / size[0], pixels.shape[2] / size[1])
         middle = tvf.center_crop(pixels, [max(1, round(scale * side)) for side in size])
-        pixels = tvf.resize(middle, list(size), antialias=True)
+        mode = tvf.InterpolationMode(interpolation)
+        pixels = tvf.resize(middle, list(size), interpolation=mode, antialias=True)
     return pixels.contiguous()
 
 

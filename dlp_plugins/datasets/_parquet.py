@@ -40,11 +40,7 @@ def read(
         DataError: no such folder, split or column, a damaged file, or more than memory holds.
         MissingDependency: pyarrow is not installed.
     """
-    if importlib.util.find_spec("pyarrow") is None:
-        raise MissingDependency(
-            f"dataset {name}: Parquet files need pyarrow, which is not installed. "
-            f"Run: {install_command('parquet')}"
-        )
+    _need_pyarrow(f"dataset {name}")
     files = _find_splits(name, path)
     for split in splits:
         if split not in files:
@@ -72,6 +68,68 @@ def read(
         found[split] = (table.column(columns.image), labels)
         classes = classes or columns.classes
     return found, classes
+
+
+def read_images(files: Sequence[Path], image_column: str | None = None) -> Any:
+    """The column of encoded images of Parquet files, in memory.
+
+    Raises:
+        DataError: no such column, damaged files, or more than memory holds.
+        MissingDependency: pyarrow is not installed.
+    """
+    _need_pyarrow(str(files[0]))
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    where = str(files[0])
+    try:
+        parts = [pq.ParquetFile(file) for file in files]
+        column = image_column or _image_column(parts[0].schema_arrow, where)
+        if column not in parts[0].schema_arrow.names:
+            raise DataError(f"{where} has no column '{column}'.")
+        _check_memory(parts, column, "parquet", where)
+        return pa.concat_tables([p.read([column]) for p in parts]).column(column)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{where} cannot be read: {error}. Is it whole?") from error
+
+
+def image_names(column: Any) -> list[str]:
+    """Names of a column's images: the paths that it holds, where all differ; else positions."""
+    from pyarrow import types
+
+    if types.is_struct(column.type) and column.type.get_field_index("path") >= 0:
+        import pyarrow.compute as pc
+
+        paths = pc.struct_field(column, "path").to_pylist()
+        if all(isinstance(p, str) and p for p in paths) and len(set(paths)) == len(paths):
+            return paths
+    return [str(i) for i in range(len(column))]
+
+
+def find_files(path: str, split: str) -> list[Path]:
+    """Parquet files of a folder's split; its only one, whatever it is called.
+
+    Raises:
+        DataError: it has several splits, and none of that name.
+    """
+    splits = _find_splits("parquet", path)
+    if split not in splits and len(splits) == 1:
+        return next(iter(splits.values()))
+    if split not in splits:
+        raise DataError(f"{path} has no split '{split}'; it has {', '.join(splits)}.")
+    return splits[split]
+
+
+def _image_column(schema: Any, where: str) -> str:
+    return _only([f.name for f in schema if _holds_bytes(f.type)], "image", schema, where)
+
+
+def _need_pyarrow(where: str) -> None:
+    if importlib.util.find_spec("pyarrow") is None:
+        raise MissingDependency(
+            f"{where}: Parquet files need pyarrow, which is not installed. "
+            f"Run: {install_command('parquet')}"
+        )
 
 
 def _find_splits(name: str, path: str) -> dict[str, list[Path]]:
@@ -109,7 +167,7 @@ def _choose(schema: Any, name: str, path: str, image: str | None, label: str | N
                 f"{', '.join(schema.names)}."
             )
     if image is None:
-        image = _only([f.name for f in schema if _holds_bytes(f.type)], "image", schema, where)
+        image = _image_column(schema, where)
     elif not _holds_bytes(schema.field(image).type):
         raise DataError(
             f"{where}: column '{image}' holds {schema.field(image).type}, not encoded images. Set "

@@ -167,6 +167,8 @@ Images = TensorImages | LazyImages
 class Dataset:
     """Two splits and what a network must know of them.
 
+    test: None where nothing is known to measure an error on.
+    files: names of the training images, where they have any.
     mean, std: of each channel of an image, uint8 and uint16 pixels scaled to 0..1 and floats as
         they are; of each number of a vector, or one for all of them. Views are (x - mean) / std.
 
@@ -177,19 +179,28 @@ class Dataset:
     """
 
     train: Images
-    test: Images
+    test: Images | None
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    files: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.num_classes < 2:
             raise DataError(f"The data have {self.num_classes} classes; a classifier needs two.")
-        for name, split in (("training", self.train), ("test", self.test)):
+        if self.files is not None and len(self.files) != len(self.train):
+            raise DataError(
+                f"There are {len(self.train)} training images and {len(self.files)} file names."
+            )
+        splits = {"training": self.train} | ({"test": self.test} if self.test is not None else {})
+        for name, split in splits.items():
             if len(split) == 0:
                 raise DataError(f"The {name} split holds no image.")
             check_range(split.labels, self.num_classes, name)
             check_finite(split, name)
+        self._check_statistics()
+        if self.test is None:
+            return
         kinds = [(s.shape, s.dtype) for s in (self.train, self.test)]
         if kinds[0] != kinds[1]:
             found = [f"{list(shape)} of {dtype}" for shape, dtype in kinds]
@@ -197,7 +208,6 @@ class Dataset:
                 f"The training images are {found[0]}, the test images {found[1]}; they must be "
                 "alike."
             )
-        self._check_statistics()
         if unlabeled := int((self.test.labels == UNKNOWN).sum()):
             raise LabelError(
                 f"{unlabeled} of {len(self.test)} test images have no label, so no error can be "
@@ -223,6 +233,10 @@ class Dataset:
     @property
     def num_classes(self) -> int:
         return len(self.classes)
+
+    def file_of(self, i: int) -> str:
+        """What the i-th training image is called: its file, or else its position."""
+        return str(i) if self.files is None else self.files[i]
 
 
 def scale_uint16(images: Tensor) -> Tensor:

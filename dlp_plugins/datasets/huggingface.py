@@ -62,6 +62,24 @@ def huggingface(
     return _encoded.dataset("huggingface", path, columns, classes, size, mean, std)
 
 
+def images_of(path: str, column: str | None, split: str) -> tuple[Any, str]:
+    """The column of encoded images of a hub data set's split, and what tells its versions apart.
+
+    Raises:
+        DataError: the data are not there, or a split or column is missing.
+        MissingDependency: the library `datasets` is not installed.
+    """
+    datasets.find("huggingface").check_dependencies()
+    splits = _load(path, None)
+    if split not in splits:
+        raise DataError(f"hf:{path} has no split '{split}'; it has {', '.join(splits)}.")
+    features = splits[split].features
+    column = column or _only(features, "Image", "image_column", path)
+    if column not in features:
+        raise DataError(f"hf:{path} has no column '{column}'; it has {', '.join(features)}.")
+    return splits[split].data.column(column), str(splits[split]._fingerprint)
+
+
 def _load(path: str, config: str | None) -> Any:
     import datasets as hf
 

@@ -36,8 +36,9 @@ def mini_imagenet(
     Raises:
         DataError: the folder is missing or holds other than 100 classes; says how to lay it out.
     """
-    if not (Path(root) / "train").is_dir():
-        raise DataError(f"dataset mini_imagenet: there is no folder {root}/train. {LAYOUT}")
+    for split in ("train", "test"):
+        if not (Path(root) / split).is_dir():
+            raise DataError(f"dataset mini_imagenet: there is no folder {root}/{split}. {LAYOUT}")
     found = imagefolder(root, SIDE)
     if found.num_classes != CLASSES:
         raise DataError(

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from dlp_plugins._threads import row_slices
-from dlp_plugins.embeddings.duplicates import find_distinct
+from dlp_plugins.embeddings.duplicates import Distinct, find_distinct
 from dlp_plugins.embeddings.index import Index
 from dlp_plugins.embeddings.memory import ClassChunks
+from dlp_plugins.embeddings.prototypes import images_only, node_beliefs, node_labels
+from dlp_plugins.embeddings.robust import trusted_beliefs
 from dlp_plugins.embeddings.scores import Probabilities, Scores
 from dlp_plugins.graph import Graph
 from dlp_plugins.inputs import BLOCK_ENTRIES, check_labels
@@ -30,11 +33,14 @@ from dlp_plugins.propagation import (
     Health,
     Propagator,
     equal_shares,
-    label_matrix,
 )
+from dlp_plugins.propagation.beliefs import PLAIN, Beliefs
+from dlp_plugins.propagation.class_shares import estimate_shares, known_shares
+from dlp_plugins.propagation.comparison import RUNS, Comparison, Method, compare, methods
 from dlp_plugins.propagation.propagator import full_precision
 from dlp_plugins.refiners.contract import Classifier
 from dlp_plugins.refiners.none import NoRefiner
+from dlp_plugins.registry import EMBEDDINGS_ALPHA
 from dlp_plugins.transforms.none import NoTransform
 
 
@@ -45,6 +51,7 @@ class Outcome(Assignment):
     margin: [n] float32, probability of the point's label less that of the best other class; may be
         negative for a labelled point whose neighbours have another class.
     counts: [c] points of each class, labelled and pseudo-labelled.
+    class_shares: pi [c] float32, wanted or estimated shares of the unlabelled points.
     probabilities: of any rows, all classes.
     edges, components: of the graph.
     zero_vectors: points without a direction, and so without an edge.
@@ -52,10 +59,12 @@ class Outcome(Assignment):
     note: what the transform did, if worth a sentence.
     index: labels new points, if asked for; its classes are 0..c-1.
     clock: the seconds of each phase.
+    comparison: of the default with other methods, where that was asked for.
     """
 
     margin: Tensor
     counts: Tensor
+    class_shares: Tensor
     probabilities: Probabilities
     edges: int
     components: int
@@ -63,6 +72,7 @@ class Outcome(Assignment):
     duplicates: int
     note: str | None
     clock: Clock
+    comparison: Comparison | None = None
     index: Index | None = None
 
     def certainty_quartiles(self, labels: Tensor) -> list[float]:
@@ -71,18 +81,19 @@ class Outcome(Assignment):
         return np.quantile(certainty, (0.25, 0.5, 0.75)).tolist() if len(certainty) else []
 
     def crowded_classes(self, labels: Tensor) -> dict[int, float]:
-        """Classes that take several times an equal share of the unlabelled points, and how many.
+        """Classes that take several times their share of the unlabelled points, and how many.
 
         Args:
             labels: [n] int64, -1 where unlabelled.
         """
         assigned = self.labels[labels == UNLABELED]
         counts = torch.bincount(assigned[assigned >= 0], minlength=len(self.counts))
-        times = counts * len(counts) / max(1, len(assigned))
-        return {int(j): float(times[j]) for j in (times >= CROWDED).nonzero()}
+        times = counts / (max(1, len(assigned)) * self.class_shares)
+        crowded = (times >= CROWDED) & (self.class_shares > 0)
+        return {int(j): float(times[j]) for j in crowded.nonzero()}
 
 
-CROWDED = 3.0  # times its equal share at which a class is reported
+CROWDED = 3.0  # times its share at which a class is reported
 
 Progress = Callable[[str, float, float | None], None]
 """phase, how much is done, of how much (None where that is not known)."""
@@ -103,7 +114,12 @@ def propagate_chunked(
     scratch: Path,
     device: torch.device | str = "cpu",
     progress: Progress = silent,
+    beliefs: Beliefs = PLAIN,
+    start: Any = None,
+    auto: bool = False,
     keep_index: bool = False,
+    prototypes: Tensor | None = None,
+    robust: bool = False,
 ) -> Outcome:
     """Pseudo-labels, classes solved in `chunks`.
 
@@ -114,62 +130,106 @@ def propagate_chunked(
         labels: [n] int64, -1 where unlabelled.
         scratch: folder for a temporary file of 4 n c bytes, if scores are kept on disk.
         progress: called in each phase.
+        beliefs: soft labels, weights and prior scores of the n points.
+        start: classifier to start from; see `Start`. Its labels are plain.
+        auto: compare the default with other methods and take one that is clearly better.
+        robust: labels that the rest contradicts count less.
         keep_index: keep what new points need; descriptors and all probabilities stay in memory.
+        prototypes: [c, d] unit rows, one per class, as further nodes that have their class as
+            label; the propagator is one of `prototypes.with_prototypes`, without transform.
 
     Raises:
         LabelError, FeatureError, GraphError: as `propagate`.
         SaveError: the scratch file cannot be written.
     """
     points = len(labels)
-    check_labels(labels, num_classes, points)
+    if prototypes is None:
+        check_labels(labels, num_classes, points)
     clock = Clock(progress)
     with clock.phase("read", points) as tick:
         descriptors = load(tick)
         zero_vectors = points - int(descriptors.any(dim=1).sum())
-        distinct = find_distinct(descriptors)
+        if prototypes is None:
+            distinct = find_distinct(descriptors)
+        else:  # copies are each other's neighbours in the paper
+            distinct = Distinct(torch.arange(points), None)
         descriptors = distinct.select(descriptors).to(device)
-        known = distinct.labels(labels)
+        nodes = beliefs.grouped(distinct.group).to(device)
+        known = nodes.labels(distinct.labels(labels))
+        if prototypes is not None:
+            descriptors = torch.cat([descriptors, prototypes.to(device)])
+            known = node_labels(known, num_classes)
+            nodes = node_beliefs(nodes, points, num_classes)
     note, total = _transform(propagator, descriptors, clock)
     with clock.phase("neighbours"):
         neighbors = propagator.find_neighbors(descriptors)
         refines = not isinstance(propagator.refiner, NoRefiner)
-        f = descriptors if refines or keep_index else None
+        keep = refines or keep_index or auto or start is not None
+        f = descriptors if keep else None
         del descriptors
     with clock.phase("graph"):
         graph = propagator.assemble_graph(neighbors)
         lists = neighbors if keep_index else None
         del neighbors
         components = int(graph.components.max()) + 1
+    if robust:
+        with clock.phase("audit"):
+            alpha = getattr(propagator.solver, "alpha", EMBEDDINGS_ALPHA)
+            beliefs = trusted_beliefs(graph, labels, num_classes, distinct, beliefs, alpha)
+            nodes = beliefs.grouped(distinct.group).to(device)
+            known = nodes.labels(distinct.labels(labels))
+    shares = known_shares(propagator.class_shares, known, num_classes)
+    propagator = replace(propagator, solver=propagator.solver.with_shares(shares))
     propagator.solver.check_size(graph)
+
+    comparison = None
+    if f is not None:
+        method = Method("default", propagator, start)
+        if auto:
+            with clock.phase("compare", RUNS) as tick:
+                every = methods(propagator, start)
+                plain = known.to(device)
+                comparison = compare(every, graph, f, plain, num_classes, nodes, tick)
+            method = comparison.chosen
+        propagator, nodes = method.propagator, method.beliefs(f, nodes)
+        refines = not isinstance(propagator.refiner, NoRefiner)
+        f = f if refines or keep_index else None
 
     scores = Scores(scratch if chunks.on_disk else None)
     records: list[Convergence] = []
     with clock.phase("solve", num_classes) as tick:
         state = propagator.solver.prepare(graph)
-        for columns in _label_chunks(known.to(device), num_classes, chunks.width):
+        for first in range(0, num_classes, chunks.width):
+            last = min(first + chunks.width, num_classes)
+            columns = nodes.label_matrix(known.to(device), num_classes, first, last)
             solution = propagator.solve(state, columns)
             scores.append(solution.scores)
             records.append(Convergence.of(solution))
             tick(scores.num_classes)
         del state, columns, solution
-    reached = classifier = index = None
-    if refines:
-        assert f is not None
-        with clock.phase("refine"):
-            p, reached, classifier = _refine(propagator, f, graph, scores, known)
+    index = None
+    steps = _LastSteps(propagator, scores, graph, f if refines else None, known, nodes)
+    with clock.phase("refine") if refines else nullcontext():
+        if shares is None:
+            equal, *_ = steps.probabilities(equal_shares(num_classes), last=False)
+            shares = estimate_shares(lambda: _unlabeled_rows(equal, known))
+            del equal
+        p, reached, classifier = steps.probabilities(shares)
     with clock.phase("weigh", points) as tick:
-        if not refines:
-            shares = equal_shares(num_classes)
-            p = Probabilities.of(scores, propagator.normalizer, known == UNLABELED, shares)
         best, certainty, margin = _best_classes(propagator, p, known, tick)
         assignment = propagator.assign(
             best, certainty, known, num_classes, Convergence.worst(records), graph, reached
         )
+        assignment = nodes.certain(assignment)
+        if prototypes is not None:
+            assignment, margin = images_only(assignment, points), margin[:points]
+            p = replace(p, points=points)
         if f is not None and lists is not None:
             q = p.all()
             index = Index.of(propagator, total, f, lists, q, assignment, known, classifier)
         if distinct.group is not None:
             assignment = _share(propagator, assignment, labels, known, distinct.group, graph)
+            assignment = beliefs.certain(assignment)
             margin = _margins(p, margin, labels, known, distinct.group)
             p = p.repeated(distinct.group)
     assigned = assignment.labels
@@ -177,6 +237,7 @@ def propagate_chunked(
         **vars(assignment),
         margin=margin,
         counts=torch.bincount(assigned[assigned >= 0], minlength=num_classes),
+        class_shares=shares,
         probabilities=p,
         edges=graph.num_entries // 2,
         components=components,
@@ -184,6 +245,7 @@ def propagate_chunked(
         duplicates=distinct.duplicates,
         note=note,
         clock=clock,
+        comparison=comparison,
         index=index,
     )
 
@@ -199,16 +261,52 @@ def _transform(
     return propagator.transform.note(total, descriptors.shape[1]), total
 
 
-def _refine(
-    propagator: Propagator, f: Tensor, graph: Graph, scores: Scores, labels: Tensor
-) -> tuple[Probabilities, Tensor, Classifier | None]:
-    """The refiner's probabilities, which points [n] some label reached, and its classifier."""
-    shares = equal_shares(scores.num_classes)
-    with Probabilities.of(scores, propagator.normalizer, labels == UNLABELED, shares) as blocks:
-        p = blocks.all()
-    reached = p.any(dim=1)
-    found = propagator.refine(f, graph, p.to(f.device), labels.to(f.device))
-    return Probabilities.held(found.probabilities.cpu()), reached, found.classifier
+@dataclass(frozen=True)
+class _LastSteps:
+    """From scores to probabilities, for any shares of the classes.
+
+    f: descriptors [n, d], which a refiner needs; None without one.
+    labels: [n] int64, -1 where there is none.
+    nodes: soft labels and weights of the points.
+    """
+
+    propagator: Propagator
+    scores: Scores
+    graph: Graph
+    f: Tensor | None
+    labels: Tensor
+    nodes: Beliefs
+
+    def probabilities(
+        self, shares: Tensor, last: bool = True
+    ) -> tuple[Probabilities, Tensor | None, Classifier | None]:
+        """For pi [c]; with a refiner also which points [n] some label reached, and its classifier.
+
+        last: the scores are not needed again, and give their memory back before a refiner runs.
+        """
+        made = self.propagator
+        p = Probabilities.of(self.scores, made.normalizer, self.labels == UNLABELED, shares)
+        if self.f is None:
+            return p, None, None
+        held, device = p.all(), self.f.device
+        if last:
+            p.close()
+        reached = held.any(dim=1)
+        found = made.refine(
+            self.f,
+            self.graph,
+            held.to(device),
+            self.labels.to(device),
+            shares.to(device),
+            self.nodes.given,
+        )
+        return Probabilities.held(found.probabilities.cpu()), reached, found.classifier
+
+
+def _unlabeled_rows(p: Probabilities, labels: Tensor) -> Iterator[Tensor]:
+    """Probabilities [b, c] of the unlabelled points, a block at a time."""
+    for rows in p.blocks():
+        yield p.rows(rows)[labels[rows] == UNLABELED]
 
 
 def _share(
@@ -247,14 +345,6 @@ def _margins(
         points = other[part]
         margin[points] = _margin(p.rows(group[points]), labels[points])
     return margin
-
-
-def _label_chunks(labels: Tensor, num_classes: int, width: int) -> Iterator[Tensor]:
-    """Columns of the label matrix Y, `width` at a time."""
-    for start in range(0, num_classes, width):
-        stop = min(start + width, num_classes)
-        inside = (labels >= start) & (labels < stop)
-        yield label_matrix(torch.where(inside, labels - start, UNLABELED), stop - start)
 
 
 def _best_classes(

@@ -46,6 +46,8 @@ class Distinct:
         if self.group is None:
             return labels
         known = (labels != UNLABELED).nonzero().squeeze(1)
+        if not len(known):
+            return torch.full((len(self.points),), UNLABELED)
         pairs, counts = np.unique(
             np.stack([self.group[known].numpy(), labels[known].numpy()]), axis=1, return_counts=True
         )

@@ -19,7 +19,7 @@ from dlp_plugins.embeddings._files import (
     read_parquet,
     readable,
 )
-from dlp_plugins.embeddings.ids import COLUMN, Ids, to_ids
+from dlp_plugins.embeddings.ids import COLUMN, Ids, beside, read_ids, to_ids
 from dlp_plugins.errors import DataError, FeatureError
 from dlp_plugins.inputs import unit_rows
 
@@ -101,6 +101,9 @@ def open_embeddings(path: Path, key: str | None = None, least: int = 2) -> Embed
             return _open_safetensors(path, key, least)
         array = load_array(path, ndim=2, key=key)
         found = _from_array(path, array.shape, array.dtype, least, lambda a, b: array[a:b])
+    if path.suffix == ".npy" and beside(path).is_file():
+        return replace(found, ids=read_ids(beside(path), found.points))
+    with readable(path):
         return replace(found, ids=_npz_ids(path, found.points))
 
 

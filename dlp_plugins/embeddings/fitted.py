@@ -13,13 +13,20 @@ import torch
 from torch import Tensor
 
 from dlp_plugins.embeddings._more_points import extend_neighbors
+from dlp_plugins.embeddings.audit import Audit, audit_labels
 from dlp_plugins.embeddings.duplicates import Distinct, find_distinct
 from dlp_plugins.embeddings.index import Index
+from dlp_plugins.embeddings.robust import trusted_beliefs
+from dlp_plugins.embeddings.selection import check_request, chosen_from
 from dlp_plugins.graph import Neighbors
 from dlp_plugins.inputs import UNLABELED, to_descriptors, to_labels
-from dlp_plugins.propagation import Health, Propagator, PseudoLabels, label_matrix
+from dlp_plugins.propagation import Health, Propagator, equal_shares, label_matrix
+from dlp_plugins.propagation.class_shares import known_shares
+from dlp_plugins.propagation.comparison import Comparison, Method, compare, methods
 from dlp_plugins.propagation.propagator import full_precision
 from dlp_plugins.refiners.none import NoRefiner
+from dlp_plugins.registry import EMBEDDINGS_ALPHA
+from dlp_plugins.selectors.contract import Pool, Selector
 
 FEW_STEPS = 1  # of a refiner that starts from the last probabilities
 
@@ -31,8 +38,9 @@ class FittedPropagation:
     Points with the same descriptor are one point of the graph and share what it gets.
 
     labels: [n] int64, -1 where there is none. certainty: [n] float32. reached: [n] bool.
-    probabilities: [n, c] float64.
+    probabilities: [n, c] float64. class_shares: [c] float64.
     health: of the distinct points.
+    comparison: of the default with other methods, where that was asked for.
     index: labels new points.
     """
 
@@ -40,18 +48,32 @@ class FittedPropagation:
     certainty: np.ndarray
     reached: np.ndarray
     probabilities: np.ndarray
+    class_shares: np.ndarray
     health: Health
     index: Index
+    _distinct: Distinct
+    _known: Tensor
+    comparison: Comparison | None
     _given: Tensor
-    _group: Tensor
     _scores: Tensor
 
     @classmethod
     @full_precision()
     def of(
-        cls, propagator: Propagator, x: np.ndarray, labels: np.ndarray, num_classes: int
+        cls,
+        propagator: Propagator,
+        x: np.ndarray,
+        labels: np.ndarray,
+        num_classes: int,
+        start: Any = None,
+        auto: bool = False,
+        robust: bool = False,
     ) -> FittedPropagation:
-        """Of descriptors x [n, d] and labels [n] int64, -1 where there is none."""
+        """Of descriptors x [n, d] and labels [n] int64, -1 where there is none.
+
+        `start`, `auto` and `robust` are as `propagate_chunked` takes them; the last goes with
+        neither of the others.
+        """
         rows, given = to_descriptors(x), to_labels(labels)
         distinct = find_distinct(rows)
         if len(distinct.points) < 2:  # a new point needs neighbours
@@ -60,8 +82,36 @@ class FittedPropagation:
         f, total = propagator.fit_transform(rows)
         neighbors = propagator.find_neighbors(f)
         graph = propagator.assemble_graph(neighbors)
-        found = propagator.spread(graph, known, num_classes, descriptors=f)
-        return cls._with(propagator, total, f, neighbors, found, given, known, distinct)
+        method, comparison = Method("default", propagator, start), None
+        if auto:
+            comparison = compare(methods(propagator, start), graph, f, known, num_classes)
+            method = comparison.chosen
+        nodes = method.beliefs(f)
+        if robust:
+            alpha = getattr(propagator.solver, "alpha", EMBEDDINGS_ALPHA)
+            trusted = trusted_beliefs(graph, given, num_classes, distinct, alpha=alpha)
+            nodes = trusted.grouped(distinct.group)
+            known = nodes.labels(known)
+        found = method.propagator.spread(graph, known, num_classes, descriptors=f, beliefs=nodes)
+        own = given != UNLABELED
+        assert found.class_shares is not None  # as labels were spread
+        q = found.probabilities
+        assert found.scores is not None
+        index = Index.of(method.propagator, total, f, neighbors, q, found, known, found.classifier)
+        return cls(
+            torch.where(own, given, distinct.expand(found.labels)).numpy(),
+            torch.where(own, 1.0, distinct.expand(found.certainty)).numpy(),
+            distinct.expand(found.reached).numpy(),
+            distinct.expand(q.double()).numpy(),
+            found.class_shares.double().numpy(),
+            found.health,
+            index,
+            distinct,
+            known,
+            comparison,
+            given,
+            found.scores,
+        )
 
     @full_precision()
     def extended(self, x: np.ndarray, labels: np.ndarray, num_classes: int) -> FittedPropagation:
@@ -81,7 +131,8 @@ class FittedPropagation:
         kept, number = torch.unique(group, return_inverse=True)
         f = every[kept]
         given = torch.cat([self._given, to_labels(labels)])
-        distinct = Distinct(kept, torch.cat([number[self._group], number[old:]]))
+        of_old = self._distinct.expand(torch.arange(old))
+        distinct = Distinct(kept, torch.cat([number[of_old], number[old:]]))
         known = distinct.labels(given)
         k = min(propagator.graph.k, len(f) - 1)
         neighbors = extend_neighbors(index.neighbors, f, old, k)
@@ -89,7 +140,12 @@ class FittedPropagation:
         y = label_matrix(known, num_classes)
         initial = _padded(self._scores, len(f), num_classes)
         solution = propagator.solve(propagator.solver.prepare(graph), y, initial)
-        p = propagator.normalize(solution.scores, known)
+        shares = known_shares(propagator.class_shares, known, num_classes)
+        if shares is None:
+            shares = torch.from_numpy(self.class_shares).float()
+        if len(shares) < num_classes:
+            shares = equal_shares(num_classes)
+        p = propagator.normalize(solution.scores, known, shares)
         reached = p.any(dim=1)
         classifier = None
         if not isinstance(propagator.refiner, NoRefiner):
@@ -104,38 +160,42 @@ class FittedPropagation:
             )
             guess = among.predict_from(f[old:].numpy(), lists)
             start[old:, :classes] = torch.from_numpy(guess)
-            refined = _few_steps(propagator).refine(f, graph, start, known)
+            refined = _few_steps(propagator).refine(f, graph, start, known, shares)
             p, classifier = refined.probabilities, refined.classifier
         found = propagator.to_pseudo_labels(p, known, solution, graph, reached)
         found = replace(found, classifier=classifier)
-        return self._with(propagator, index.total, f, neighbors, found, given, known, distinct)
-
-    @classmethod
-    def _with(
-        cls,
-        propagator: Propagator,
-        total: Tensor | None,
-        f: Tensor,
-        neighbors: Neighbors,
-        found: PseudoLabels,
-        given: Tensor,
-        known: Tensor,
-        distinct: Distinct,
-    ) -> FittedPropagation:
-        own = given != UNLABELED
-        q = found.probabilities
+        q, own = found.probabilities, given != UNLABELED
         assert found.scores is not None
-        return cls(
+        return FittedPropagation(
             torch.where(own, given, distinct.expand(found.labels)).numpy(),
             torch.where(own, 1.0, distinct.expand(found.certainty)).numpy(),
             distinct.expand(found.reached).numpy(),
             distinct.expand(q.double()).numpy(),
+            shares.double().numpy(),
             found.health,
-            Index.of(propagator, total, f, neighbors, q, found, known, found.classifier),
+            Index.of(propagator, index.total, f, neighbors, q, found, known, classifier),
+            distinct,
+            known,
+            None,
             given,
-            torch.arange(len(given)) if distinct.group is None else distinct.group,
             found.scores,
         )
+
+    def audit(self) -> Audit:
+        """Doubts about the given labels; see `audit_labels`."""
+        f = torch.from_numpy(self.index.points)
+        graph = self.index.propagator.assemble_graph(self.index.neighbors)
+        classes = self.probabilities.shape[1]
+        return audit_labels(self.index.propagator, f, graph, self._given, classes, self._distinct)
+
+    def suggest(self, selector: Selector, count: int) -> np.ndarray:
+        """Points to label next, the best first: [count] int64; see `select_points`."""
+        check_request(selector, self._distinct, self._known, count)
+        f = torch.from_numpy(self.index.points)
+        p = torch.from_numpy(self.index.distributions)
+        graph = self.index.propagator.assemble_graph(self.index.neighbors)
+        found = chosen_from(selector, Pool(f, self._known, graph, p), count)
+        return self._distinct.points[found].numpy()
 
 
 def _padded(x: Tensor, rows: int, columns: int) -> Tensor:

@@ -22,6 +22,7 @@ from dlp_plugins.errors import DataError, LabelError
 
 FORMATS = (".txt", ".csv", ".npy", ".npz", ".parquet")
 COLUMN = "id"
+FILE = "file"  # a column of file names is one of ids
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,11 @@ def read_ids(path: Path, points: int) -> Ids:
     return to_ids(values, points, path)
 
 
+def beside(embeddings: Path) -> Path:
+    """Where the ids of a file of embeddings are looked for: `x.ids.csv` beside `x.npy`."""
+    return embeddings.with_name(f"{embeddings.stem}.ids.csv")
+
+
 def to_ids(values: Sequence[Any] | np.ndarray, points: int, path: Path) -> Ids:
     """Ids from the values of a file, checked as `read_ids` does."""
     if np.ndim(values) != 1 or len(values) != points:
@@ -94,8 +100,8 @@ def to_ids(values: Sequence[Any] | np.ndarray, points: int, path: Path) -> Ids:
 def _csv_column(path: Path) -> list[str]:
     rows = read_csv(path)
     header = [cell.strip().lower() for cell in rows[0]] if rows else []
-    if COLUMN in header:
-        at, rows = header.index(COLUMN), rows[1:]
+    if named := [name for name in (COLUMN, FILE) if name in header]:
+        at, rows = header.index(named[0]), rows[1:]
     elif max(map(len, rows), default=0) == 1:
         at = 0
     else:

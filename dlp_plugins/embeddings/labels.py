@@ -18,9 +18,12 @@ from dlp_plugins.embeddings._files import (
     read_parquet,
     readable,
 )
-from dlp_plugins.embeddings.ids import Ids, to_ids
+from dlp_plugins.embeddings.ids import COLUMN, FILE, Ids, to_ids
+from dlp_plugins.embeddings.soft import check_weights, to_distributions
 from dlp_plugins.errors import DataError, LabelError
 from dlp_plugins.inputs import UNLABELED
+from dlp_plugins.propagation.beliefs import best_labels, soft_given
+from dlp_plugins.refiners.contract import Given
 
 FORMATS = (".csv", ".npy", ".npz", ".parquet")
 TOO_LARGE = 2**64
@@ -30,14 +33,16 @@ TOO_LARGE = 2**64
 class LabelFile:
     """Partial labels of n points.
 
-    labels: [n] int64, position in `classes`, -1 where unlabelled.
+    labels: [n] int64, position in `classes` (of the largest share), -1 where unlabelled.
     classes: names (str) or numbers (int) as the file gives them, in ascending order.
     ids: of the points, where they are known from the embeddings or from this file.
+    given: distributions and weights of the labelled points; None where labels are plain.
     """
 
     labels: Tensor
     classes: list[str] | list[int]
     ids: Ids | None = None
+    given: Given | None = None
 
 
 @dataclass(frozen=True)
@@ -48,10 +53,15 @@ class _Table:
     index: list[Any] | None = None
     ids: list[Any] | None = None
     first_line: int | None = None  # line of the file of the first row, in a CSV
+    weights: np.ndarray | None = None  # of rows, as the file holds them
 
 
 def read_labels(
-    path: Path, points: int, num_classes: int | None = None, ids: Ids | None = None
+    path: Path,
+    points: int,
+    num_classes: int | None = None,
+    ids: Ids | None = None,
+    several: bool = False,
 ) -> LabelFile:
     """Partial labels of `points` points.
 
@@ -60,12 +70,17 @@ def read_labels(
     for index and label. A Parquet file holds the same columns. Where embeddings have no ids, a
     column `id` with a row per point gives them theirs.
 
+    With a column `weight` each label counts as much as its weight, 0 leaves it out. Then a point
+    may have several rows: its labels share its weight, the sum of theirs. A .npy or .npz array
+    [points, classes] holds the share of each class, a row of zeros for a point without a label.
+
     Text is a number only where every cell reads back the same ('007' does not); else all are names.
 
     Args:
         points: how many points there are.
         num_classes: with it, the classes are 0..num_classes-1, labelled points or not.
         ids: of the points.
+        several: a point may have several labels, each of them whole (multi-label).
 
     Raises:
         LabelError: wrong number, out of range, an unknown id, not whole numbers or names, or no
@@ -79,16 +94,44 @@ def read_labels(
         elif path.suffix == ".parquet":
             table = _read_parquet(path)
         else:
-            table = _Table(np.asarray(load_array(path, ndim=1, preferred="label")))
+            array = np.asarray(load_array(path, ndim=1, preferred="label"))
+            if array.ndim == 2 and array.shape[1] > 1:
+                return _read_shares(path, array, points, num_classes, ids, several)
+            table = _Table(array, weights=_npz_weights(path))
     if ids is None and table.ids is not None and len(table.ids) == points:
         ids = to_ids(table.ids, points, path)
-    rows = _rows(path, table, points, ids)
+    rows = _rows(path, table, points, ids, several or table.weights is not None)
     known, values, names = _to_classes(path, table.values, num_classes, rows)
+    if not known.any():
+        raise LabelError(f"{path}: no point is labelled; label propagation needs at least one.")
+    if several or table.weights is not None:
+        weights = check_weights(path, table.weights, known)
+        given = to_distributions(path, rows[known], values, weights, len(names), whole=several)
+        return LabelFile(best_labels(given, points), names, ids, given)
     labels = np.full(points, UNLABELED, dtype=np.int64)
     labels[rows[known]] = values
-    if not (labels != UNLABELED).any():
-        raise LabelError(f"{path}: no point is labelled; label propagation needs at least one.")
     return LabelFile(torch.from_numpy(labels), names, ids)
+
+
+def _read_shares(
+    path: Path,
+    shares: np.ndarray,
+    points: int,
+    num_classes: int | None,
+    ids: Ids | None,
+    several: bool,
+) -> LabelFile:
+    """From an array [points, classes]."""
+    if len(shares) != points or num_classes not in (None, shares.shape[1]):
+        wanted = f"[{points:,}, {num_classes or 'classes'}]"
+        raise LabelError(f"{path}: shares of classes must be {wanted}; found {list(shares.shape)}.")
+    try:
+        given = soft_given(shares, normalize=not several)
+    except LabelError as error:
+        raise LabelError(f"{path}: {error}") from None
+    if len(given.points) == 0:
+        raise LabelError(f"{path}: no point is labelled; label propagation needs at least one.")
+    return LabelFile(best_labels(given, points), list(range(shares.shape[1])), ids, given)
 
 
 # -- columns of a file --------------------------------------------------------------------------
@@ -97,30 +140,37 @@ def read_labels(
 def _read_csv(path: Path) -> _Table:
     rows = read_csv(path)
     header = [cell.strip().lower() for cell in rows[0]] if rows else []
+    if COLUMN not in header:
+        header = [COLUMN if name == FILE else name for name in header]
     width = max(1, *map(len, rows)) if rows else 1
     if named := "label" in header:
         rows = rows[1:]
-        at = {name: header.index(name) for name in ["label", "index", "id"] if name in header}
+        names = ["label", "index", "id", "weight"]
+        at = {name: header.index(name) for name in names if name in header}
     elif width <= 2:
         at = {"label": width - 1} | ({"index": 0} if width == 2 else {})
     else:
         raise LabelError(f"{path}: has {len(header)} columns; name the one of labels 'label'.")
     first_line = 2 if named else 1
-    if len(at) == 1:  # a blank line is a point without a label
-        cells = [row[at["label"]] if len(row) > at["label"] else "" for row in rows]
-        return _Table(np.array(cells, dtype=object), first_line=first_line)
+    if at.keys() <= {"label", "weight"}:  # a blank line is a point without a label
+        columns = {
+            name: np.array([row[i] if len(row) > i else "" for row in rows], dtype=object)
+            for name, i in at.items()
+        }
+        return _Table(columns["label"], first_line=first_line, weights=columns.get("weight"))
     for line, row in enumerate(rows, start=first_line):
         if row and len(row) <= max(at.values()):
             raise LabelError(
                 f"{path}, line {line}: expected {' and '.join(sorted(at))}, found "
                 f"{','.join(row)!r}."
             )
-    columns = {name: [row[i].strip() if row else "" for row in rows] for name, i in at.items()}
+    cells = {name: [row[i].strip() if row else "" for row in rows] for name, i in at.items()}
     return _Table(
-        np.array(columns["label"], dtype=object),
-        columns.get("index"),
-        columns.get("id"),
+        np.array(cells["label"], dtype=object),
+        cells.get("index"),
+        cells.get("id"),
         first_line,
+        np.array(cells["weight"], dtype=object) if "weight" in cells else None,
     )
 
 
@@ -134,14 +184,24 @@ def _read_parquet(path: Path) -> _Table:
     index, ids = (
         read_parquet(path, name).tolist() if name in names else None for name in ("index", "id")
     )
-    return _Table(values, index, ids)
+    weights = read_parquet(path, "weight") if "weight" in names else None
+    return _Table(values, index, ids, weights=weights)
+
+
+def _npz_weights(path: Path) -> np.ndarray | None:
+    if path.suffix != ".npz":
+        return None
+    with np.load(path, allow_pickle=False) as arrays:
+        return arrays["weight"] if "weight" in arrays.files else None
 
 
 # -- which point a row belongs to ---------------------------------------------------------------
 
 
-def _rows(path: Path, table: _Table, points: int, ids: Ids | None) -> np.ndarray:
-    """[rows] int64: the point of each row of the table."""
+def _rows(
+    path: Path, table: _Table, points: int, ids: Ids | None, several: bool = False
+) -> np.ndarray:
+    """[rows] int64: the point of each row of the table; one point, one label unless `several`."""
     n = len(table.values)
     if table.index is None and (ids is None or table.ids is None):
         if table.values.ndim != 1 or n != points:
@@ -168,8 +228,11 @@ def _rows(path: Path, table: _Table, points: int, ids: Ids | None) -> np.ndarray
             if table.index[i] in (None, "") and _is_blank(value):
                 continue
             row = _position(table.index[i], points, where)
-        if row in found and not _same(found[row], value):
-            raise LabelError(f"{where}: point {row} has two labels, '{found[row]}' and '{value}'.")
+        if row in found and not _same(found[row], value) and not several:
+            raise LabelError(
+                f"{where}: point {row} has two labels, '{found[row]}' and '{value}'. If it has, "
+                "add a column 'weight' with the share of each, or --multi-label."
+            )
         found[row] = value
         rows[i] = row
     return rows

@@ -83,6 +83,7 @@ def estimate_memory(
     solver: Solver | None = None,
     builder: str = "exact",
     refines: bool = False,
+    estimates: bool = False,
 ) -> Memory:
     """For n points of d numbers and k neighbours.
 
@@ -90,6 +91,7 @@ def estimate_memory(
         solver: without one, what it would take counts as nothing.
         builder: a graph builder's name; one that is not known counts as the exact one.
         refines: a refiner follows the solve.
+        estimates: class shares are estimated, so that scores stay in memory beside the refiner.
     """
     edges = points * min(k, max(points - 1, 1))
     scratch = min(SCRATCH_BYTES, 16 * points**2) * torch.get_num_threads()
@@ -105,7 +107,7 @@ def estimate_memory(
         column=points * 4 * solver.vectors if solver else 0,
         held=points * dim * 4 if refines else 0,
         refine=2 * (points * dim * 4 + edges * GRAPH_BYTES) if refines else 0,
-        refine_column=points * 4 * REFINER_ARRAYS if refines else 0,
+        refine_column=points * 4 * (REFINER_ARRAYS + estimates) if refines else 0,
     )
 
 
@@ -164,6 +166,16 @@ def choose_chunks(
     solving = memory.held + memory.graph + width * memory.column + (0 if on_disk else scores)
     assembling = memory.held + memory.assemble
     return ClassChunks(width, on_disk, max(memory.search, assembling, solving, refining))
+
+
+def check_all_at_once(chunks: ClassChunks, num_classes: int, budget: float) -> None:
+    """Raise MemoryBudgetError unless the scores of all classes fit, as leaving labels out needs."""
+    if chunks.on_disk or chunks.width < num_classes:
+        raise MemoryBudgetError(
+            f"{format_bytes(budget)} of memory is too little: all {num_classes:,} classes are "
+            "solved at once here. Allow more with --memory, or use fewer neighbours "
+            "(--set graph.k)."
+        )
 
 
 def _phases(memory: Memory, num_classes: int, least: int) -> dict[str, float]:

@@ -13,24 +13,43 @@ from dlp_plugins._writing import check_place
 from dlp_plugins.embeddings import table
 from dlp_plugins.embeddings._index_file import SUFFIX
 from dlp_plugins.embeddings.chunked import Outcome, Progress, propagate_chunked, silent
+from dlp_plugins.embeddings.class_shares import read_class_shares
 from dlp_plugins.embeddings.features import EmbeddingFile, open_embeddings
 from dlp_plugins.embeddings.ids import read_ids
 from dlp_plugins.embeddings.labels import LabelFile, read_labels
 from dlp_plugins.embeddings.memory import ClassChunks, choose_chunks, estimate_memory
+from dlp_plugins.embeddings.prior import open_prior, with_prior
+from dlp_plugins.embeddings.prototype_file import Prototypes, open_prototypes
+from dlp_plugins.embeddings.prototypes import ALPHA as PROTOTYPE_ALPHA
+from dlp_plugins.embeddings.prototypes import PARTS as PROTOTYPE_PARTS
+from dlp_plugins.embeddings.prototypes import K as PROTOTYPE_K
+from dlp_plugins.embeddings.prototypes import with_prototypes
+from dlp_plugins.embeddings.record import read_record
+from dlp_plugins.embeddings.starts import build_start, with_start
 from dlp_plugins.environment import choose_device, free_memory
 from dlp_plugins.errors import UsageError, did_you_mean
 from dlp_plugins.propagation import Propagator
+from dlp_plugins.propagation.beliefs import Beliefs
+from dlp_plugins.propagation.class_shares import ESTIMATE, known_shares
+from dlp_plugins.propagation.start import check_estimator
 from dlp_plugins.recipe.build import build_propagator
 from dlp_plugins.recipe.check import check_dependencies, check_layers
 from dlp_plugins.recipe.files import Layer, override_layer
 from dlp_plugins.recipe.model import Recipe
 from dlp_plugins.refiners.none import NoRefiner
-from dlp_plugins.registry import EMBEDDINGS, EMBEDDINGS_ALPHA, EMBEDDINGS_K, graph_for
+from dlp_plugins.registry import (
+    EMBEDDINGS,
+    EMBEDDINGS_ALPHA,
+    EMBEDDINGS_K,
+    EMBEDDINGS_START_ALPHA,
+    graph_for,
+)
 from dlp_plugins.units import parse_bytes
 
 # The table holds no weights of classes, so the balancer has nothing to do here.
 PARTS = tuple(part for part in EMBEDDINGS if part != "balancer")
-SCALE = "certainty_scale"  # the one setting of pseudo_labels that matters without training
+# The settings of pseudo_labels that matter without training.
+PSEUDO_LABELS = {"certainty_scale", "class_shares"}
 FREE_SHARE = 0.75  # of free memory, where no budget is given
 
 
@@ -39,6 +58,9 @@ class FilePropagation:
     """A propagation from files, checked and ready to run.
 
     given: the known labels.
+    beliefs: soft labels, weights and prior scores.
+    start: classifier to start from, if any.
+    auto: compare methods first.
     budget: bytes of memory to stay within.
     """
 
@@ -49,83 +71,162 @@ class FilePropagation:
     chunks: ClassChunks
     budget: float
     device: torch.device
-    out: Path
+    out: Path | None
     probabilities: bool
+    beliefs: Beliefs
     index: Path | None = None
+    prototypes: Prototypes | None = None
+    start: Any = None
+    auto: bool = False
+    robust: bool = False
 
     def run(self, progress: Progress = silent) -> Outcome:
         """Propagate and write the table, then the index; `progress` is called in each phase."""
+        if self.out is None:
+            raise UsageError("There is no file to write the table to.")
         outcome = propagate_chunked(
             self.propagator, self.source.load, self.given.labels, len(self.given.classes),
             self.chunks, scratch=self.out.parent, device=self.device, progress=progress,
-            keep_index=self.index is not None,
+            beliefs=self.beliefs, keep_index=self.index is not None, start=self.start,
+            auto=self.auto, robust=self.robust,
+            prototypes=None if self.prototypes is None else self.prototypes.load(),
         )  # fmt: skip
         with outcome.probabilities, outcome.clock.phase("write", self.source.points) as tick:
             table.write_table(self.out, outcome, self.given, self.probabilities, tick)
         if self.index is not None and outcome.index is not None:
             with outcome.clock.phase("index"):
-                replace(outcome.index, classes=self.given.classes).save(self.index)
+                record = read_record(self.source.path)
+                replace(
+                    outcome.index,
+                    classes=self.given.classes,
+                    embedding=None if record is None else record.as_dict(),
+                ).save(self.index)
         return replace(outcome, index=None)  # gives its memory back
 
 
 def prepare(
     embeddings: Path | str,
-    labels: Path | str,
-    out: Path | str,
+    labels: Path | str | None,
+    out: Path | str | None,
     *,
     settings: Iterable[str] = (),
     ids: Path | str | None = None,
     key: str | None = None,
     classes: int | None = None,
+    class_shares: Path | str | None = None,
     probabilities: bool = False,
     memory: str | None = None,
     device: str = "auto",
     overwrite: bool = False,
+    prior: Path | str | None = None,
+    prior_weight: float = 1.0,
+    start: Any = None,
+    auto: bool = False,
     save_index: Path | str | None = None,
+    prototypes: Path | str | None = None,
+    names: Path | str | None = None,
+    robust: bool = False,
 ) -> FilePropagation:
     """Check everything that can be checked before the embeddings are read.
 
     Args:
         embeddings: .npy, .npz, .safetensors or .parquet, [points, numbers].
-        labels: .csv, .npy, .npz or .parquet; see `read_labels`.
-        out: the table, .csv or .parquet.
+        labels: .csv, .npy, .npz or .parquet; see `read_labels`. Only with prototypes may there be
+            none.
+        out: the table, .csv or .parquet; None where none is written.
         settings: `key=value` as for `--set`, of the parts of a propagation.
         ids: file of what the points are called; else the embeddings' own column or array `id`.
         key: which array of the file of embeddings, where it holds several.
         classes: with it, the classes are 0..classes-1.
+        class_shares: sizes of the classes among unlabelled points, as `read_class_shares` takes
+            them; by default the setting pseudo_labels.class_shares.
         probabilities: write the probability of each class too.
         memory: a size such as '4GB'; by default three quarters of what is free.
         device: 'auto' (a GPU where there is one), 'cpu' or 'cuda'.
         overwrite: replace the table and the index if they exist.
+        prior: scores of points and classes, .npy, .npz or .parquet; see `open_prior`.
+        prior_weight: beta, total of a class's prior scores beside that of its labels.
+        start: a classifier to start from, an estimator or its import path (see `STARTS`); alpha is
+            then 0.8 unless the settings give one.
+        auto: compare the default with other methods and take one that is clearly better.
+        robust: labels that the rest contradicts count less.
         save_index: a file by which `dlp assign` labels new points, .safetensors.
+        prototypes: an embedding of each class, such as its name's, in a file like embeddings; then
+            the defaults are those of `prototypes.propagate_prototypes`.
+        names: of the prototypes, a line each; by default their row numbers.
 
     Raises:
         UsageError: a setting, a size, a device or a path is wrong.
         DataError, FeatureError, LabelError: a file cannot be used as it is.
         MemoryBudgetError: the budget does not hold the graph and one class.
     """
-    out, settings = Path(out), list(settings)
-    check_dependencies(propagation_recipe(settings), EMBEDDINGS)
+    if robust and (auto or start is not None or prototypes is not None):
+        raise UsageError("--robust goes with neither --start, --auto nor --prototypes.")
+    out, settings = None if out is None else Path(out), list(settings)
+    named = prototypes is not None
+    if named:
+        _check_named(classes, prior, save_index, start, auto)
+    elif labels is None or names is not None:
+        missing = "labels" if labels is None else "prototypes"
+        raise UsageError(f"Give --{missing} FILE{' or --prototypes FILE' * (labels is None)}.")
+    check_dependencies(propagation_recipe(settings, named=named), EMBEDDINGS)
     where = choose_device(device)
     budget = parse_bytes(memory) if memory else FREE_SHARE * free_memory(where)
-    table.check_out(out, overwrite)
+    if out is not None:
+        table.check_out(out, overwrite)
     index = None if save_index is None else Path(save_index)
     if index is not None:
         check_place(index, (SUFFIX,), "the index", overwrite)
     source = open_embeddings(Path(embeddings), key)
     known = source.ids if ids is None else read_ids(Path(ids), source.points)
-    recipe = propagation_recipe(settings, source.points)
-    given = read_labels(Path(labels), source.points, classes, known)
+    started = build_start(start) if isinstance(start, str) else start
+    if started is not None:
+        check_estimator(started)
+    recipe = propagation_recipe(settings, source.points, named, started is not None)
+    classes_of = None
+    if prototypes is not None:
+        names = None if names is None else Path(names)
+        classes_of = open_prototypes(Path(prototypes), source.dim, names)
+        labels = None if labels is None else Path(labels)
+        given = classes_of.labels(labels, source.points, known)
+    else:
+        assert labels is not None
+        given = read_labels(Path(labels), source.points, classes, known)
+    if given.given is not None and (auto or started is not None):
+        raise UsageError(
+            f"{labels}: --start and --auto need plain labels, one class for each point and no "
+            "weights."
+        )
+    beliefs = Beliefs(given.given)
+    if prior is not None:
+        given, scores = open_prior(Path(prior), source.points).match(given, prior_weight)
+        beliefs = Beliefs(given.given, scores)
     propagator = build_propagator(recipe)
+    if classes_of is not None:
+        propagator = with_prototypes(propagator, len(classes_of.names))
+    if class_shares is not None:
+        shares = read_class_shares(str(class_shares), given.classes)
+        propagator = replace(propagator, class_shares=shares)
+    # refused now, and not after the graph is built
+    propagator.solver.with_shares(
+        known_shares(propagator.class_shares, given.labels, len(given.classes))
+    )
     k, solver = propagator.graph.k, propagator.solver
     refines = not isinstance(propagator.refiner, NoRefiner)
-    need = estimate_memory(source.points, source.dim, k, solver, recipe.graph.name, refines)
+    need = estimate_memory(
+        source.points, source.dim, k, solver, recipe.graph.name, refines,
+        propagator.class_shares == ESTIMATE,
+    )  # fmt: skip
+    need = with_prior(need, beliefs.prior, source.points)
+    if auto or started is not None:
+        need = with_start(need, source.points, source.dim)
     if index is not None:
         need = need.with_index(source.points, source.dim, k)
     chunks = choose_chunks(need, source.points, len(given.classes), budget, solver.columnwise)
     return FilePropagation(
-        recipe, propagator, source, given, chunks, budget, where, out, probabilities, index
-    )
+        recipe, propagator, source, given, chunks, budget, where, out, probabilities, beliefs,
+        index, classes_of, started, auto, robust,
+    )  # fmt: skip
 
 
 def propagate_file(
@@ -151,21 +252,52 @@ def propagate_file(
     return prepare(embeddings, labels, out, **options).run(progress)
 
 
-def propagation_recipe(settings: Iterable[str], points: int = 0) -> Recipe:
+def _check_named(classes: int | None, prior: Any, save_index: Any, start: Any, auto: bool) -> None:
+    """Raise UsageError for an option that does not go with prototypes."""
+    given = {
+        "classes": classes, "prior": prior, "save-index": save_index, "start": start,
+        "auto": auto or None,
+    }  # fmt: skip
+    for option, value in given.items():
+        if value is not None:
+            raise UsageError(f"--{option} does not go with --prototypes; leave it out.")
+
+
+def propagation_recipe(
+    settings: Iterable[str], points: int = 0, named: bool = False, started: bool = False
+) -> Recipe:
     """The default components for so many embeddings, with what the settings change.
+
+    Args:
+        named: the classes have prototypes, which join the graph.
+        started: from a classifier.
 
     Raises:
         UsageError: a setting of anything else in a recipe.
     """
     defaults: dict[str, Any] = {part: {"name": EMBEDDINGS[part]} for part in PARTS}
     defaults["graph"] = {"name": graph_for(points), "k": EMBEDDINGS_K}
-    defaults["solver"]["alpha"] = EMBEDDINGS_ALPHA
+    defaults["solver"]["alpha"] = EMBEDDINGS_START_ALPHA if started else EMBEDDINGS_ALPHA
+    if named:
+        defaults |= {part: {"name": name} for part, name in PROTOTYPE_PARTS.items()}
+        defaults["graph"]["k"], defaults["affinity"]["gamma"] = PROTOTYPE_K, 1.0
+        defaults["solver"]["alpha"] = PROTOTYPE_ALPHA
     layer = override_layer(settings)
     for key, value in layer.data.items():
         if key not in (*PARTS, "pseudo_labels"):
             raise UsageError(
                 f"--set {key}: unknown here.{did_you_mean(key, PARTS)} Known: {', '.join(PARTS)}."
             )
-        if key == "pseudo_labels" and (not isinstance(value, dict) or set(value) != {SCALE}):
-            raise UsageError(f"--set pseudo_labels: of that table only {SCALE} is known here.")
-    return check_layers([Layer("default", defaults), layer], EMBEDDINGS)
+        if key == "pseudo_labels" and not (
+            isinstance(value, dict) and value.keys() <= PSEUDO_LABELS
+        ):
+            known = " and ".join(sorted(PSEUDO_LABELS))
+            raise UsageError(f"--set pseudo_labels: of that table only {known} are known here.")
+    recipe = check_layers([Layer("default", defaults), layer], EMBEDDINGS)
+    for part in ("transform", "refiner") if named else ():
+        if getattr(recipe, part).name != "none":
+            raise UsageError(
+                f"--set {part}: prototypes need {part}=none, as images and names lie "
+                "in different regions of a model's space."
+            )
+    return recipe

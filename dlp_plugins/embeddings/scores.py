@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dlp_plugins._threads import row_slices
 from dlp_plugins.errors import SaveError
-from dlp_plugins.normalizers.contract import Normalizer, total_statistics
+from dlp_plugins.normalizers.contract import Normalizer
 from dlp_plugins.propagation._outputs import checked
 
 BLOCK_ENTRIES = 2**22  # probabilities of a block of rows held at once: 16 MiB
@@ -99,15 +99,19 @@ class Probabilities:
     def of(
         cls, scores: Scores, normalizer: Normalizer, unlabeled: Tensor, shares: Tensor
     ) -> Probabilities:
-        """Of scores, computed whenever they are read, after the normalizer's first pass.
+        """Of scores, computed whenever they are read, after the normalizer's passes over all.
 
         Args:
             unlabeled: [n] bool.
             shares: pi [c] float32, as the normalizer takes them.
         """
         points = len(unlabeled)
-        blocks = ((scores.rows(rows), unlabeled[rows]) for rows in scores.blocks(points))
-        total = total_statistics(normalizer, blocks)
+
+        def blocks() -> Iterator[tuple[Tensor, Tensor]]:
+            for rows in scores.blocks(points):
+                yield scores.rows(rows), unlabeled[rows]
+
+        total = normalizer.fit(blocks, shares)
 
         def rows(at: slice | Tensor) -> Tensor:
             z = scores.rows(at)

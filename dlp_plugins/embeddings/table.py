@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -98,6 +98,35 @@ def write_table(
         write(temporary, columns, names, _blocks(outcome, bool(names), progress))
 
 
+def write_rows(path: Path, columns: list[Column], rows: int) -> None:
+    """Write columns of so many rows as a table, completely or not at all.
+
+    Raises:
+        SaveError: as `write_table`.
+    """
+    write = _write_parquet if path.suffix == ".parquet" else _write_csv
+    with replacing(path) as temporary:
+        write(temporary, columns, [], iter([(slice(0, rows), None)]))
+
+
+def write_columns(path: Path, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> None:
+    """Write a table of plain columns, completely or not at all.
+
+    Args:
+        columns: by name: float32 (NaN is an empty cell), or whole numbers or text (None is one).
+
+    Raises:
+        SaveError: as `write_table`.
+    """
+
+    def column(name: str, values: Any) -> Column:
+        kind = "float32" if isinstance(values, np.ndarray) else _kind(values)
+        return Column(name, kind, lambda rows: values[rows])
+
+    parts = [column(name, values) for name, values in columns.items()]
+    write_rows(path, parts, max(len(values) for values in columns.values()))
+
+
 def _columns(outcome: Labeled, given: Named) -> list[Column]:
     def label(rows: slice) -> list[Any]:
         assigned = outcome.labels[rows].tolist()
@@ -148,7 +177,7 @@ def _write_csv(path: Path, columns: list[Column], names: list[str], blocks: Bloc
 
 def _texts(kind: str, values: Any) -> Any:
     if kind == "float32":
-        return [f"{x:.7g}" for x in values.tolist()]
+        return ["" if x != x else f"{x:.7g}" for x in values.tolist()]
     if kind == "bool_":
         return ["true" if x else "false" for x in values.tolist()]
     return [harmless(x) if isinstance(x, str) else x for x in values]
@@ -174,4 +203,4 @@ def _array(pa: Any, column: Column, rows: slice) -> Any:
     values = column.values(rows)
     if column.kind == "string":
         values = [None if value is None else str(value) for value in values]
-    return pa.array(values, getattr(pa, column.kind)())
+    return pa.array(values, getattr(pa, column.kind)(), from_pandas=True)  # NaN is an empty cell

@@ -1,15 +1,18 @@
-"""What a normalizer is: a solver's scores in, class probabilities out, in two passes over the rows.
+"""What a normalizer is: a solver's scores in, class probabilities out, in passes over the rows.
 
-`statistics` of every block, summed, is all that `apply` needs to know of the other rows. So rows
+`fit` reads all rows, in blocks, and `apply` needs to know nothing else of the other rows. So rows
 may stay on disk, and a new point is treated as the others were.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from torch import Tensor
+
+Blocks = Callable[[], Iterable[tuple[Tensor, Tensor]]]
+"""Starts a pass over all rows: blocks of scores [b, c] and of `unlabeled` [b]."""
 
 
 class Normalizer(ABC):
@@ -26,25 +29,29 @@ class Normalizer(ABC):
         """
         return None
 
+    def fit(self, blocks: Blocks, shares: Tensor) -> Tensor | None:
+        """What `apply` needs to know of all rows; by default the sum of `statistics`, in one pass.
+
+        A normalizer that needs several passes overrides this.
+
+        Args:
+            blocks: starts a pass.
+            shares: pi [c] float32, as `apply` takes them.
+        """
+        total: Tensor | None = None
+        for scores, unlabeled in blocks():
+            part = self.statistics(scores, unlabeled)
+            if part is None:
+                return None
+            total = part if total is None else total + part
+        return total
+
     @abstractmethod
     def apply(self, scores: Tensor, total: Tensor | None, shares: Tensor) -> Tensor:
         """P [b, c] float32, rows that sum to 1; a row without evidence becomes zeros.
 
         Args:
             scores: Z [b, c] float32; left as they are.
-            total: the sum of `statistics` over all blocks.
+            total: what `fit` returned.
             shares: pi [c] float32, sum 1: share of each class among the unlabelled points.
         """
-
-
-def total_statistics(
-    normalizer: Normalizer, blocks: Iterable[tuple[Tensor, Tensor]]
-) -> Tensor | None:
-    """The first pass: `statistics` of every block (scores, unlabeled), summed."""
-    total: Tensor | None = None
-    for scores, unlabeled in blocks:
-        part = normalizer.statistics(scores, unlabeled)
-        if part is None:
-            return None
-        total = part if total is None else total + part
-    return total

@@ -8,6 +8,8 @@
 """
 
 from dlp_plugins.inputs import UNLABELED
+from dlp_plugins.propagation._inverse import Among, influence, influence_among, influence_blocks
+from dlp_plugins.propagation.class_shares import ClassShares, equal_shares
 from dlp_plugins.propagation.health import Convergence, Health
 from dlp_plugins.propagation.propagator import Propagator, propagate
 from dlp_plugins.propagation.pseudo_labels import (
@@ -15,20 +17,24 @@ from dlp_plugins.propagation.pseudo_labels import (
     CertaintyScale,
     PseudoLabels,
     apply_given_labels,
-    equal_shares,
     label_matrix,
 )
 
 __all__ = [
     "UNLABELED",
+    "Among",
     "Assignment",
     "CertaintyScale",
+    "ClassShares",
     "Convergence",
     "Health",
     "Propagator",
     "PseudoLabels",
     "apply_given_labels",
     "equal_shares",
+    "influence",
+    "influence_among",
+    "influence_blocks",
     "label_matrix",
     "propagate",
 ]

@@ -66,6 +66,12 @@ class Convergence:
         """Converged, or kept from it by rounding alone, at a residual that changes no labels."""
         return self.converged or (self.limited_by_precision and not self.labels_may_change)
 
+    def figures(self) -> str:
+        """Iterations and residual alone; empty where nothing was solved."""
+        if self.residual is None:
+            return ""
+        return f"{self.iterations:,} iterations, relative residual {self.residual:.1e}"
+
     def describe(self, limit: str = "max_iterations") -> str:
         """In words, with a warning only where labels may still change.
 
@@ -74,7 +80,7 @@ class Convergence:
         """
         if self.residual is None:
             return "nothing was solved"
-        text = f"{self.iterations:,} iterations, relative residual {self.residual:.1e}"
+        text = self.figures()
         if self.limited_by_precision:
             text += " (float32 allows no less)"
         if self.labels_may_change:

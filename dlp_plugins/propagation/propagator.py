@@ -27,20 +27,25 @@ from dlp_plugins.inputs import (
     UNLABELED,
     check_descriptors,
     check_labels,
-    count_classes,
     to_descriptors,
-    to_labels,
 )
 from dlp_plugins.normalizers.contract import Normalizer
 from dlp_plugins.propagation._outputs import checked, checked_neighbors, checked_solution
+from dlp_plugins.propagation.beliefs import PLAIN, Beliefs, to_beliefs
+from dlp_plugins.propagation.class_shares import (
+    EQUAL,
+    ClassShares,
+    equal_shares,
+    estimate_shares,
+    known_shares,
+    to_class_shares,
+)
 from dlp_plugins.propagation.health import Convergence, Health
 from dlp_plugins.propagation.pseudo_labels import (
     Assignment,
     CertaintyScale,
     PseudoLabels,
     apply_given_labels,
-    equal_shares,
-    label_matrix,
 )
 from dlp_plugins.refiners.contract import Given, Refined, Refiner
 from dlp_plugins.refiners.none import NoRefiner
@@ -68,6 +73,8 @@ class Propagator:
 
     mutual: an edge needs both ends to choose each other; by default one is enough (W = A + A^T).
     certainty_scale: points over whose largest certainty all are divided, 'unlabeled' or 'all'.
+    class_shares: of the classes among unlabelled points: 'equal', 'labels' (as frequent as among
+        the labels), 'estimate', or a number > 0 per class.
     """
 
     transform: Transform
@@ -80,9 +87,10 @@ class Propagator:
     balancer: Balancer
     mutual: bool = False
     certainty_scale: CertaintyScale = "unlabeled"
+    class_shares: ClassShares = EQUAL
 
     @classmethod
-    def default(cls, **parameters: Any) -> Propagator:
+    def default(cls, *, class_shares: Any = EQUAL, **parameters: Any) -> Propagator:
         """The paper's components, or others by key (solver='power', or a component).
 
         Other `parameters` go to whichever components declare that name.
@@ -97,7 +105,7 @@ class Propagator:
         parts, used = build_parts(chosen, parameters)
         if left := parameters.keys() - used:
             raise TypeError(f"no component takes {', '.join(sorted(left))}")
-        return cls(**parts)
+        return cls(**parts, class_shares=to_class_shares(class_shares))
 
     # -- the steps, in order ----------------------------------------------------------------------
 
@@ -144,21 +152,30 @@ class Propagator:
         return checked_solution(self.solver.solve(state, y, initial), self.solver, tuple(y.shape))
 
     @full_precision()
-    def normalize(self, scores: Tensor, labels: Tensor) -> Tensor:
-        """Class probabilities [n, c] of the scores [n, c] of all points."""
-        shares = equal_shares(scores.shape[1], scores.device)
-        total = self.normalizer.statistics(scores, labels == UNLABELED)
+    def normalize(self, scores: Tensor, labels: Tensor, shares: Tensor) -> Tensor:
+        """Class probabilities [n, c] of the scores [n, c] of all points, for shares pi [c]."""
+        total = self.normalizer.fit(lambda: [(scores, labels == UNLABELED)], shares)
         found = self.normalizer.apply(scores, total, shares)
         return checked(found, self.normalizer, "probabilities", tuple(scores.shape), low=0)
 
     @full_precision()
     def refine(
-        self, descriptors: Tensor, graph: Graph, probabilities: Tensor, labels: Tensor
+        self,
+        descriptors: Tensor,
+        graph: Graph,
+        probabilities: Tensor,
+        labels: Tensor,
+        shares: Tensor,
+        given: Given | None = None,
     ) -> Refined:
-        """Better probabilities [n, c] from F [n, d] and the P [n, c] of the graph (overwritten)."""
+        """Better probabilities [n, c] from F [n, d] and the P [n, c] of the graph (overwritten).
+
+        Args:
+            shares: pi [c], of the classes among the unlabelled points.
+            given: distributions and weights of the labelled points; by default plain ones.
+        """
         shape = tuple(probabilities.shape)
-        given = Given.from_labels(labels, shape[1])
-        shares = equal_shares(shape[1], probabilities.device)
+        given = Given.from_labels(labels, shape[1]) if given is None else given
         found = self.refiner.refine(descriptors, graph, probabilities, given, shares)
         q = checked(found.probabilities, self.refiner, "probabilities", shape, low=0)
         return replace(found, probabilities=q)
@@ -224,17 +241,23 @@ class Propagator:
         return self.assemble_graph(self.find_neighbors(self.apply_transform(descriptors)))
 
     def __call__(
-        self, descriptors: Tensor, labels: Tensor, num_classes: int, initial: Tensor | None = None
+        self,
+        descriptors: Tensor,
+        labels: Tensor,
+        num_classes: int,
+        initial: Tensor | None = None,
+        beliefs: Beliefs = PLAIN,
     ) -> PseudoLabels:
         """Pseudo-labels for descriptors [n, d] and labels [n] (-1 where there is none).
 
         `initial` [n, c]: an earlier propagation's scores, to start the solver from.
+        `beliefs`: as `spread` takes them.
         """
         check_labels(labels, num_classes, len(descriptors))
         check_descriptors(descriptors)
         f = self.apply_transform(descriptors)
         graph = self.assemble_graph(self.find_neighbors(f))
-        return self.spread(graph, labels.to(graph.device), num_classes, initial, f)
+        return self.spread(graph, labels.to(graph.device), num_classes, initial, f, beliefs)
 
     @full_precision()
     def spread(
@@ -244,24 +267,40 @@ class Propagator:
         num_classes: int,
         initial: Tensor | None = None,
         descriptors: Tensor | None = None,
+        beliefs: Beliefs = PLAIN,
     ) -> PseudoLabels:
         """Pseudo-labels on a graph that is already built.
 
         Args:
             descriptors: F [n, d] that it was built from; a refiner other than `none` needs them.
+            beliefs: soft labels, weights and prior scores; a soft label's largest share is in
+                `labels`.
         """
         check_labels(labels, num_classes, graph.num_nodes)
-        y = label_matrix(labels, num_classes)
-        solution = self.solve(self.solver.prepare(graph), y, initial)
-        p = self.normalize(solution.scores, labels)
-        reached = p.any(dim=1)
-        if isinstance(self.refiner, NoRefiner):
-            return self.to_pseudo_labels(p, labels, solution, graph, reached)
-        if descriptors is None:
+        if descriptors is None and not isinstance(self.refiner, NoRefiner):
             raise TypeError("a refiner needs the descriptors that the graph was built from")
-        found = self.refine(descriptors, graph, p, labels)
+        beliefs = beliefs.to(graph.device)
+        y = beliefs.label_matrix(labels, num_classes)
+        known = known_shares(self.class_shares, labels, num_classes)
+        made = replace(self, solver=self.solver.with_shares(known))
+        solution = made.solve(made.solver.prepare(graph), y, initial)
+
+        def probabilities(shares: Tensor) -> tuple[Refined, Tensor]:
+            p = self.normalize(solution.scores, labels, shares)
+            reached = p.any(dim=1)
+            if descriptors is None or isinstance(self.refiner, NoRefiner):
+                return Refined(p), reached
+            return self.refine(descriptors, graph, p, labels, shares, beliefs.given), reached
+
+        shares = equal_shares(num_classes, labels.device) if known is None else known
+        found, reached = probabilities(shares)
+        if known is None:
+            unlabeled = found.probabilities[labels == UNLABELED]
+            shares = estimate_shares(lambda: [unlabeled])
+            found, reached = probabilities(shares)
         pseudo = self.to_pseudo_labels(found.probabilities, labels, solution, graph, reached)
-        return replace(pseudo, classifier=found.classifier)
+        pseudo = replace(pseudo, classifier=found.classifier, class_shares=shares)
+        return beliefs.certain(pseudo)
 
     @full_precision()
     def to_pseudo_labels(
@@ -282,7 +321,9 @@ class Propagator:
             best, certainty, labels, probabilities.shape[1], convergence, graph, reached
         )
         scores = None if solution is None else solution.scores
-        return PseudoLabels(**vars(assignment), probabilities=probabilities, scores=scores)
+        return PseudoLabels(
+            **vars(assignment), probabilities=probabilities, scores=scores, graph=graph
+        )
 
 
 def propagate(
@@ -291,6 +332,9 @@ def propagate(
     num_classes: int | None = None,
     *,
     propagator: Propagator | None = None,
+    label_weights: Any = None,
+    prior: Any = None,
+    prior_weight: float = 1.0,
     on_unconverged: Literal["warn", "raise", "ignore"] = "warn",
     **parameters: Any,
 ) -> PseudoLabels:
@@ -299,8 +343,15 @@ def propagate(
     Args:
         descriptors: [n, d] real numbers (tensor, NumPy array, list), L2-normalised here; a zero
             vector becomes a node without edges.
-        labels: [n] integers or booleans, -1 where unlabelled.
-        num_classes: c; by default the largest label plus one.
+        labels: [n] integers or booleans, -1 where unlabelled; or [n, c] shares of the classes (soft
+            labels; SciPy's and torch's sparse matrices too), a row of zeros where unlabelled.
+        num_classes: c; by default the largest label plus one, or the columns of `labels` or
+            `prior`.
+        label_weights: [n] at least 0, what each label counts; 0 leaves it out. By default 1.
+        prior: [n, c] scores at least 0 from elsewhere, for example a classifier's probabilities
+            (dense or sparse); a row of zeros for a point of which they know nothing.
+        prior_weight: beta, total of a class's prior scores beside that of its labels: the label
+            matrix is Y = Y_labels + beta P over its column sums.
         propagator: the components; by default the paper's.
         on_unconverged: 'raise' raises if the solver stops short of its tolerance, unless only by
             float32's rounding; 'warn' warns if labels may still change at its residual.
@@ -308,16 +359,20 @@ def propagate(
 
     Raises:
         FeatureError: NaN, infinity, wrong shape or no points.
-        LabelError: a label outside -1..c-1, a wrong number of them, or none given.
+        LabelError: a label outside -1..c-1, a wrong number of them, or none given; a share, weight
+            or prior score that is negative, NaN or infinite.
         ParameterError: a parameter out of its range.
         ConvergenceError: as asked by `on_unconverged`.
     """
     if propagator is not None and parameters:
         raise TypeError("parameters belong to the default components; give them or a propagator")
-    descriptors, labels = to_descriptors(descriptors), to_labels(labels)
-    num_classes = count_classes(labels) if num_classes is None else _whole(num_classes)
+    descriptors = to_descriptors(descriptors)
+    num_classes = None if num_classes is None else _whole(num_classes)
+    labels, num_classes, beliefs = to_beliefs(
+        labels, num_classes, label_weights, prior, prior_weight
+    )
     propagator = propagator or Propagator.default(**parameters)
-    pseudo = propagator(descriptors, labels, num_classes)
+    pseudo = propagator(descriptors, labels, num_classes, beliefs=beliefs)
     convergence = pseudo.health.convergence
     if on_unconverged == "raise" and not convergence.settled:
         raise ConvergenceError(f"Short of the solver's tolerance: {convergence.describe()}.")

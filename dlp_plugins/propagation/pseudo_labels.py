@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from dlp_plugins.graph import Graph
 from dlp_plugins.inputs import UNLABELED
 from dlp_plugins.propagation.health import Health
 from dlp_plugins.refiners.contract import Classifier
@@ -48,11 +49,16 @@ class PseudoLabels(Assignment):
     probabilities: [n, c] float32, rows sum to 1, or are 0 where no label reaches.
     scores: [n, c] float32, the solver's Z; None where the labels came from a network.
     classifier: the refiner's, for new points, if it has one.
+    class_shares: pi [c] float32, the shares of the classes among unlabelled points that were wanted
+        or estimated; None where the labels came from a network.
+    graph: that the labels spread over; None where they came from a network.
     """
 
     probabilities: Tensor
     scores: Tensor | None = None
     classifier: Classifier | None = None
+    class_shares: Tensor | None = None
+    graph: Graph | None = None
 
 
 def label_matrix(labels: Tensor, num_classes: int) -> Tensor:
@@ -67,11 +73,6 @@ def label_matrix(labels: Tensor, num_classes: int) -> Tensor:
     shares = torch.where(labeled, 1.0 / counts[column], 0.0)
     y = torch.zeros(len(labels), num_classes, device=labels.device)
     return y.scatter_(1, column[:, None], shares[:, None])
-
-
-def equal_shares(num_classes: int, device: torch.device | str = "cpu") -> Tensor:
-    """pi [c]: the same share of the unlabelled points for every class."""
-    return torch.full((num_classes,), 1 / num_classes, device=device)
 
 
 def apply_given_labels(

@@ -6,6 +6,7 @@ from typing import Any
 
 from dlp_plugins import registry
 from dlp_plugins.propagation import Propagator
+from dlp_plugins.propagation.class_shares import to_class_shares
 from dlp_plugins.recipe.model import Part, Recipe
 
 
@@ -22,4 +23,5 @@ def build_propagator(recipe: Recipe) -> Propagator:
         **parts,
         mutual=recipe.graph.mutual,
         certainty_scale=recipe.pseudo_labels.certainty_scale,
+        class_shares=to_class_shares(recipe.pseudo_labels.class_shares),
     )

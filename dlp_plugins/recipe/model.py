@@ -15,6 +15,7 @@ from dlp_plugins.registry import PROPAGATION
 
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(gt=0)]
 
 
 class Table(BaseModel):
@@ -81,7 +82,17 @@ class PseudoLabels(Table):
         "unlabeled",
         description="certainty is divided by the largest over these points; all: as the authors do",
     )
+    class_shares: Literal["equal", "labels", "estimate"] | list[Share] = Field(
+        "equal",
+        description="sizes of the classes among unlabelled points, for class_mass, sinkhorn, "
+        "discriminant, poisson_mbo and cut: as frequent as among the labels, estimated, or a "
+        "number per class",
+    )
     warm_start: bool = Field(False, description="start the solver from the last refresh's scores")
+    audit: bool = Field(
+        False,
+        description="estimate at each refresh how many given labels are wrong, by leaving them out",
+    )
 
 
 class Training(Table):

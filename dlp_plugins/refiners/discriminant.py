@@ -31,9 +31,10 @@ class Discriminant(Refiner):
 
     Each step: L = 0.4 (F Sigma^-1 M^T - diag(M Sigma^-1 M^T) / 2) + log(p + 0.001), M the means and
     Sigma the shrunken covariance of P (`_gaussians.py`), p the probabilities of a logistic
-    regression on the labelled rows; Q = softmax(L), three times Q = softmax(L + 3 Wn Q); Q balanced
-    is the next P. Labelled rows are as given throughout. Rows that no label reaches start from 1/c,
-    c the classes that have any mass; a class without mass is left out.
+    regression on the labelled rows (log(1/c) for a class that prior scores alone give mass); Q =
+    softmax(L), three times Q = softmax(L + 3 Wn Q); Q balanced is the next P. Labelled rows are as
+    given throughout. Rows that no label reaches start from 1/c, c the classes that have any mass; a
+    class without mass is left out.
 
     Linear discriminant analysis on soft labels; the full covariance is what matters (a multiple of
     the identity loses 7 to 9 points of accuracy).
@@ -67,9 +68,10 @@ class Discriminant(Refiner):
         p[~p.any(dim=1)] = present / present.sum()
         p[given.points] = given.distributions
         prior = _logistic_regression.fit(f[given.points], given.distributions, given.weights)
+        floor = torch.where(present & ~given.distributions.any(dim=0), 1 / p.shape[1], PRIOR_FLOOR)
         q, scores = torch.empty_like(p), torch.empty_like(p)
         with RowBlocks(p) as blocks:
-            log_prior = torch.cat(blocks.map(lambda rows: _log_prior(prior, f[rows])))
+            log_prior = torch.cat(blocks.map(lambda rows: _log_prior(prior, floor, f[rows])))
             moments = Moments.of(f, given, blocks)
             factors = balance(p, unlabeled, shares, blocks)
             for _ in range(self.steps):
@@ -91,12 +93,12 @@ class Discriminant(Refiner):
                     p, q = q, p
                 p[given.points] = given.distributions
                 factors = balance(p, unlabeled, shares, blocks)
-        return Refined(p, FittedDiscriminant(v, u, prior, factors))
+        return Refined(p, FittedDiscriminant(v, u, prior, floor, factors))
 
     def restore(self, tensors: dict[str, Tensor]) -> FittedDiscriminant:
         prior = LogisticRegression(tensors["prior_weights"], tensors["prior_intercepts"])
         return FittedDiscriminant(
-            tensors["directions"], tensors["offsets"], prior, tensors["factors"]
+            tensors["directions"], tensors["offsets"], prior, tensors["floor"], tensors["factors"]
         )
 
 
@@ -106,19 +108,21 @@ class FittedDiscriminant:
 
     directions: V [d, c] and offsets: u [c] of the scores f V + u.
     prior: the logistic regression.
+    floor: [c], added to its probabilities.
     factors: b [c] of the last balance.
     """
 
     directions: Tensor
     offsets: Tensor
     prior: LogisticRegression
+    floor: Tensor
     factors: Tensor
 
     def probabilities(self, descriptors: Tensor, neighbors: Tensor) -> Tensor:
         """[b, c] of rows [b, d] whose rows of Wn Q are `neighbors` [b, c]."""
         offsets, directions = self.offsets.to(descriptors), self.directions.to(descriptors)
         scores = torch.addmm(offsets, descriptors, directions)
-        scores += _log_prior(self.prior, descriptors) + SMOOTHING * neighbors
+        scores += _log_prior(self.prior, self.floor, descriptors) + SMOOTHING * neighbors
         q = scores.softmax(dim=1) * self.factors.to(descriptors)
         return q / q.sum(dim=1, keepdim=True)
 
@@ -128,9 +132,10 @@ class FittedDiscriminant:
             "offsets": self.offsets,
             "prior_weights": self.prior.weights,
             "prior_intercepts": self.prior.intercepts,
+            "floor": self.floor,
             "factors": self.factors,
         }
 
 
-def _log_prior(prior: LogisticRegression, f: Tensor) -> Tensor:
-    return prior.probabilities(f).add_(PRIOR_FLOOR).log_()
+def _log_prior(prior: LogisticRegression, floor: Tensor, f: Tensor) -> Tensor:
+    return prior.probabilities(f).add_(floor.to(f)).log_()

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -42,7 +42,8 @@ class Solution:
 
     scores: [n, c] float32, on the graph's device.
     iterations: products with the graph that a class needed (0 for a direct solver).
-    residual: [c] relative residual |y - (I - alpha Wn) z| / |y| of each class; 0 for an empty one.
+    residual: [c] relative residual |y - (I - alpha Wn) z| / |y| of each class, or what the solver's
+        docstring says it measures; 0 for an empty one.
     converged: every residual is within the tolerance; judged by residuals, never by iterations.
     limited_by_precision: not converged, but only by the rounding of float32 scores: more
         iterations would gain little or nothing.
@@ -113,6 +114,18 @@ class Solver(ABC):
         """Bytes that `prepare` takes at its peak besides a graph of so many nodes and entries."""
         return 0.0
 
+    def with_shares(self, shares: Tensor | None) -> Self:
+        """This solver for classes of known size; by default as it is, without regard to sizes.
+
+        Args:
+            shares: pi [c] float32, sum 1: share of each class among the unlabelled points. None
+                where they are not known, and are to be estimated from the scores.
+
+        Raises:
+            ParameterError: it needs the sizes, and they are not known.
+        """
+        return self
+
     @abstractmethod
     def solve(self, state: Any, labels: Tensor, initial: Tensor | None = None) -> Solution:
         """Spread the label matrix.
@@ -139,6 +152,16 @@ class Solver(ABC):
     def oracle(self, graph: Graph, labels: Tensor) -> Tensor:
         """The exact answer Z = A^(-1) B, dense, for tests on small graphs. [n, c] float64."""
         return torch.linalg.solve(*self.system(graph, labels))
+
+    def residual(self, graph: Graph, labels: Tensor, scores: Tensor) -> Tensor:
+        """What `Solution.residual` must be for these scores: [c] float64, dense, for small graphs.
+
+        By default |b - A z| / |b| of `system`. A solver that is not about a linear system overrides
+        this and `oracle`, and says in its docstring what its residual measures.
+        """
+        a, b = self.system(graph, labels)
+        size = b.norm(dim=0)
+        return torch.where(size > 0, (b - a @ scores.double().cpu()).norm(dim=0) / size, 0.0)
 
     def check_size(self, graph: Graph) -> None:
         """Raise GraphError if the graph is larger than this solver takes."""

@@ -54,7 +54,7 @@ class Poisson(Solver):
     def solve(self, state: Graph, labels: Tensor, initial: Tensor | None = None) -> Solution:
         component, count = components_on(state, labels.device)
         root, inverse = _roots(state.degree)
-        sources, means = _sources(labels, component, count)
+        sources, means = centered_sources(labels, component, count)
         b = inverse * sources
         guess = None if initial is None else root * usable_guess(state, labels, initial)
         goal = self.tolerance * column_norms(b)
@@ -68,11 +68,11 @@ class Poisson(Solver):
     def system(self, graph: Graph, labels: Tensor) -> tuple[Tensor, Tensor]:
         root, inverse = _roots(graph.degree.double().cpu())
         wn = torch.from_numpy(graph.to_scipy().toarray()).double()
-        sources, _ = _sources(labels.double().cpu(), *components_on(graph, CPU))
+        sources, _ = centered_sources(labels.double().cpu(), *components_on(graph, CPU))
         return (torch.eye(graph.num_nodes, dtype=torch.float64) - wn) * root.T, inverse * sources
 
     def oracle(self, graph: Graph, labels: Tensor) -> Tensor:
-        sources, means = _sources(labels.double().cpu(), *components_on(graph, CPU))
+        sources, means = centered_sources(labels.double().cpu(), *components_on(graph, CPU))
         degree = graph.degree.double().cpu()
         root, _ = _roots(degree)
         laplacian = root * self.system(graph, labels)[0]
@@ -86,7 +86,7 @@ def _roots(degree: Tensor) -> tuple[Tensor, Tensor]:
     return root, torch.where(root > 0, 1 / root, 0.0)
 
 
-def _sources(labels: Tensor, component: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def centered_sources(labels: Tensor, component: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """F [n, c], which sums to 0 over every component, and ybar of each component [m, c]."""
     labeled = labels.any(dim=1, keepdim=True)
     means = labels.new_zeros(count, labels.shape[1]).index_add_(0, component, labels)

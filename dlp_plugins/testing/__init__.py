@@ -13,6 +13,7 @@ from dlp_plugins.testing._normalizer import check_normalizer
 from dlp_plugins.testing._optimizer import check_optimizer, check_schedule
 from dlp_plugins.testing._pseudo_labels import check_balancer, check_weighter
 from dlp_plugins.testing._refiner import check_refiner
+from dlp_plugins.testing._selector import check_selector
 from dlp_plugins.testing._solver import check_solver
 from dlp_plugins.testing._source import check_source
 from dlp_plugins.testing._tracker import check_tracker
@@ -31,6 +32,7 @@ __all__ = [
     "check_optimizer",
     "check_refiner",
     "check_schedule",
+    "check_selector",
     "check_solver",
     "check_source",
     "check_tracker",

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlp_plugins.normalizers.contract import Normalizer, total_statistics
+from dlp_plugins.normalizers.contract import Normalizer
 from dlp_plugins.registry import normalizers
 from dlp_plugins.testing._common import built, require, require_tensor
 
@@ -48,18 +48,18 @@ def check_normalizer(normalizer: str | Normalizer, **parameters: Any) -> None:
             torch.allclose(again, p, atol=1e-6),
             f"{where}: probabilities depend on how rows are put into blocks",
         )
-        none = made.apply(scores[:0], _total(made, [scores], [unlabeled]), shares)
+        none = made.apply(scores[:0], _total(made, [scores], [unlabeled], shares), shares)
         require_tensor(none, (0, classes), f"{where}: probabilities of no rows")
 
 
-def _total(made: Normalizer, scores: Any, unlabeled: Any) -> Tensor | None:
-    return total_statistics(made, zip(scores, unlabeled, strict=True))
+def _total(made: Normalizer, scores: Any, unlabeled: Any, shares: Tensor) -> Tensor | None:
+    return made.fit(lambda: zip(scores, unlabeled, strict=True), shares)
 
 
 def _both_passes(
     made: Normalizer, scores: Any, unlabeled: Any, shares: Tensor, where: str
 ) -> Tensor:
-    total = _total(made, scores, unlabeled)
+    total = _total(made, scores, unlabeled, shares)
     if total is not None:
         require_tensor(total, tuple(total.shape), f"{where}: statistics", torch.float64)
     parts = [made.apply(block, total, shares) for block in scores]

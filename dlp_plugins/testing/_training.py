@@ -198,6 +198,8 @@ def check_dataset(dataset: str | Dataset, *, sample: int = 20, **parameters: Any
     d: Dataset = built(datasets, dataset, parameters)
     require(len(set(d.classes)) == d.num_classes, "a class name occurs twice")
     for name, split in (("train", d.train), ("test", d.test)):
+        if split is None:
+            continue
         _check_split(name, split, sample)
 
 

@@ -35,7 +35,7 @@ class RunData:
     dataset: Dataset
     train: ImageStore
     validation: ImageStore | None
-    test: ImageStore
+    test: ImageStore | None
     truth: Tensor
     validation_labels: Tensor
     test_labels: Tensor
@@ -82,6 +82,8 @@ def prepare_data(recipe: Recipe, device: torch.device) -> RunData:
     kept = pool[~torch.isin(pool, held_out)]
     test = dataset.test
     if part.num_test is not None:
+        if test is None:
+            raise DataError("dataset.num_test: this data set has no test images. Leave it out.")
         test = splits.select(test, splits.choose_subset(test.labels, part.num_test, c, seed))
     is_labeled = torch.isin(kept, labeled)
     unlabeled = (~is_labeled).nonzero().squeeze(1)
@@ -103,10 +105,10 @@ def prepare_data(recipe: Recipe, device: torch.device) -> RunData:
         dataset=dataset,
         train=store(train),
         validation=store(validation) if len(held_out) else None,
-        test=store(test),
+        test=None if test is None else store(test),
         truth=train.labels.to(device),
         validation_labels=validation.labels.to(device),
-        test_labels=test.labels.to(device),
+        test_labels=torch.empty(0).long() if test is None else test.labels.to(device),
         labeled=is_labeled.nonzero().squeeze(1),
         unlabeled=unlabeled,
         indices=kept,
@@ -115,8 +117,9 @@ def prepare_data(recipe: Recipe, device: torch.device) -> RunData:
             "validation_indices": held_out.tolist(),
             "num_train": len(kept),
             "data": {
-                "training images": fingerprint(dataset.train, dataset.classes),
-                "test images": fingerprint(dataset.test, dataset.classes),
+                f"{name} images": fingerprint(images, dataset.classes)
+                for name, images in (("training", dataset.train), ("test", dataset.test))
+                if images is not None
             },
         },
     )

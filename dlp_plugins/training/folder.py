@@ -8,8 +8,10 @@ recipe.toml            the resolved recipe; the last file written at the start, 
                        all of the above
 metrics.jsonl          one line per epoch (tracker jsonl)
 pseudo_labels.npz      labels, weights, certainty of the last refresh
+pseudo_labels.csv      the same by file name and class name
 checkpoint/            training.safetensors (all that a resume needs) and the previous one,
                        stage_one, student, teacher, best_...
+README.md              the model card: recipe, data, errors
 summary.json           written last: its presence means that the run is complete
 trackers/              whatever other trackers write
 .lock                  while a process writes here: which one
@@ -36,14 +38,16 @@ ADVICE = "Make room, then continue with --resume."
 # In the order in which --overwrite removes them: as long as recipe.toml and environment.json are
 # there, a removal that was broken off can be repeated.
 FILES = (
-    "summary.json", "metrics.jsonl", "pseudo_labels.npz", "labeled_indices.json", "model.json",
-    "recipe.toml", "environment.json",
+    "summary.json", "README.md", "metrics.jsonl", "pseudo_labels.npz", "pseudo_labels.csv",
+    "labeled_indices.json", "model.json", "recipe.toml", "environment.json",
 )  # fmt: skip
 CHECKPOINTS = (
     "training", "training_previous", "stage_one", "student", "teacher", "best_student_weights",
     "best_teacher_weights",
 )  # fmt: skip
 TRACKERS = "trackers"
+CARD = "README.md"
+CARD_MARK = "library_name: dlp-plugins"  # a README.md without it is somebody's own
 # Keys that every summary.json has.
 REQUIRED = {"epochs", "images_per_second", "peak_memory_mb", "seconds", "seed"}
 LOCK = ".lock"
@@ -76,6 +80,8 @@ class RunFolder:
         self.model = path / "model.json"
         self.labeled_indices = path / "labeled_indices.json"
         self.pseudo_labels = path / "pseudo_labels.npz"
+        self.pseudo_label_table = path / "pseudo_labels.csv"
+        self.card = path / CARD
         self.summary = path / "summary.json"
         self.checkpoint = path / "checkpoint"
         self.trackers = path / TRACKERS
@@ -193,8 +199,19 @@ class RunFolder:
     def _is_ours(self, path: Path) -> bool:
         if path in (self.checkpoint, self.trackers):
             return path.is_dir() and not path.is_symlink()
+        if path == self.card and not self.owns_card():
+            return False
         names = FILES if path.parent == self.path else _WEIGHTS
         return path.name in names and (path.is_symlink() or not path.is_dir())
+
+    def owns_card(self) -> bool:
+        """Whether README.md is a run's model card, or missing."""
+        if self.card.is_symlink() or not self.card.exists():
+            return not self.card.is_symlink()
+        try:
+            return self.card.is_file() and CARD_MARK in self.card.read_text(encoding="utf-8")[:4096]
+        except (OSError, UnicodeDecodeError):
+            return False
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
@@ -292,7 +309,10 @@ def _check_summary(found: Any) -> None:
     if not isinstance(found["epochs"], dict):
         raise ValueError("epochs is no object")
     for key, value in found.items():
-        if key != "epochs" and (isinstance(value, bool) or not isinstance(value, int | float)):
+        if key == "labels_may_change":
+            if not isinstance(value, bool):
+                raise ValueError(f"{key} is neither true nor false")
+        elif key != "epochs" and (isinstance(value, bool) or not isinstance(value, int | float)):
             raise ValueError(f"{key} is no number")
 
 

@@ -9,10 +9,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from dlp_plugins.embeddings.audit import Audit, audit_by_graph
 from dlp_plugins.errors import DivergenceError, UsageError
 from dlp_plugins.propagation import PseudoLabels
 from dlp_plugins.recipe.build import build_part, build_propagator
 from dlp_plugins.recipe.model import Recipe
+from dlp_plugins.registry import EMBEDDINGS_ALPHA
 from dlp_plugins.sources.contract import Refresh, Source
 from dlp_plugins.training import evaluate
 from dlp_plugins.training.data import RunData
@@ -29,6 +31,7 @@ class Labeling:
     certainty: mean over the unlabelled examples.
     accuracy: percent of them with the true label; None where no truth is known.
     seconds: of describing and propagating.
+    audit: of the given labels by the graph alone; None where it is not wanted, or there is none.
     """
 
     state: PseudoLabelState
@@ -36,6 +39,7 @@ class Labeling:
     certainty: float
     accuracy: float | None
     seconds: float
+    audit: Audit | None = None
 
     def metrics(self) -> dict[str, Any]:
         """Health and quality, as the epochs' metrics hold them."""
@@ -43,6 +47,8 @@ class Labeling:
         found.update(certainty=self.certainty, propagation_seconds=self.seconds)
         if self.accuracy is not None:
             found["pseudo_label_accuracy"] = self.accuracy
+        if self.audit is not None:
+            found["label_errors"] = 100 * self.audit.error_rate
         return found
 
 
@@ -91,7 +97,12 @@ class Labeler:
         )
         right = accuracy(pseudo, d.truth, d.unlabeled)
         certainty = mean_certainty(pseudo, d.unlabeled)
-        return Labeling(state, pseudo, certainty, right, time.monotonic() - started)
+        seconds = time.monotonic() - started
+        audit = None
+        if settings.audit and pseudo.graph is not None:
+            alpha = getattr(self.propagator.solver, "alpha", EMBEDDINGS_ALPHA)
+            audit = audit_by_graph(pseudo.graph, d.known_labels, d.dataset.num_classes, alpha)
+        return Labeling(state, pseudo, certainty, right, seconds, audit)
 
     def _of_all_images(self, measure: Callable[..., Tensor], network: nn.Module) -> Tensor:
         # Autocast for the network's passes alone: graph and solver compute in float32.

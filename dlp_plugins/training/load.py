@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from dlp_plugins.augmentations.contract import Augmentation
+from dlp_plugins.backbones.contract import normalization
 from dlp_plugins.datasets.contract import TensorImages
 from dlp_plugins.environment import choose_device
 from dlp_plugins.errors import DataError, RunFolderError
@@ -40,6 +41,7 @@ class Classifier:
         classes: names of the classes, in the order of the probabilities' columns.
         shape: of an input: (channels, height, width), or (d,).
         dtype: of an input, uint8 or float32.
+        mean, std: that inputs are normalised by.
     """
 
     def __init__(
@@ -49,10 +51,13 @@ class Classifier:
         classes: Sequence[str],
         shape: Sequence[int],
         dtype: torch.dtype,
+        mean: Sequence[float],
+        std: Sequence[float],
         device: torch.device,
     ) -> None:
         self.network, self.augmentation = network.to(device), augmentation
         self.classes, self.shape, self.dtype = tuple(classes), tuple(shape), dtype
+        self.mean, self.std = normalization(network.backbone) or (tuple(mean), tuple(std))
         self.device = device
 
     def predict(self, images: Any) -> list[str]:
@@ -74,6 +79,14 @@ class Classifier:
     def describe(self, images: Any) -> np.ndarray:
         """Descriptors [n, d] float32: what the graph of label propagation is built from."""
         return self._each(images, lambda view: self.network.describe(view).float())
+
+    def check_photos(self) -> None:
+        """Raise DataError unless inputs are 8-bit images of one or three channels."""
+        if len(self.shape) != 3 or self.shape[0] not in (1, 3) or self.dtype != torch.uint8:
+            raise DataError(
+                f"This network was trained on inputs {list(self.shape)} of {self.dtype}, not on "
+                "8-bit images of 1 or 3 channels, so it takes no photos."
+            )
 
     def _each(self, images: Any, compute: Callable[[Tensor], Tensor]) -> np.ndarray:
         examples = self._check(images)
@@ -138,6 +151,8 @@ def load(
         model["classes"],
         model["shape"],
         getattr(torch, model["dtype"]),
+        model["mean"],
+        model["std"],
         choose_device(device),
     )
 

@@ -18,9 +18,11 @@ from dlp_plugins.environment import (
     peak_memory_mb,
 )
 from dlp_plugins.errors import UsageError
+from dlp_plugins.propagation.health import Convergence
 from dlp_plugins.recipe.model import Recipe
 from dlp_plugins.training import checkpoint, events
 from dlp_plugins.training.backend import backend
+from dlp_plugins.training.card import write_card
 from dlp_plugins.training.data import prepare_data
 from dlp_plugins.training.folder import FORMAT, write_json, write_text
 from dlp_plugins.training.progress import PROPAGATION, STUDENT, SUPERVISED, TEACHER, metric
@@ -164,6 +166,12 @@ def _train(trainer: Trainer, resume: bool, stage_one: Path | None) -> dict[str, 
     if teacher is not None:
         checkpoint.save(folder.weights("teacher"), teacher.state_dict())
     summary = summarize(trainer)
+    counts = {
+        "train": len(trainer.data.truth),
+        "labeled": len(trainer.data.labeled),
+        "test": len(trainer.data.test_labels),
+    }
+    write_card(folder, trainer.recipe, describe_model(trainer), summary, counts)
     write_json(folder.summary, summary)
     tell(events.RunDone(folder.path, summary))
     return summary
@@ -208,7 +216,8 @@ def _without(names: Sequence[str]) -> Iterator[None]:
 def summarize(trainer: Trainer) -> dict[str, Any]:
     """The run's result. Errors in percent, student and teacher, last and (by validation) best.
 
-    `best_...` is of the last stage, `supervised_best_...` of the one before it.
+    `best_...` is of the last stage, `supervised_best_...` of the one before it. `residual` and
+    `labels_may_change` are of the last propagation.
     """
     p = trainer.progress
     final = p.history[-1] if p.history else {}
@@ -225,6 +234,9 @@ def summarize(trainer: Trainer) -> dict[str, Any]:
             summary.update({f"{prefix}_{metric(network, k)}": v for k, v in figures})
     if "pseudo_label_accuracy" in final:
         summary["pseudo_label_accuracy"] = final["pseudo_label_accuracy"]
+    if "residual" in final:
+        solved = Convergence(*(final[k] for k in ("residual", "iterations", "converged")))
+        summary.update(residual=solved.residual, labels_may_change=solved.labels_may_change)
     summary.update(
         seed=trainer.recipe.seed,
         num_labeled=len(trainer.data.labeled),

@@ -20,6 +20,7 @@ from dlp_plugins.training.data import RunData
 from dlp_plugins.training.epoch_losses import EpochLosses
 from dlp_plugins.training.folder import RunFolder, write_with
 from dlp_plugins.training.interrupts import Interrupts
+from dlp_plugins.training.label_table import write_pseudo_label_table
 from dlp_plugins.training.labeler import Labeler
 from dlp_plugins.training.learner import Learner
 from dlp_plugins.training.progress import (
@@ -246,6 +247,7 @@ class Trainer:
 
     def _write_pseudo_labels(self) -> None:
         arrays = {"index": self.data.indices.numpy(), **self.pseudo.arrays()}
+        write_pseudo_label_table(self.folder, self.data, self.pseudo)
 
         def write(path: Path) -> None:
             with path.open("wb") as file:  # an open file: savez would add .npz to the name
@@ -279,8 +281,10 @@ class Trainer:
         for name, network in ((STUDENT, self.learner.network), (TEACHER, self.learner.teacher)):
             if network is None:
                 continue
-            test = self._errors(network, d.test, d.test_labels)
-            errors = {f"test_{k}": v for k, v in test.items()}
+            errors = {}
+            if d.test is not None:
+                test = self._errors(network, d.test, d.test_labels)
+                errors = {f"test_{k}": v for k, v in test.items()}
             if d.validation is not None:
                 validation = self._errors(network, d.validation, d.validation_labels)
                 errors["validation_error"] = validation["error"]

@@ -588,6 +588,20 @@ def test_results_of_stage_one_alone_do_not_speak_of_propagation(
     assert "propagation" not in out
 
 
+def test_results_say_once_that_the_last_labels_may_change(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    summary = {
+        "supervised_test_error": 30.0, "test_error": 20.0, "seconds": 65.0,
+        "images_per_second": 1000.0, "peak_memory_mb": 500.0, "seed": 0,
+        "epochs": {"supervised": 5, "propagation": 5}, "residual": 0.035,
+    }  # fmt: skip
+    for changes, times in ((True, 1), (False, 0)):
+        print_results(summary | {"labels_may_change": changes}, Path("runs/x"), "x")
+        out = " ".join(capsys.readouterr().out.split())
+        assert out.count("residual of 3.5e-02") == out.count("solver.max_iterations") == times
+
+
 # -- pipes ----------------------------------------------------------------------------------------
 
 

@@ -103,15 +103,15 @@ def test_everything_is_on_the_screen_at_80x24() -> None:
         "450 for the test", "CPU; runs/x", "3/3", "4/4", "done",
         "test error, student", "6.00 %", "test error, teacher", "5.50 %", "before propagation",
         "38.00 %", "loss", "learning rate", "0.1", "5,000", "pseudo-label accuracy", "95.25 %",
-        "certainty", "0.900", "residual, labels may change", "4.2e-01", "iterations", "20",
+        "certainty", "0.900", "residual", "4.2e-01", "iterations", "20",
         "images no label reaches", "12", "components without label", "classes without example",
         "test error by epoch",
     ):  # fmt: skip
         assert text in screen, f"{text!r} is missing from\n{screen}"
 
 
-def test_a_residual_is_no_warning_while_labels_do_not_change() -> None:
-    for health, residual in ((HEALTHY, "3.2e-07"), (ENOUGH, "4.2e-03")):
+def test_a_residual_is_a_figure_and_no_warning_in_an_epoch() -> None:
+    for health, residual in ((HEALTHY, "3.2e-07"), (ENOUGH, "4.2e-03"), (SICK, "4.2e-01")):
         screen = shown(state_of(script(health)), 80, 24)
         assert "converged" not in screen
         assert "may change" not in screen
@@ -273,7 +273,7 @@ def test_plain_is_one_line_per_epoch() -> None:
     last = lines[-1]
     for text in (
         "propagation 4/4", "test error 6.00 %", "teacher's 5.50 %", "pseudo-label accuracy 95.25 %",
-        "certainty 0.900", "20 iterations, relative residual 4.2e-01; labels may ",
+        "certainty 0.900", "20 iterations, relative residual 4.2e-01, ",
         "12 images that no label reaches",
         "2 components without a label", "1 class without an example", "7 images not reached yet",
         "lr 0.1", "5,000 images/s",

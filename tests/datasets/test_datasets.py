@@ -254,12 +254,12 @@ def test_a_huge_image_is_refused_by_its_header():
 @pytest.mark.parametrize(
     ("spoil", "text"),
     [
-        (lambda f: (f / "test").rename(f / "tset"), "there is no folder .*test"),
+        (lambda f: (f / "train").rename(f / "trian"), "there is no folder .*train"),
         (lambda f: (f / "train" / "dog").rename(f / "dog"), "1 class folders"),
         (lambda f: draw(f / "test" / "horse" / "0.png"), "no class of the training.*horse"),
         (lambda f: [p.unlink() for p in (f / "test").rglob("*.png")], "no image in"),
     ],
-    ids=["no test", "one class", "unknown class", "empty"],
+    ids=["no train", "one class", "unknown class", "empty"],
 )
 def test_a_wrong_layout_is_explained(folder, spoil, text):
     spoil(folder)

@@ -7,7 +7,6 @@ import torch
 from oracles import label_quality as oracle
 
 from dlp_plugins.normalizers.class_mass import ClassMass
-from dlp_plugins.normalizers.contract import total_statistics
 
 
 def test_class_mass_equals_the_equations() -> None:
@@ -19,7 +18,7 @@ def test_class_mass_equals_the_equations() -> None:
     pi = np.array([0.4, 0.3, 0.2, 0.1])
     mass, blocks = ClassMass(), torch.from_numpy(z).float().split(13)
     keep = torch.from_numpy(unlabeled).split(13)
-    total = total_statistics(mass, zip(blocks, keep, strict=True))
+    total = mass.fit(lambda: zip(blocks, keep, strict=True), torch.from_numpy(pi))
     p = torch.cat([mass.apply(b, total, torch.from_numpy(pi)) for b in blocks])
     np.testing.assert_allclose(p.numpy(), oracle.class_mass(z, unlabeled, pi), atol=1e-6)
     assert not p[5].any()

@@ -69,8 +69,8 @@ def finished(tmp_path_factory) -> Path:
 def test_a_run_leaves_what_it_promises(finished):
     summary = json.loads((finished / "summary.json").read_text())
     assert {
-        "test_error", "supervised_test_error", "pseudo_label_accuracy", "seconds",
-        "images_per_second", "peak_memory_mb",
+        "test_error", "supervised_test_error", "pseudo_label_accuracy", "residual",
+        "labels_may_change", "seconds", "images_per_second", "peak_memory_mb",
     } <= summary.keys()  # fmt: skip
     assert 0 <= summary["test_error"] <= 100
     indices = json.loads((finished / "labeled_indices.json").read_text())
@@ -154,8 +154,12 @@ def test_crashed_after_any_checkpoint_and_resumed_is_as_uninterrupted(
 
 
 def test_warm_start_resumes_as_uninterrupted(tmp_path):
-    recipe = tiny("pseudo_labels.warm_start=true", "training.checkpoint_seconds=0")
+    settings = ["pseudo_labels.warm_start=true", "pseudo_labels.audit=true"]
+    recipe = tiny(*settings, "training.checkpoint_seconds=0")
     run(recipe, tmp_path / "whole")
+    audited = [m["label_errors"] for m in metrics(tmp_path / "whole") if "label_errors" in m]
+    assert audited
+    assert all(0 <= percent <= 100 for percent in audited)
     with pytest.raises(CrashError):
         run(recipe, tmp_path / "broken", listeners=[stop_at(events.CheckpointSaved, 22)])
     run(recipe, tmp_path / "broken", resume=True)

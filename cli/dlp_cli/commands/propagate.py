@@ -24,12 +24,16 @@ from dlp_cli.options import (
 if TYPE_CHECKING:
     from dlp_plugins.embeddings.chunked import Outcome
     from dlp_plugins.embeddings.run import FilePropagation
+    from dlp_plugins.propagation.class_shares import ClassShares
+    from dlp_plugins.propagation.comparison import Comparison
 
 PHASES = {
     "read": "Reading embeddings",
     "transform": "Rescaling embeddings",
     "neighbours": "Finding neighbours",
     "graph": "Building the graph",
+    "compare": "Comparing methods",
+    "audit": "Leaving labels out",
     "solve": "Spreading labels",
     "refine": "Refining labels",
     "weigh": "Weighing",
@@ -46,15 +50,27 @@ def propagate(
             metavar="EMBEDDINGS", help="A row per point: .npy, .npz, .parquet or .safetensors."
         ),
     ],
+    out: TableOption,
     labels: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             metavar="FILE",
             help="Known labels, blank or -1 for none: .csv (a column per point, or index,label or "
-            "id,label), .npy, .npz or .parquet.",
+            "id,label), .npy, .npz or .parquet. Needed unless there are prototypes.",
         ),
-    ],
-    out: TableOption,
+    ] = None,
+    prototypes: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="An embedding of each class, such as its name's by the same model: classes that "
+            "are only named need no label. A row per class, as EMBEDDINGS.",
+        ),
+    ] = None,
+    names: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Names of the prototypes, a line each (.txt, .csv)."),
+    ] = None,
     overrides: SetOption = None,
     ids: IdsOption = None,
     key: KeyOption = None,
@@ -62,6 +78,28 @@ def propagate(
     classes: Annotated[
         int | None,
         typer.Option(min=1, help="Classes are 0 to N-1. By default, those that occur."),
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Start from a classifier's probabilities, with alpha 0.8: "
+            "sklearn.linear_model.LogisticRegression (a wrong name lists the others).",
+        ),
+    ] = None,
+    auto: Annotated[
+        bool,
+        typer.Option(
+            "--auto", help="Compare with other methods first; take one that is clearly better."
+        ),
+    ] = False,
+    class_shares: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RULE|FILE",
+            help="Sizes of the classes among unlabelled points: equal, labels (as among them), "
+            "estimate, or a file: .csv with columns label,share, or .npy.",
+        ),
     ] = None,
     memory: Annotated[
         str | None,
@@ -71,6 +109,10 @@ def propagate(
     ] = None,
     device: DeviceOption = Device.auto,
     overwrite: OverwriteOption = False,
+    robust: Annotated[
+        bool,
+        typer.Option("--robust", help="Labels that all others contradict count less."),
+    ] = False,
     save_index: Annotated[
         Path | None,
         typer.Option(
@@ -86,8 +128,9 @@ def propagate(
     options.load_plugins(plugins)
     job = prepare(
         embeddings, labels, out, settings=overrides or (), ids=ids, key=key, classes=classes,
-        probabilities=probabilities, memory=memory, device=device.value, overwrite=overwrite,
-        save_index=save_index,
+        class_shares=class_shares, probabilities=probabilities, memory=memory,
+        device=device.value, overwrite=overwrite, save_index=save_index,
+        prototypes=prototypes, names=names, start=start, auto=auto, robust=robust,
     )  # fmt: skip
     source, chunks = job.source, job.chunks
     output.say(
@@ -98,6 +141,8 @@ def propagate(
     with show_phases(PHASES) as progress:
         outcome = job.run(progress)
     output.print_table(("", "value"), _summary(job, outcome))
+    if outcome.comparison is not None:
+        _show_comparison(outcome.comparison)
     for note in _notes(job, outcome):
         output.say(note)
     output.say(f"wrote {out}" + (f" and {save_index}" if save_index else ""))
@@ -126,20 +171,55 @@ def _summary(job: FilePropagation, outcome: Outcome) -> list[tuple[str, str]]:
         ("solver", f"{recipe.solver.name}: {health.convergence.describe()}"),
         ("certainty, quartiles", ", ".join(f"{q:.3f}" for q in quartiles) or "-"),
         ("points per class", _counts(outcome.counts.tolist(), given.classes)),
+        ("class shares", _shares(job.propagator.class_shares, outcome, given.classes)),
         ("seconds", ", ".join(f"{k} {v:.1f}" for k, v in outcome.clock.seconds.items())),
     ]
+
+
+def _show_comparison(comparison: Comparison) -> None:
+    def percent(value: float, error: float, sign: str = "") -> str:
+        return f"{100 * value:{sign}.1f} ± {100 * error:.1f}"
+
+    if comparison.rows:
+        rows = [
+            (row.name, percent(row.accuracy, row.error), percent(row.gain, row.gain_error, "+"))
+            for row in comparison.rows
+        ]
+        rows[0] = (*rows[0][:2], "")
+        output.print_table(("method", "accuracy, %", "above the default"), rows)
+        output.say(
+            f"Cross-validation on {comparison.judged:,} labels, {comparison.repeats} times; ± is "
+            "one standard error."
+        )
+    output.say(comparison.describe())
 
 
 def _notes(job: FilePropagation, outcome: Outcome) -> list[str]:
     """Sentences on what the user may not expect."""
     notes = [] if outcome.note is None else [outcome.note]
+    equal = job.propagator.class_shares == "equal"
+    share = "an equal" if equal else "its"
+    advice = " If it is, say so with --class-shares." if equal else ""
     for j, times in outcome.crowded_classes(job.given.labels).items():
         notes.append(
-            f"Class {job.given.classes[j]} takes {times:.1f} times an equal share of the unlabelled"
+            f"Class {job.given.classes[j]} takes {times:.1f} times {share} share of the unlabelled"
             " points. Unless it really is that frequent, look at its labels, or give it fewer and "
-            "the other classes more."
+            f"the other classes more.{advice}"
         )
     return notes
+
+
+def _shares(rule: ClassShares, outcome: Outcome, classes: list[str] | list[int]) -> str:
+    """Shares of the classes among unlabelled points, and where they come from."""
+    if rule == "equal":
+        return "equal"
+    shares = outcome.class_shares.tolist()
+    source = rule if isinstance(rule, str) else "given"
+    if len(shares) <= MOST_CLASSES:
+        return f"{source}: " + ", ".join(
+            f"{c} {s:.3f}" for c, s in zip(classes, shares, strict=True)
+        )
+    return f"{source}: from {min(shares):.4f} to {max(shares):.4f}"
 
 
 def _counts(counts: list[int], classes: list[str] | list[int]) -> str:

@@ -95,7 +95,10 @@ def _print_about(component: Component, name: str) -> None:
 def _print_parameters(component: Component) -> None:
     from dlp_cli import settings
 
-    table = next(t for t in settings.tables() if t.kind == component.kind)
+    table = next((t for t in settings.tables() if t.kind == component.kind), None)
+    if table is None:  # selectors are no part of a recipe
+        _print_own_parameters(component)
+        return
     rows = [*settings.parameters(component), *table.settings()[1:]]  # the first is the name
     if rows:
         output.print_table(("parameter", *settings.COLUMNS[1:]), [s.row() for s in rows])
@@ -103,6 +106,17 @@ def _print_parameters(component: Component) -> None:
         output.say(f"In a recipe: {table.title}; on the command line: {example}")
     else:
         output.say(f"No parameters. On the command line: --set {table.key}={component.name}")
+
+
+def _print_own_parameters(component: Component) -> None:
+    from dlp_cli import settings
+
+    rows = settings.parameters(component)
+    if rows:
+        output.print_table(("parameter", *settings.COLUMNS[1:]), [s.row() for s in rows])
+        output.say(f"On the command line: dlp suggest --set selector.{rows[0].key}=...")
+    else:
+        output.say(f"No parameters. On the command line: dlp suggest --selector {component.name}")
 
 
 def _print_members(component: Component, matching: str) -> None:

@@ -59,5 +59,6 @@ class BenchDisplay:
                 if result.summary is None:
                     outcome = f"FAILED: {result.failure}"
                 else:
-                    outcome = f"error {result.summary.get('test_error', float('nan')):.2f} %"
+                    error = result.summary.get("test_error")
+                    outcome = "done, no test" if error is None else f"error {error:.2f} %"
                 console.print(f"{trial.row}, seed {trial.seed}: {outcome}", soft_wrap=True)

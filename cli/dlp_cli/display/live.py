@@ -21,7 +21,7 @@ from rich.text import Text
 
 from dlp_cli import output
 from dlp_cli.display.plain import PlainLines
-from dlp_cli.display.run_state import RunState
+from dlp_cli.display.run_state import RunState, for_the_test
 from dlp_plugins.training.events import Event, Listener, Note
 
 REFRESHES_PER_SECOND = 4
@@ -98,7 +98,7 @@ def _header(state: RunState) -> RenderableType:
         lines.append(f"{s.description or state.title}\n", "bold")
         lines.append(
             f"{s.num_train:,} images, {s.num_labeled:,} labelled, {s.num_classes:,} classes; "
-            f"{s.num_test:,} for the test\n"
+            f"{for_the_test(s)}\n"
         )
         lines.append(f"{s.device}; {s.folder}" + ("; resumed" if s.resumed else ""), "dim")
     title = Text(f"dlp run {state.title}")  # a plain string would be read as markup
@@ -154,7 +154,10 @@ def _pairs(rows: Sequence[Row]) -> Table:
 def _training_rows(state: RunState) -> list[Row]:
     m = state.metrics
     teacher = "teacher_test_error" in m
-    rows = [("test error, student" if teacher else "test error", _percent(m, "test_error", "bold"))]
+    rows: list[Row] = []
+    if state.started is None or state.started.num_test:
+        name = "test error, student" if teacher else "test error"
+        rows.append((name, _percent(m, "test_error", "bold")))
     if teacher:
         rows.append(("test error, teacher", _percent(m, "teacher_test_error", "bold")))
     alone = state.last_error("supervised")
@@ -173,11 +176,9 @@ def _training_rows(state: RunState) -> list[Row]:
 
 def _health_rows(state: RunState) -> list[Row]:
     m = state.metrics
-    changing = state.convergence is not None and state.convergence.labels_may_change
-    residual = _number(m, "residual", ".1e", "yellow" if changing else "")
     rows = [("pseudo-label accuracy", _percent(m, "pseudo_label_accuracy", "bold"))]
     rows.append(("certainty", _number(m, "certainty", ".3f")))
-    rows.append(("residual, labels may change" if changing else "residual", residual))
+    rows.append(("residual", _number(m, "residual", ".1e")))
     rows.append(("iterations", _number(m, "iterations", ",")))
     rows.append(("images no label reaches", _count(m, "unreached")))
     if m.get("not_yet_reached"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from dlp_cli.display.run_state import RunState
+from dlp_cli.display.run_state import RunState, for_the_test
 from dlp_plugins.training import events
 from dlp_plugins.units import counted
 
@@ -42,7 +42,7 @@ class PlainLines:
             case events.RunStarted() as s:
                 self.write(
                     f"{s.description or s.folder.name}: {s.num_train:,} images, {s.num_labeled:,} "
-                    f"labelled, {s.num_classes:,} classes, {s.num_test:,} for the test; "
+                    f"labelled, {s.num_classes:,} classes, {for_the_test(s)}; "
                     f"{s.device}; {'resumed in' if s.resumed else 'writes to'} {s.folder}"
                 )
             case events.Note():
@@ -54,6 +54,6 @@ class PlainLines:
         m = event.metrics
         parts = [form.format(m[key]) for key, form in PARTS.items() if key in m]
         if event.stage == "propagation" and (solved := self.state.convergence):
-            parts.append(solved.describe("solver.max_iterations"))
+            parts.append(solved.figures())
         parts += [counted(m[key], *nouns) for key, nouns in WARNINGS.items() if m.get(key)]
         return f"{event.stage} {event.epoch + 1}/{self.state.epochs}: {', '.join(parts)}"

@@ -15,6 +15,10 @@ ROWS = (
     ("with label propagation", "{}test_error"),
     ("best by validation", "best_{}test_error"),
 )
+NO_TEST = (
+    "There are no test images, so there is no test error. Of photos in folders, "
+    "--set dataset.test_share=0.2 holds some out."
+)
 
 
 def print_results(
@@ -38,9 +42,20 @@ def print_results(
         if any(key.format(n) in summary for n in networks)
     ]
     output.say()
-    output.print_table(("", *(titles[n] for n in networks)), rows)
+    if rows:
+        output.print_table(("", *(titles[n] for n in networks)), rows)
+    else:
+        output.say(NO_TEST)
+        if (error := summary.get("best_validation_error")) is not None:
+            output.say(f"Best validation error: {error:.2f} %.")
     if "pseudo_label_accuracy" in summary:
         output.say(f"Pseudo-label accuracy: {summary['pseudo_label_accuracy']:.1f} %.")
+    if summary.get("labels_may_change"):
+        output.say(
+            f"The last propagation stopped at a residual of {summary['residual']:.1e}, so some of "
+            "its labels may differ from the exact solution's. A larger solver.max_iterations "
+            "brings them nearer; the paper stops at 20."
+        )
     output.say(
         f"{format_seconds(summary['seconds'])}, {summary['images_per_second']:,.0f} images/s "
         f"in training, {summary['peak_memory_mb']:,.0f} MiB at most."

@@ -118,3 +118,8 @@ class RunState:
     def last_error(self, stage: str, key: str = "test_error") -> float | None:
         """The stage's last measured error."""
         return next((e for s, _, e in reversed(self.errors(key)) if s == stage), None)
+
+
+def for_the_test(started: events.RunStarted) -> str:
+    """How many images the error is measured on, in words."""
+    return f"{started.num_test:,} for the test" if started.num_test else "none for the test"

@@ -1,0 +1,100 @@
+"""`dlp label`: a page in the browser where every label given updates all others."""
+
+from __future__ import annotations
+
+import webbrowser
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dlp_cli import options, output
+from dlp_cli.display.phases import show_phases
+from dlp_cli.options import PluginOption, SetOption
+
+PHASES = {
+    "read": "Reading embeddings",
+    "transform": "Rescaling embeddings",
+    "neighbours": "Finding neighbours",
+    "graph": "Building the graph",
+    "spread": "Spreading labels and choosing the first images",
+}
+
+
+def label(
+    embeddings: Annotated[
+        Path,
+        typer.Argument(
+            metavar="EMBEDDINGS", help="A row per image: .npy, .npz, .parquet or .safetensors."
+        ),
+    ],
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="The images. Ids are paths below it; without ids, all its images by name.",
+        ),
+    ] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(metavar="A,B,C", help="Class names; more can be added in the page."),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Labels to start from, as for `dlp propagate`."),
+    ] = None,
+    truth: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="True labels, not shown: the page gives the accuracy."),
+    ] = None,
+    state: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="SQLite file in which labels are kept. By default x.labels.sqlite beside x.npy.",
+        ),
+    ] = None,
+    selector: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Who chooses the next images: `dlp list selectors`."),
+    ] = None,
+    overrides: SetOption = None,
+    ids: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Ids of the images, as `dlp propagate`.")
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Array, tensor or column of the embeddings, if there are several."
+        ),
+    ] = None,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 takes a free one.")
+    ] = 0,
+    browser: Annotated[
+        bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")
+    ] = True,
+    plugins: PluginOption = None,
+) -> None:
+    """Label images in the browser; every label spreads to all others at once."""
+    from dlp_plugins.labeling.run import listen, prepare_labeling, serve
+
+    options.load_plugins(plugins)
+    job = prepare_labeling(
+        embeddings, images=images, classes=[c for c in (classes or "").split(",") if c.strip()],
+        labels=labels, truth=truth, state=state, selector=selector, settings=overrides or (),
+        ids=ids, key=key,
+    )  # fmt: skip
+    listener = listen(port)
+    with show_phases(PHASES) as progress:
+        session = job.open(progress)
+
+    def ready(address: str) -> None:
+        output.say(f"{session.points:,} points; labels are kept in {job.state}")
+        output.print_line(f"Open {address}")
+        output.say("Ctrl-C ends it. Nothing is lost: start it again to go on.")
+        if browser:
+            webbrowser.open(address)
+
+    serve(session, listener, embeddings.stem, ready)
+    output.say(f"{session.summary()['labelled']:,} points labelled, in {job.state}")

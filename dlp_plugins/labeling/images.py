@@ -1,0 +1,112 @@
+"""Thumbnails of the files of one folder; nothing outside it is ever opened."""
+
+from __future__ import annotations
+
+import io
+import stat
+import threading
+from collections import Counter, OrderedDict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image, ImageOps
+
+from dlp_plugins.datasets._files import FORMATS, MOST_PIXELS, UNREADABLE, list_images
+from dlp_plugins.embeddings.ids import Ids
+from dlp_plugins.errors import DataError
+
+SIDE = 320  # pixels of a thumbnail's longer side: sharp at 160 on a screen of twice the density
+KEPT_BYTES = 128 * 2**20  # of thumbnails in memory
+
+
+@dataclass
+class ImageFolder:
+    """The image of every point.
+
+    folder: resolved.
+    names: [n], paths below the folder.
+    """
+
+    folder: Path
+    names: list[str]
+    _kept: OrderedDict[int, bytes] = field(default_factory=OrderedDict)
+    _size: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def thumbnail(self, point: int) -> bytes | None:
+        """A JPEG or PNG of the whole image; None if there is none that can be shown."""
+        with self._lock:
+            if point in self._kept:
+                self._kept.move_to_end(point)
+                return self._kept[point]
+        path = self.path(point)
+        try:
+            made = None if path is None else _thumbnail(path)
+        except UNREADABLE:
+            return None
+        if made is not None:
+            with self._lock:
+                self._size += len(made) - len(self._kept.pop(point, b""))
+                self._kept[point] = made
+                while self._size > KEPT_BYTES:
+                    self._size -= len(self._kept.popitem(last=False)[1])
+        return made
+
+    def path(self, point: int) -> Path | None:
+        """The file of a point, links followed; None if that leads out of the folder."""
+        path = (self.folder / self.names[point]).resolve()
+        return path if path.is_relative_to(self.folder) else None
+
+
+def _thumbnail(path: Path) -> bytes:
+    if not stat.S_ISREG(path.stat().st_mode):  # a pipe would wait, a device never end
+        raise ValueError("it is not a regular file")
+    with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
+        if image.width * image.height > MOST_PIXELS:
+            raise ValueError("it is too large")
+        image.draft("RGB", (SIDE, SIDE))  # a JPEG is read at the least size that is large enough
+        ImageOps.exif_transpose(image, in_place=True)
+        if image.mode.startswith("I"):  # Pillow would cut 16 bits off at 255
+            image = image.point(lambda x: x / 257).convert("L")  # type: ignore[assignment]
+        small = max(image.size) <= SIDE
+        shown = image.convert("RGB")
+        shown.thumbnail((SIDE, SIDE))
+        buffer = io.BytesIO()
+        if small:
+            shown.save(buffer, "PNG")  # small images have few bytes, and every pixel shows
+        else:
+            shown.save(buffer, "JPEG", quality=85)
+        return buffer.getvalue()
+
+
+def open_images(folder: Path, points: int, ids: Ids | None) -> ImageFolder:
+    """The images of points: the files that their ids name, or all in the folder, sorted by name.
+
+    Raises:
+        DataError: no such folder, no such file, a file outside it, or another number of images.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: there is no such folder of images.")
+    folder = folder.resolve()
+    if ids is not None:
+        images = ImageFolder(folder, [str(value) for value in ids.values])
+        for point, name in enumerate(images.names):
+            path = images.path(point)
+            if path is None:
+                raise DataError(
+                    f"{name}: the image of point {point:,} lies outside {folder}, and nothing "
+                    "outside it is shown."
+                )
+            if not path.is_file():
+                raise DataError(
+                    f"{folder / name}: there is no such image, but it is the id of point {point:,}."
+                    " Ids must be paths below the folder of images."
+                )
+        return images
+    found = [str(p.relative_to(folder)) for p in list_images(folder, Counter())]
+    if len(found) != points:
+        raise DataError(
+            f"{folder} holds {len(found):,} images, but there are {points:,} points. Say which "
+            "image is whose with --ids FILE: a path below the folder for each point."
+        )
+    return ImageFolder(folder, found)

@@ -1,0 +1,1 @@
+"""From photos to embeddings, and from a trained network to predictions."""

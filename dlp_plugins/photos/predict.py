@@ -1,0 +1,239 @@
+"""Photos to class names, by a trained network or by an index of labelled embeddings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms.v2.functional import rgb_to_grayscale
+
+from dlp_plugins import registry
+from dlp_plugins.datasets.contract import Dataset, TensorImages
+from dlp_plugins.embeddings.index import Index, load_index
+from dlp_plugins.embeddings.record import Record
+from dlp_plugins.embeddings.table import Column, check_out, write_rows
+from dlp_plugins.environment import choose_device
+from dlp_plugins.errors import DataError, RunFolderError, UsageError
+from dlp_plugins.photos import decoding
+from dlp_plugins.photos.decoding import Bad
+from dlp_plugins.photos.describer import build_describer
+from dlp_plugins.photos.source import Photos, open_photos, warn_of_skipped
+from dlp_plugins.recipe.check import load_recipe
+from dlp_plugins.training.folder import RunFolder
+from dlp_plugins.training.load import Classifier, load
+
+BATCH = 64
+Net = Literal["student", "teacher"]
+Progress = Callable[[int], object]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What `predict` wrote of n photos.
+
+    files: [n] names. labels: [n] positions in `classes`, -1 where no label reaches a photo.
+    probabilities: [n] of that class. nearest: [n] names of the most similar labelled examples.
+    skipped: sentences on photos that were left out.
+    """
+
+    files: list[str]
+    labels: np.ndarray
+    probabilities: np.ndarray
+    classes: Sequence[Any]
+    nearest: list[list[str]] | None
+    skipped: list[str]
+
+
+class Predictor:
+    """Class probabilities of photos.
+
+    classes: names. size, interpolation: that photos are brought to.
+    probabilities: [b, 3, height, width] uint8 to [b, c], and their descriptors [b, d].
+    nearest: descriptors [b, d] and a number k to the names of the k nearest labelled examples of
+        each; None where these are not known.
+    """
+
+    classes: Sequence[Any]
+    size: tuple[int, int]
+    interpolation: str
+
+    def probabilities(self, images: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        raise NotImplementedError
+
+    def nearest(self, descriptors: np.ndarray, count: int) -> list[list[str]]:
+        raise NotImplementedError
+
+    def prepare_nearest(self) -> None:
+        """Load what `nearest` needs."""
+        raise NotImplementedError
+
+
+class RunPredictor(Predictor):
+    """By the network of a run."""
+
+    interpolation = "bilinear"  # as data sets are read
+
+    def __init__(self, folder: Path, classifier: Classifier) -> None:
+        classifier.check_photos()
+        self.folder, self.classifier, self.classes = folder, classifier, classifier.classes
+        self.size = (classifier.shape[1], classifier.shape[2])
+        self._names: list[str] = []
+        self._descriptors = np.empty((0, 0))
+
+    def probabilities(self, images: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        view = rgb_to_grayscale(images) if self.classifier.shape[0] == 1 else images
+        return self.classifier.predict_proba(view), self.classifier.describe(view)
+
+    def prepare_nearest(self) -> None:
+        part = load_recipe(self.folder / "recipe.toml").dataset
+        dataset: Dataset = registry.datasets.build(part.name, **part.params)
+        record = json.loads(RunFolder(self.folder).labeled_indices.read_text(encoding="utf-8"))
+        chosen = record["labeled_indices"]
+        train = dataset.train
+        images = train.images[chosen] if isinstance(train, TensorImages) else train.stream(chosen)
+        self._names = [dataset.file_of(i) for i in chosen]
+        self._descriptors = unit(self.classifier.describe(torch.stack(list(images))))
+
+    def nearest(self, descriptors: np.ndarray, count: int) -> list[list[str]]:
+        order = np.argsort(-unit(descriptors) @ self._descriptors.T, axis=1, kind="stable")
+        return [[self._names[i] for i in row[:count]] for row in order]
+
+
+class IndexPredictor(Predictor):
+    """By an index of labelled embeddings, with the network that made these."""
+
+    def __init__(
+        self, path: Path, index: Index, device: torch.device, plugins: Sequence[Path]
+    ) -> None:
+        if index.embedding is None:
+            raise DataError(
+                f"{path}: does not say which network made its embeddings. Embed the photos with "
+                "it and use `dlp assign`; or embed all photos with `dlp embed` and save the index "
+                "again."
+            )
+        record = Record.from_dict(index.embedding, str(path))
+        self.index, self.describer = index, build_describer(record, device, plugins)
+        self.classes, self.size = index.classes, record.size
+        self.interpolation = record.interpolation
+
+    def probabilities(self, images: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        found = self.describer(images)
+        return self.index.predict(found)[0], found.numpy()
+
+    def prepare_nearest(self) -> None:
+        raise UsageError(
+            "--nearest: an index keeps no labelled examples. It works with the folder of a run."
+        )
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+
+
+def open_predictor(
+    model: str | Path,
+    *,
+    network: Net = "student",
+    weights: Literal["last", "best"] = "last",
+    device: str = "auto",
+    plugins: Sequence[Path] = (),
+) -> Predictor:
+    """What predicts: the folder of a finished run, or an index by `dlp propagate --save-index`.
+
+    Raises:
+        RunFolderError, DataError: it is neither, damaged, or takes no photos.
+        RecipeError, PluginError: a component of it is not registered.
+    """
+    path = Path(model)
+    if path.is_dir():
+        found = load(path, network=network, weights=weights, device=device, plugins=plugins)
+        return RunPredictor(path, found)
+    if not path.exists():
+        raise RunFolderError(f"{path}: there is no such run folder or index.")
+    for file in plugins:
+        registry.load_plugin_file(file)
+    return IndexPredictor(path, load_index(path), choose_device(device), plugins)
+
+
+def predict(
+    model: str | Path | Predictor,
+    photos: str | Path | Photos,
+    out: str | Path | None = None,
+    *,
+    nearest: int = 0,
+    bad: Bad = "stop",
+    overwrite: bool = False,
+    progress: Progress = lambda done: None,
+    **options: Any,
+) -> Predictions:
+    """Classify photos and, where `out` is given, write the table: file, label, probability.
+
+    Args:
+        model: as `open_predictor` takes it with `options`.
+        photos: see `open_photos`.
+        nearest: of a run: so many columns nearest_1, ... of the most similar labelled examples.
+        bad: 'stop' names all images that cannot be read, 'skip' leaves them out with a warning.
+        progress: called with the number of photos done.
+
+    Raises:
+        UsageError: a path or an option is wrong.
+        As `open_predictor`, `open_photos`; DataError: an image cannot be read.
+        SaveError: the table cannot be written.
+    """
+    if out is not None:
+        check_out(Path(out), overwrite)
+    predictor = model if isinstance(model, Predictor) else open_predictor(model, **options)
+    source = photos if isinstance(photos, Photos) else open_photos(photos)
+    if nearest:
+        predictor.prepare_nearest()
+    files: list[str] = []
+    labels: list[np.ndarray] = []
+    certain: list[np.ndarray] = []
+    near: list[list[str]] = []
+    problems: list[str] = []
+    for batch in decoding.read_all(
+        source, predictor.size, predictor.interpolation, BATCH, bad, problems
+    ):
+        if batch.positions:
+            p, descriptors = predictor.probabilities(batch.images)
+            labels.append(np.where(p.any(axis=1), p.argmax(axis=1), -1))
+            certain.append(p.max(axis=1))
+            files += [source.names[i] for i in batch.positions]
+            near += predictor.nearest(descriptors, nearest) if nearest else []
+        progress(batch.last)
+    found = Predictions(
+        files,
+        np.concatenate(labels),
+        np.concatenate(certain).astype(np.float32),
+        predictor.classes,
+        near if nearest else None,
+        problems,
+    )
+    if out is not None:
+        write_rows(Path(out), list(columns(found, nearest)), len(files))
+    warn_of_skipped(problems, len(source))
+    return found
+
+
+def columns(found: Predictions, nearest: int) -> Iterator[Column]:
+    """Of the table."""
+    names = [str(c) for c in found.classes]
+    yield Column("file", "string", lambda rows: found.files[rows])
+    yield Column(
+        "label", "string",
+        lambda rows: [names[i] if i >= 0 else None for i in found.labels[rows]],
+    )  # fmt: skip
+    yield Column("probability", "float32", lambda rows: found.probabilities[rows])
+    for k in range(nearest):
+
+        def kth(rows: slice, k: int = k) -> list[str | None]:
+            assert found.nearest is not None
+            return [near[k] if k < len(near) else None for near in found.nearest[rows]]
+
+        yield Column(f"nearest_{k + 1}", "string", kth)

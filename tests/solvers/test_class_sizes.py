@@ -1,0 +1,116 @@
+"""Solvers with class sizes against plain NumPy, and their sizes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from oracles import class_sizes as oracle
+
+from dlp_plugins.errors import ParameterError
+from dlp_plugins.graph import Graph
+from dlp_plugins.propagation import Propagator, label_matrix
+from dlp_plugins.solvers._sizes import size_factors
+from dlp_plugins.solvers.cut import Cut
+from dlp_plugins.solvers.poisson_mbo import PoissonMBO
+
+
+def clusters(sizes, seed=0):
+    """Weights W of noisy clusters [n, n], their classes [n], two labels of each [n]."""
+    rng = np.random.default_rng(seed)
+    y = np.repeat(np.arange(len(sizes)), sizes)
+    same = y[:, None] == y
+    w = rng.random((len(y), len(y))) * (rng.random((len(y), len(y))) < np.where(same, 0.3, 0.04))
+    w = np.triu(w, 1) + np.triu(np.diag(np.full(len(y) - 1, 0.3), 1))
+    first = np.searchsorted(y, np.arange(len(sizes)))
+    labels = np.full(len(y), -1)
+    labels[first] = labels[first + 1] = np.arange(len(sizes))
+    return w + w.T, y, labels
+
+
+def shares(y, labels):
+    counts = np.bincount(y[labels < 0], minlength=y.max() + 1)
+    return torch.from_numpy(counts / counts.sum()).float()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_poisson_mbo_by_class_mass_equals_the_equations(seed) -> None:
+    w, y, labels = clusters([20, 15, 10], seed)
+    graph = Graph.from_affinity(w)
+    solver = PoissonMBO(projection="class_mass").with_shares(shares(y, labels))
+    solution = solver.solve(graph, label_matrix(torch.from_numpy(labels), 3))
+    scores = oracle.poisson_mbo(w, labels, shares(y, labels).double().numpy())
+    np.testing.assert_allclose(solution.scores, scores, rtol=1e-3, atol=1e-3)
+    assert np.array_equal(solution.scores.argmax(dim=1), scores.argmax(axis=1))
+    assert solution.converged == (float(solution.residual.max()) <= 1e-3)
+
+
+@pytest.mark.parametrize("solver", [PoissonMBO(), Cut()], ids=["poisson_mbo", "cut"])
+def test_every_class_gets_its_size(solver) -> None:
+    w, y, labels = clusters([30, 12, 6])
+    matrix = label_matrix(torch.from_numpy(labels), 3)
+    found = solver.with_shares(shares(y, labels)).solve(Graph.from_affinity(w), matrix)
+    sizes = np.bincount(found.scores.argmax(dim=1)[labels < 0], minlength=3)
+    assert np.abs(sizes - np.bincount(y[labels < 0])).max() <= 1
+    equal = solver.with_shares(torch.full((3,), 1 / 3))
+    sizes = np.bincount(
+        equal.solve(Graph.from_affinity(w), matrix).scores.argmax(dim=1)[labels < 0], minlength=3
+    )
+    assert np.abs(sizes - 14).max() <= 1
+
+
+def test_slack_lets_sizes_differ() -> None:
+    w, _, labels = clusters([30, 12, 6])
+    matrix, graph = label_matrix(torch.from_numpy(labels), 3), Graph.from_affinity(w)
+    solver = PoissonMBO(slack=0.25).with_shares(torch.full((3,), 1 / 3))
+    sizes = np.bincount(solver.solve(graph, matrix).scores.argmax(dim=1)[labels < 0], minlength=3)
+    assert sizes.max() > 14 + 1
+    assert sizes.max() <= 1.25 * 14 + 1
+    assert sizes.min() >= 0.75 * 14 - 1
+
+
+def test_the_cut_is_the_least_of_all_labels_of_these_sizes() -> None:
+    w, y, labels = clusters([6, 5, 4], seed=1)
+    pi = shares(y, labels)
+    scores = Cut().with_shares(pi).solve(
+        Graph.from_affinity(w), label_matrix(torch.from_numpy(labels), 3)
+    ).scores  # fmt: skip
+    own = np.where(labels < 0, scores.argmax(dim=1), labels)
+    sizes = np.bincount(own[labels < 0])
+    assert np.abs(sizes - np.bincount(y[labels < 0])).max() <= 1
+    assert oracle.cut(w, own) == pytest.approx(oracle.least_cut(w, labels, sizes))
+
+
+def test_factors_give_sizes_to_scores_of_any_scale() -> None:
+    rng = np.random.default_rng(0)
+    for scale in (1e-12, 1.0, 1e6):
+        scores = torch.from_numpy(rng.gamma(0.5, size=(500, 4)) * scale * [1, 10, 0.1, 3]).float()
+        counted, wanted = torch.ones(500), torch.tensor([200.0, 150.0, 100.0, 50.0])
+        r = size_factors(scores, counted, wanted)
+        sizes = torch.bincount((scores * r).argmax(dim=1), minlength=4)
+        assert (sizes - wanted).abs().max() <= 1, scale
+
+
+def test_sizes_that_are_not_known_are_refused() -> None:
+    for name in ("poisson_mbo", "cut"):
+        made = Propagator.default(solver=name, class_shares="estimate", k=5)
+        with pytest.raises(ParameterError, match=f"{name} needs the class sizes"):
+            made(torch.randn(20, 4), torch.tensor([0, 1] + [-1] * 18), 2)
+    made = Propagator.default(
+        solver="poisson_mbo", projection="class_mass", class_shares="estimate", k=5
+    )
+    found = made(torch.randn(20, 4), torch.tensor([0, 1] + [-1] * 18), 2)
+    assert found.class_shares is not None
+
+
+def test_points_of_no_label_stay_without() -> None:
+    w, y, labels = clusters([10, 10, 10])
+    w[y == 2] = w[:, y == 2] = 0
+    labels[y == 2] = -1
+    for solver in (PoissonMBO(), Cut()):
+        scores = solver.solve(
+            Graph.from_affinity(w), label_matrix(torch.from_numpy(labels), 3)
+        ).scores
+        assert not scores[y == 2].any()
+        assert not scores[:, 2].any()
+        assert scores[y < 2].any(dim=1).all()
