@@ -21,7 +21,13 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import Bunch
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import (
+    check_array,
+    check_consistent_length,
+    check_is_fitted,
+    column_or_1d,
+    validate_data,
+)
 
 from dlp_plugins.registry import (
     EMBEDDINGS,
@@ -33,6 +39,7 @@ from dlp_plugins.registry import (
 )
 
 if TYPE_CHECKING:  # importing these takes longer than scikit-learn; `fit` does
+    from dlp_plugins.embeddings.fitted import FittedPropagation
     from dlp_plugins.propagation import Propagator
 
 UNLABELED = -1
@@ -238,9 +245,57 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
             self.auto,
             self.robust,
         )
+        return self._keep(fitted)
+
+    def partial_fit(self, X: Any, y: Any = None, classes: Any = None) -> GraphLabelPropagation:
+        """Add points to those of `fit` and of earlier calls, in far less than the time of a fit.
+
+        Attributes then hold all points so far, in the order in which they came. The neighbours of
+        all points are exact if they were, the solver starts from the last scores, the refiner from
+        the last probabilities. What `transformation` learned stays that of the first call: fit
+        again where new points differ from the first ones.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,), default=None
+            As in `fit`, and it may hold new classes. None: no point is labelled.
+        classes : ignored
+            Here because scikit-learn's `partial_fit` has it.
+
+        Raises
+        ------
+        ValueError
+            As `fit`; or y is None where `unlabeled=None` says that every point has a label.
+        """
+        if not hasattr(self, "_fitted"):
+            return self.fit(X, y)
+        if self.robust or self.auto or self.start is not None:
+            raise ValueError("partial_fit goes with neither robust, auto nor start: fit again.")
+        X = validate_data(self, X, dtype=(np.float64, np.float32), reset=False)
+        before = self.classes_
+        labels = np.full(len(X), UNLABELED)
+        if y is None and self.unlabeled_ is None:
+            raise ValueError("unlabeled=None means that every point has a label: give y.")
+        if y is not None:
+            y = column_or_1d(_fill_blanks(y, self.unlabeled_)[0])
+            check_consistent_length(X, y)
+            labeled = self._labeled(y)
+            if (of := np.unique(y[labeled])).size:
+                check_classification_targets(of)
+                if (of.dtype.kind in "OUS") != (before.dtype.kind in "OUS"):
+                    raise ValueError(f"Labels like {of[0]!r} and {before[0]!r} do not mix.")
+                added = of[~np.isin(of, before)]
+                # new classes come last, so that the columns of the old ones stay
+                self.classes_ = np.concatenate([before, added]) if added.size else before
+                position = {c: j for j, c in enumerate(self.classes_.tolist())}
+                labels[labeled] = [position[c] for c in y[labeled].tolist()]
+        return self._keep(self._fitted.extended(X, labels, len(self.classes_)))
+
+    def _keep(self, fitted: FittedPropagation) -> GraphLabelPropagation:
         if (convergence := fitted.health.convergence).labels_may_change:
             text = f"Propagation: {convergence.describe('max_iter')}."
-            warnings.warn(text, ConvergenceWarning, stacklevel=2)
+            warnings.warn(text, ConvergenceWarning, stacklevel=3)
         self._fitted = fitted
         self.label_distributions_ = fitted.probabilities
         self.transduction_ = self._name(fitted.labels)

@@ -88,6 +88,9 @@ NOT_RUN = {
     "python benchmarks/label_page.py": MINUTES,
     "python benchmarks/graph_speed.py": MINUTES,
     "python benchmarks/graph_speed.py --builders faiss_ivf faiss_hnsw nn_descent": MINUTES,
+    "python benchmarks/index_quality.py --draws 3": MINUTES,
+    "python benchmarks/partial_fit_speed.py": MINUTES,
+    "python benchmarks/million_default.py --points 100000": MINUTES,
     "python -m venv .venv-usb": INSTALLS,
     ".venv-usb/bin/pip install '.[usb]'": INSTALLS,
     ".venv-usb/bin/python examples/usb_on_a_cpu.py": IN_USB,
@@ -138,7 +141,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_photos(tmp_path / "photos/unlabeled", 8)
     x, y = np.vstack([RNG.normal(m, 1, (30, 8)) for m in (0, 3)]), np.repeat([0, 1], 30)
     few = np.where(np.arange(60) % 10 == 0, y, -1)
-    for name in ("features.npy", "vectors.npy"):
+    for name in ("features.npy", "vectors.npy", "new.npy"):
         np.save(tmp_path / name, x.astype(np.float32))
     np.save(tmp_path / "prototypes.npy", np.stack([x[:30].mean(axis=0), x[30:].mean(axis=0)]))
     (tmp_path / "names.txt").write_text("cat\ndog\n")

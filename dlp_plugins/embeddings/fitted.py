@@ -5,24 +5,30 @@ Shapes: n points, c classes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from dlp_plugins.embeddings._more_points import extend_neighbors
 from dlp_plugins.embeddings.audit import Audit, audit_labels
 from dlp_plugins.embeddings.duplicates import Distinct, find_distinct
 from dlp_plugins.embeddings.index import Index
 from dlp_plugins.embeddings.robust import trusted_beliefs
 from dlp_plugins.embeddings.selection import check_request, chosen_from
+from dlp_plugins.graph import Neighbors
 from dlp_plugins.inputs import UNLABELED, to_descriptors, to_labels
-from dlp_plugins.propagation import Health, Propagator
+from dlp_plugins.propagation import Health, Propagator, equal_shares, label_matrix
+from dlp_plugins.propagation.class_shares import known_shares
 from dlp_plugins.propagation.comparison import Comparison, Method, compare, methods
 from dlp_plugins.propagation.propagator import full_precision
+from dlp_plugins.refiners.none import NoRefiner
 from dlp_plugins.registry import EMBEDDINGS_ALPHA
 from dlp_plugins.selectors.contract import Pool, Selector
+
+FEW_STEPS = 1  # of a refiner that starts from the last probabilities
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,7 @@ class FittedPropagation:
     _known: Tensor
     comparison: Comparison | None
     _given: Tensor
+    _scores: Tensor
 
     @classmethod
     @full_precision()
@@ -89,6 +96,7 @@ class FittedPropagation:
         own = given != UNLABELED
         assert found.class_shares is not None  # as labels were spread
         q = found.probabilities
+        assert found.scores is not None
         index = Index.of(method.propagator, total, f, neighbors, q, found, known, found.classifier)
         return cls(
             torch.where(own, given, distinct.expand(found.labels)).numpy(),
@@ -102,6 +110,75 @@ class FittedPropagation:
             known,
             comparison,
             given,
+            found.scores,
+        )
+
+    @full_precision()
+    def extended(self, x: np.ndarray, labels: np.ndarray, num_classes: int) -> FittedPropagation:
+        """With more points: descriptors x [b, d], labels [b], classes after the old ones.
+
+        Neighbour lists are repaired, the solver starts from the last scores and the refiner from
+        the last probabilities; the transform's statistics stay those of the first points.
+        """
+        index = self.index
+        propagator, old = index.propagator, len(index.points)
+        new = propagator.transform_rows(to_descriptors(x), index.total)
+        every = torch.cat([torch.from_numpy(index.points), new])
+        same = find_distinct(every)
+        # equal old points stay two: they were given as two where there are fewer than two others
+        group = torch.arange(len(every)) if same.group is None else same.points[same.group]
+        group[:old] = torch.arange(old)
+        kept, number = torch.unique(group, return_inverse=True)
+        f = every[kept]
+        given = torch.cat([self._given, to_labels(labels)])
+        of_old = self._distinct.expand(torch.arange(old))
+        distinct = Distinct(kept, torch.cat([number[of_old], number[old:]]))
+        known = distinct.labels(given)
+        k = min(propagator.graph.k, len(f) - 1)
+        neighbors = extend_neighbors(index.neighbors, f, old, k)
+        graph = propagator.assemble_graph(neighbors)
+        y = label_matrix(known, num_classes)
+        initial = _padded(self._scores, len(f), num_classes)
+        solution = propagator.solve(propagator.solver.prepare(graph), y, initial)
+        shares = known_shares(propagator.class_shares, known, num_classes)
+        if shares is None:
+            shares = torch.from_numpy(self.class_shares).float()
+        if len(shares) < num_classes:
+            shares = equal_shares(num_classes)
+        p = propagator.normalize(solution.scores, known, shares)
+        reached = p.any(dim=1)
+        classifier = None
+        if not isinstance(propagator.refiner, NoRefiner):
+            start = _padded(torch.from_numpy(index.distributions), len(f), num_classes)
+            lists = Neighbors(neighbors.indices[old:], neighbors.similarities[old:])
+            classes = index.distributions.shape[1]
+            among = replace(
+                index,
+                points=f.numpy(),
+                neighbors=neighbors,
+                distributions=start[:, :classes].numpy(),  # 0 for new points: these do not count
+            )
+            guess = among.predict_from(f[old:].numpy(), lists)
+            start[old:, :classes] = torch.from_numpy(guess)
+            refined = _few_steps(propagator).refine(f, graph, start, known, shares)
+            p, classifier = refined.probabilities, refined.classifier
+        found = propagator.to_pseudo_labels(p, known, solution, graph, reached)
+        found = replace(found, classifier=classifier)
+        q, own = found.probabilities, given != UNLABELED
+        assert found.scores is not None
+        return FittedPropagation(
+            torch.where(own, given, distinct.expand(found.labels)).numpy(),
+            torch.where(own, 1.0, distinct.expand(found.certainty)).numpy(),
+            distinct.expand(found.reached).numpy(),
+            distinct.expand(q.double()).numpy(),
+            shares.double().numpy(),
+            found.health,
+            Index.of(propagator, index.total, f, neighbors, q, found, known, classifier),
+            distinct,
+            known,
+            None,
+            given,
+            found.scores,
         )
 
     def audit(self) -> Audit:
@@ -119,3 +196,18 @@ class FittedPropagation:
         graph = self.index.propagator.assemble_graph(self.index.neighbors)
         found = chosen_from(selector, Pool(f, self._known, graph, p), count)
         return self._distinct.points[found].numpy()
+
+
+def _padded(x: Tensor, rows: int, columns: int) -> Tensor:
+    """x with rows and columns of zeros after its own."""
+    padded = torch.zeros(rows, columns)
+    padded[: x.shape[0], : x.shape[1]] = x
+    return padded
+
+
+def _few_steps(propagator: Propagator) -> Propagator:
+    """With a refiner that takes few steps, where it counts them; others start from the same."""
+    refiner: Any = propagator.refiner
+    if not hasattr(refiner, "steps"):
+        return propagator
+    return replace(propagator, refiner=replace(refiner, steps=min(FEW_STEPS, refiner.steps)))

@@ -145,10 +145,24 @@ class Index:
                 f"New points have {x.shape[1]:,} numbers each; the old ones have {self.dim:,}. "
                 "Both must be embeddings of one network."
             )
-        f = self.propagator.transform_rows(x.cpu(), self.total).numpy()
+        return self.predict_rows(self.propagator.transform_rows(x.cpu(), self.total).numpy())
+
+    def predict_rows(self, f: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As `predict`, of rows [b, d] float32 that are already transformed."""
         indices, similarities = self._nearest(f)
         weights = self._weights(indices, similarities)
-        found = np.empty((len(f), len(self.classes)))
+        reached = (self.reached[indices] & (weights > 0)).any(axis=1)
+        return self.combine(f, indices, weights), reached
+
+    def predict_from(self, f: np.ndarray, neighbors: Neighbors) -> np.ndarray:
+        """As `predict_rows`, of rows whose k nearest old points are known; no -1 among them."""
+        indices = neighbors.indices.long().numpy()
+        weights = self._weights(indices, neighbors.similarities.double().numpy())
+        return self.combine(f, indices, weights)
+
+    def combine(self, f: np.ndarray, indices: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """[b, c] float64 from the neighbours [b, k] of rows f [b, d] and their weights [b, k]."""
+        found = np.empty((len(f), self.distributions.shape[1]))
         for rows in row_slices(len(f), indices.shape[1] * found.shape[1], BLOCK_ENTRIES):
             near = self.distributions[indices[rows]].astype(np.float64)
             mean = np.einsum("mk,mkc->mc", weights[rows], near)
@@ -158,17 +172,18 @@ class Index:
                 both = (torch.from_numpy(a) for a in (f[rows].astype(np.float64), mean))
                 mean = self.classifier.probabilities(*both).numpy()
             found[rows] = mean
-        return found, (self.reached[indices] & (weights > 0)).any(axis=1)
+        return found
 
     def _nearest(self, f: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Indices and similarities (float64) [b, k] of the nearest old points."""
-        import faiss  # here, as `dlp propagate` has no use for it on small sets
-
         k = self.neighbors.indices.shape[1]
-        _, indices = faiss.knn(f, self.points, k, metric=faiss.METRIC_INNER_PRODUCT)
+        indices = np.empty((len(f), k), np.int64)
+        points = torch.from_numpy(self.points).T
+        for rows in row_slices(len(f), len(self.points), BLOCK_ENTRIES):
+            indices[rows] = (torch.from_numpy(f[rows]) @ points).topk(k, dim=1).indices.numpy()
         similarities = np.empty(indices.shape)
         for rows in row_slices(len(f), k * f.shape[1], BLOCK_ENTRIES):
-            # Again in float64: FAISS rounds differently with the number of queries in a call.
+            # Again in float64: a product rounds differently with the number of its rows.
             near = self.points[indices[rows]].astype(np.float64)
             similarities[rows] = np.einsum("mkd,md->mk", near, f[rows].astype(np.float64))
         return indices, similarities
@@ -188,11 +203,12 @@ class Index:
 
     # -- as a file --------------------------------------------------------------------------------
 
-    def save(self, path: Path | str, precision: Precision = "float32") -> None:
+    def save(self, path: Path | str, precision: Precision = "float16") -> None:
         """Write one file, whole or not at all; it holds no code.
 
         Args:
-            precision: of the points and their probabilities; 'float16' takes half the space.
+            precision: of the points and their probabilities. 'float16' takes half the space, and
+                changed none of 24,984 labels (benchmarks/index_quality.py).
 
         Raises:
             UsageError: a component cannot be saved.

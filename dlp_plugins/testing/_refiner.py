@@ -108,6 +108,11 @@ class _Problem:
                 f"{where}: of old points seen again {float(same):.2f} get the label they had; "
                 f"{LEAST_AGREEMENT} are required",
             )
+            restored = made.restore(found.classifier.tensors())
+            require(
+                torch.allclose(restored.probabilities(self.f, self.graph.matmul(q)), again),
+                f"{where}: restore() of its classifier's tensors() gives another classifier",
+            )
         return found
 
 

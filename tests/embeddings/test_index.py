@@ -75,15 +75,15 @@ def test_a_file_labels_as_the_propagation_in_memory_does(folder, settings):
     labels, probabilities, certainty = index.assign(new_points(folder))
     expected = fitted(folder, *settings).index.assign(new_points(folder))
     np.testing.assert_array_equal(labels, expected.labels)
-    np.testing.assert_allclose(probabilities, expected.probabilities, atol=1e-5)
-    np.testing.assert_allclose(certainty, expected.certainty, atol=1e-5)
+    np.testing.assert_allclose(probabilities, expected.probabilities, atol=0.01)
+    np.testing.assert_allclose(certainty, expected.certainty, atol=0.01)
     truth = digits()[1][OLD:]
     assert (labels == truth).mean() > 0.75
 
 
 def test_saving_and_loading_changes_rounding_at_most(folder, tmp_path):
     index = fitted(folder).index
-    index.save(tmp_path / "i.safetensors")
+    index.save(tmp_path / "i.safetensors", "float32")
     expected, found = (
         i.assign(new_points(folder)) for i in (index, load_index(tmp_path / "i.safetensors"))
     )
@@ -93,14 +93,15 @@ def test_saving_and_loading_changes_rounding_at_most(folder, tmp_path):
 
 
 def test_half_precision_takes_half_the_space_and_changes_hardly_a_label(folder, tmp_path):
-    index = load_index(folder / "i.safetensors")
-    index.save(tmp_path / "half.safetensors", "float16")
+    index = fitted(folder).index
+    index.save(tmp_path / "half.safetensors")
+    index.save(tmp_path / "full.safetensors", "float32")
     half = load_index(tmp_path / "half.safetensors")
-    assert half.points.dtype == np.float32
+    assert half.points.dtype == half.distributions.dtype == np.float32
     found, expected = (i.assign(new_points(folder)) for i in (half, index))
     assert (found.labels == expected.labels).mean() > 0.99
     np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=0.05)
-    sizes = [p.stat().st_size for p in (tmp_path / "half.safetensors", folder / "i.safetensors")]
+    sizes = [(tmp_path / f"{name}.safetensors").stat().st_size for name in ("half", "full")]
     assert sizes[0] < 0.75 * sizes[1]
 
 

@@ -31,12 +31,29 @@ class Altered(Refiner):
         found = Discriminant(steps=2).refine(descriptors, graph, probabilities, given, shares)
         return self.fault(found, {"f": descriptors, "graph": graph, "given": given, "pi": shares})
 
+    def restore(self, tensors: dict[str, Tensor]) -> Any:
+        return Discriminant().restore(tensors) if tensors else Guess()
+
+
+def test_check_refiner_finds_what_a_file_would_change() -> None:
+    class Other(Discriminant):
+        def restore(self, tensors: dict[str, Tensor]) -> Any:
+            return Discriminant.restore(
+                self, tensors | {"directions": tensors["directions"].flip(1)}
+            )
+
+    with pytest.raises(AssertionError, match="gives another classifier"):
+        testing.check_refiner(Other())
+
 
 class Guess:
     """A classifier that gives every new point one class."""
 
     def probabilities(self, descriptors: Tensor, neighbors: Tensor) -> Tensor:
         return torch.zeros_like(neighbors).index_fill_(1, torch.tensor([0]), 1.0)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {}
 
 
 def changed(found: Refined, q: Tensor) -> Refined:

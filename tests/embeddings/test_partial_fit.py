@@ -1,0 +1,108 @@
+"""`partial_fit`: more points for a fraction of the time, nearly the labels of a fit of all."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from oracles.digits import digits, some_labels
+
+from dlp_plugins.embeddings._more_points import extend_neighbors
+from dlp_plugins.graph import Neighbors
+from dlp_plugins.graphs.exact import Exact
+from dlp_plugins.inputs import unit_rows
+from dlp_plugins.sklearn import GraphLabelPropagation
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+C = 10
+
+
+@pytest.mark.parametrize(("old", "k"), [(400, 10), (12, 15), (590, 3)])
+def test_repaired_lists_are_those_of_a_search(old, k):
+    f = unit_rows(torch.from_numpy(digits()[0]))
+    known = Exact(min(k, old - 1)).neighbors(f[:old])
+    found = extend_neighbors(known, f, old, k)
+    expected = Exact(k).neighbors(f)
+    ascending = [n.similarities.sort(dim=1).values for n in (found, expected)]
+    torch.testing.assert_close(*ascending, atol=1e-6, rtol=0)
+    s = f @ f.T
+    torch.testing.assert_close(s.gather(1, found.indices.long()), found.similarities)
+    assert not (found.indices == torch.arange(600)[:, None]).any()
+    assert all(len(set(row)) == k for row in found.indices.tolist())
+
+
+def test_places_that_were_empty_are_filled():
+    f = unit_rows(torch.tensor([[1.0, 0], [1, 0.1], [1, 0.2], [1, 0.3]]))
+    known = Neighbors(torch.tensor([[1, -1], [0, -1]]), torch.tensor([[0.995, 0.0], [0.995, 0.0]]))
+    found = extend_neighbors(known, f, 2, 2)
+    assert found.indices.sort(dim=1).values.tolist() == [[1, 2], [0, 2], [1, 3], [1, 2]]
+
+
+@pytest.mark.parametrize("settings", [{}, {"refiner": "none", "normalizer": "clamp"}])
+def test_ten_batches_agree_with_a_fit_of_all(settings):
+    x, y = digits()
+    few = some_labels(y, 6)
+    model = GraphLabelPropagation(**settings).fit(x[:540], few[:540])
+    for start in range(540, 600, 6):
+        model.partial_fit(x[start : start + 6], few[start : start + 6])
+    whole = GraphLabelPropagation(**settings).fit(x, few)
+    assert len(model.transduction_) == 600
+    assert (model.transduction_ == whole.transduction_).mean() > 0.96
+    np.testing.assert_allclose(model.label_distributions_.sum(axis=1), 1, atol=1e-5)
+    assert (model.transduction_[few >= 0] == few[few >= 0]).all()
+    assert (model.predict(x[:50]) == whole.predict(x[:50])).mean() > 0.9
+
+
+def test_without_a_refiner_and_a_transform_the_answer_is_that_of_a_fit():
+    x, y = digits()
+    few = some_labels(y, 6)
+    settings = {"refiner": "none", "transformation": "none", "tol": 1e-6}
+    model = (
+        GraphLabelPropagation(**settings).fit(x[:400], few[:400]).partial_fit(x[400:], few[400:])
+    )
+    whole = GraphLabelPropagation(**settings).fit(x, few)
+    np.testing.assert_allclose(model.label_distributions_, whole.label_distributions_, atol=1e-3)
+    np.testing.assert_array_equal(model.transduction_, whole.transduction_)
+
+
+def test_copies_of_old_and_new_points_share_a_label():
+    x, y = digits()
+    few = some_labels(y, 6)[:300]
+    model = GraphLabelPropagation().fit(x[:300], few)
+    model.partial_fit(np.vstack([x[:20], x[300:310], x[300:310]]))
+    t = model.transduction_
+    assert len(t) == 340
+    unlabeled = few[:20] < 0
+    assert (t[300:320] == t[:20])[unlabeled].all()
+    assert (t[320:330] == t[330:340]).all()
+    assert len(model._fitted.index.points) == 310
+
+
+def test_a_new_class_comes_last():
+    x, y = digits()
+    names = np.array([f"digit {j}" for j in range(C)])
+    old, new = y < 9, y == 9
+    few = np.where(some_labels(y, 6) >= 0, names[y], "").astype(object)
+    model = GraphLabelPropagation().fit(x[old], few[old])
+    model.partial_fit(x[new], few[new])
+    assert model.classes_.tolist() == names.tolist()
+    assert model.label_distributions_.shape == (600, C)
+    assert (model.transduction_[old.sum() :] == "digit 9").mean() > 0.7
+    again = GraphLabelPropagation().fit(x[new | (y > 4)], few[new | (y > 4)])
+    again.partial_fit(x[y < 5], few[y < 5])
+    assert again.classes_.tolist() == [*names[5:], *names[:5]]
+
+
+def test_the_first_call_is_a_fit_and_what_is_wrong_is_refused():
+    x, y = digits()
+    model = GraphLabelPropagation().partial_fit(x[:200], y[:200])
+    assert model.transduction_.shape == (200,)
+    with pytest.raises(ValueError, match="features"):
+        model.partial_fit(x[:5, :-1])
+    with pytest.raises(ValueError, match="inconsistent"):
+        model.partial_fit(x[:5], y[:4])
+    with pytest.raises(ValueError, match="do not mix"):
+        model.partial_fit(x[:2], ["cat", "dog"])
+    every = GraphLabelPropagation(unlabeled=None).fit(x[:200], y[:200])
+    with pytest.raises(ValueError, match="every point has a label"):
+        every.partial_fit(x[200:210])
