@@ -34,7 +34,7 @@ class Prior:
     group: [n] int64, which node of the graph each point is, where several share one.
     """
 
-    scores: np.ndarray | sp.csc_array
+    scores: Any
     weight: float
     group: Tensor | None = None
 
@@ -101,6 +101,14 @@ class Beliefs:
         certainty[self.given.points.to(certainty.device)] = largest
         return replace(found, certainty=certainty)
 
+    def given_shares(self, labels: Tensor, probability: Tensor) -> Tensor:
+        """Probability [n], of labelled points 1 or the share of a soft label."""
+        found = torch.where(labels != UNLABELED, 1.0, probability)
+        if self.given is not None:
+            largest = self.given.distributions.amax(dim=1)
+            found[self.given.points.to(found.device)] = largest.to(found)
+        return found
+
     def to(self, device: torch.device | str) -> Beliefs:
         """On a device; the prior stays where it is."""
         if self.given is None:
@@ -116,6 +124,17 @@ class Beliefs:
         g, keep = self.given, ~hidden[self.given.points]
         kept = Given(g.points[keep], g.distributions[keep], g.weights[keep])
         return replace(self, given=kept)
+
+    def grouped_whole(self, group: Tensor | None) -> Beliefs:
+        """As `grouped` for labels that are each whole: a node has the largest weight of each."""
+        plain = replace(self, given=None).grouped(group)
+        if group is None or self.given is None:
+            return self
+        points, place = group[self.given.points].unique(return_inverse=True)
+        own = self.given.distributions
+        mass = own.new_zeros(len(points), own.shape[1])
+        mass.scatter_reduce_(0, place[:, None].expand_as(own), own, "amax")
+        return replace(plain, given=Given(points, mass, torch.ones(len(points))))
 
     def grouped(self, group: Tensor | None) -> Beliefs:
         """For nodes of which each stands for several points: means over a node's labelled points.
