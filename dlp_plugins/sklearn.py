@@ -276,6 +276,8 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
             labels, _, beliefs = to_beliefs(y, classes, sample_weight, prior, self.prior_weight)
         except LabelError as error:
             raise ValueError(str(error)) from None
+        if not (labels != UNLABELED).any():
+            raise ValueError("No point is labelled: every share or weight is 0.")
         if self.start is not None or self.auto:
             if self.start is not None:
                 check_estimator(self.start)

@@ -396,10 +396,10 @@ def test_weights_and_soft_labels_give_what_propagate_gives(digits):
     )  # fmt: skip
     assert model.classes_.tolist() == list(range(10))
     assert model.transduction_.tolist() == found.labels.tolist()
-    np.testing.assert_allclose(model.label_distributions_, found.probabilities, atol=1e-6)
-    np.testing.assert_allclose(model.probability_, found.probability, atol=1e-6)
-    np.testing.assert_allclose(model.unknown_, found.unknown, atol=1e-6)
-    assert model.temperature_ == found.calibration.temperature
+    np.testing.assert_allclose(model.label_distributions_, found.probabilities, atol=1e-4)
+    np.testing.assert_allclose(model.probability_, found.probability, atol=1e-4)
+    np.testing.assert_allclose(model.unknown_, found.unknown, atol=1e-4)
+    assert model.temperature_ == pytest.approx(found.calibration.temperature)
 
 
 def test_soft_labels_may_be_sparse_and_one_hot_ones_are_plain_labels(digits):

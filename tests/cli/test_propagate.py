@@ -178,7 +178,8 @@ def test_as_a_command_with_progress_on_stderr_and_the_summary_on_stdout(tmp_path
     phases = [line.partition(":")[0] for line in done.stderr.splitlines()]
     assert phases == [
         "Reading embeddings", "Rescaling embeddings", "Finding neighbours", "Building the graph",
-        "Spreading labels", "Refining labels", "Weighing", "Writing the table",
+        "Spreading labels", "Refining labels", "Finding probabilities", "Weighing",
+        "Writing the table",
     ]  # fmt: skip
     assert "certainty, quartiles" in done.stdout
     again = run()
