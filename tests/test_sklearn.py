@@ -398,7 +398,7 @@ def test_weights_and_soft_labels_give_what_propagate_gives(digits):
     assert model.transduction_.tolist() == found.labels.tolist()
     np.testing.assert_allclose(model.label_distributions_, found.probabilities, atol=1e-4)
     np.testing.assert_allclose(model.probability_, found.probability, atol=1e-4)
-    np.testing.assert_allclose(model.unknown_, found.unknown, atol=1e-4)
+    np.testing.assert_allclose(model.unknown_, found.unknown, atol=1e-3)  # both to a residual
     assert model.temperature_ == pytest.approx(found.calibration.temperature)
 
 
@@ -423,7 +423,7 @@ def test_soft_labels_may_be_sparse_and_one_hot_ones_are_plain_labels(digits):
         (-np.ones((20, 3)), None, "at least 0"),
         (np.eye(19, 3), None, "inconsistent numbers of samples"),
         (np.arange(20) % 2, -np.ones(20), "Negative values"),
-        (np.arange(20) % 2, np.zeros(20), "No point is labelled"),
+        (np.arange(20) % 2, np.zeros(20), "at least one non-zero|No point is labelled"),
     ],
 )
 def test_soft_labels_and_weights_that_are_refused(y, weight, sentence):
