@@ -9,6 +9,7 @@
 # make bench-photos       CIFAR-10 from images to labels, timed: up to 15 minutes on two cores
 # make bench-peers        beside graphlearning, ModSSC, scikit-learn, cleanlab, in an environment of its own
 # make bench-suggest      accuracy by who chose the points that were labelled
+# make bench-calibration  how good probabilities of labels and scores of unknown classes are
 # make gpu                on a machine with an NVIDIA card: checks, speed, rows of the paper (needs DATA)
 
 PYTHON ?= python3
@@ -19,7 +20,7 @@ EXTRAS := photos,export,huggingface,amg,nn-descent,parquet,tensorboard,mlflow,la
 WHEELS := .venv/wheels
 
 .PHONY: quickstart test unit test-torch-sparse test-usb test-browser test-slow bench bench-labels \
-    bench-suggest bench-photos bench-peers gpu lint types clean
+    bench-calibration bench-suggest bench-photos bench-peers gpu lint types clean
 .DELETE_ON_ERROR:
 
 include usb.mk
@@ -87,6 +88,9 @@ bench-peers: .venv-peers/ready
 	$(PEERS)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable . \
 	    $(PEER_PACKAGES)
 	@touch $@
+
+bench-calibration: .venv/test
+	$(BIN)/python benchmarks/calibration.py $(if $(DATA),--data $(DATA))
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -22,6 +22,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import Bunch
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
+    _check_sample_weight,
     check_array,
     check_consistent_length,
     check_is_fitted,
@@ -106,6 +107,12 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         Compare these settings with class mass alone, with a start from logistic regression and with
         logistic regression by cross-validation on the labelled points, and take another only if it
         is clearly better.
+    calibrate : bool, default=False
+        Find `probability_`, by up to three more propagations on the same graph.
+    unknown : bool, default=False
+        Find `unknown_`, by one more solve.
+    prior_weight : float, default=1.0
+        What the prior scores of a class given to `fit` count in all beside its labels.
 
     `n_neighbors`, `gamma`, `alpha`, `max_iter` and `tol` go to the components given by name that
     know them; a component given as an object keeps its own.
@@ -122,7 +129,14 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         Label of each training point: its own where it has one; without a refiner `unlabeled_` where
         none reaches.
     certainty_ : ndarray of shape (n_samples,)
-        In 0..1; 1 for a labelled point, 0 where no label reaches.
+        In 0..1; 1 for a labelled point (the share of its label if that is soft), 0 where no label
+        reaches.
+    probability_ : ndarray of shape (n_samples,) or None
+        With `calibrate`, how likely the label of each training point is right.
+    temperature_ : float or None
+        With `calibrate`, what `probability_` was found with.
+    unknown_ : ndarray of shape (n_samples,) or None
+        With `unknown`, in 0..1, larger for a point that belongs to none of `classes_`.
     reached_ : ndarray of shape (n_samples,)
         Whether some label reaches a training point over the graph.
     class_shares_ : ndarray of shape (n_classes,)
@@ -167,6 +181,9 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         unlabeled: Any = "auto",
         start: Any = None,
         auto: bool = False,
+        calibrate: bool = False,
+        unknown: bool = False,
+        prior_weight: float = 1.0,
     ) -> None:
         self.graph = graph
         self.affinity = affinity
@@ -185,8 +202,13 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         self.unlabeled = unlabeled
         self.start = start
         self.auto = auto
+        self.calibrate = calibrate
+        self.unknown = unknown
+        self.prior_weight = prior_weight
 
-    def fit(self, X: Any, y: Any) -> GraphLabelPropagation:
+    def fit(
+        self, X: Any, y: Any, sample_weight: Any = None, prior: Any = None
+    ) -> GraphLabelPropagation:
         """Spread the labels of y over the graph of X.
 
         Parameters
@@ -196,7 +218,13 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         y : array-like of shape (n_samples,)
             Labels; -1 (see `unlabeled`) or blank where there is none. Strings go into an object
             array, or a list, together with -1; as numpy turns ['cat', -1] into strings, '-1' means
-            the same.
+            the same. Or of shape (n_samples, n_classes), dense or sparse: the share of each class
+            in each point's label, a row of zeros where there is none; `classes_` are then the
+            numbers of the columns.
+        sample_weight : array-like of shape (n_samples,), default=None
+            What each label counts; 0 leaves it out. By default 1. Points without a label have none.
+        prior : {array-like, sparse matrix} of shape (n_samples, n_classes), default=None
+            Scores at least 0 of the classes in the order of `classes_`, from elsewhere.
 
         Raises
         ------
@@ -204,6 +232,8 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
             X holds NaN or infinity, y infinity, no point is labelled, or a parameter is out of
             range.
         """
+        if _is_soft(y):
+            return self._fit_soft(X, y, sample_weight, prior)
         auto = isinstance(self.unlabeled, str) and self.unlabeled == "auto"
         mark = UNLABELED if auto else self.unlabeled
         y, blank = _fill_blanks(y, mark)
@@ -229,22 +259,44 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         labels = np.full(len(X), UNLABELED)
         labels[labeled] = own
 
+        return self._spread(X, labels, len(self.classes_), sample_weight, prior)
+
+    def _fit_soft(self, X: Any, y: Any, sample_weight: Any, prior: Any) -> GraphLabelPropagation:
+        X = validate_data(self, X, dtype=(np.float64, np.float32), ensure_min_samples=2)
+        check_consistent_length(X, y)
+        self.unlabeled_ = UNLABELED
+        self.classes_ = np.arange(y.shape[1] if hasattr(y, "shape") else len(y[0]))
+        return self._spread(X, y, len(self.classes_), sample_weight, prior)
+
+    def _spread(
+        self, X: np.ndarray, y: Any, classes: int, sample_weight: Any, prior: Any
+    ) -> GraphLabelPropagation:
         from dlp_plugins.embeddings.fitted import FittedPropagation
+        from dlp_plugins.errors import LabelError
+        from dlp_plugins.propagation.beliefs import to_beliefs
         from dlp_plugins.propagation.start import check_estimator
 
+        if sample_weight is not None:
+            sample_weight = _check_sample_weight(sample_weight, X, ensure_non_negative=True)
+        try:
+            labels, _, beliefs = to_beliefs(y, classes, sample_weight, prior, self.prior_weight)
+        except LabelError as error:
+            raise ValueError(str(error)) from None
+        if not (labels != UNLABELED).any():
+            raise ValueError("No point is labelled: every share or weight is 0.")
         if self.robust and (self.auto or self.start is not None):
             raise ValueError("robust=True goes with neither start nor auto.")
-        if self.start is not None:
-            check_estimator(self.start)
+        if self.start is not None or self.auto:
+            if self.start is not None:
+                check_estimator(self.start)
+            if beliefs.given is not None:
+                raise ValueError(
+                    "start and auto need plain labels, one class for each point and no weights."
+                )
         fitted = FittedPropagation.of(
-            self._components(len(X)),
-            X,
-            labels,
-            len(self.classes_),
-            self.start,
-            self.auto,
-            self.robust,
-        )
+            self._components(len(X)), X, labels.numpy(), classes, self.start, self.auto,
+            self.robust, beliefs, self.calibrate, self.unknown,
+        )  # fmt: skip
         return self._keep(fitted)
 
     def partial_fit(self, X: Any, y: Any = None, classes: Any = None) -> GraphLabelPropagation:
@@ -272,6 +324,11 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
             return self.fit(X, y)
         if self.robust or self.auto or self.start is not None:
             raise ValueError("partial_fit goes with neither robust, auto nor start: fit again.")
+        if not self._fitted.plain or self.calibrate or self.unknown:
+            raise ValueError(
+                "partial_fit needs plain labels without weights or a prior, and neither calibrate "
+                "nor unknown: fit again."
+            )
         X = validate_data(self, X, dtype=(np.float64, np.float32), reset=False)
         before = self.classes_
         labels = np.full(len(X), UNLABELED)
@@ -301,6 +358,9 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         self.transduction_ = self._name(fitted.labels)
         self.certainty_, self.reached_ = fitted.certainty, fitted.reached
         self.class_shares_ = fitted.class_shares
+        self.probability_, self.unknown_ = fitted.probability, fitted.unknown
+        how = fitted.calibration
+        self.temperature_ = None if how is None else how.temperature
         self.n_iter_ = fitted.health.iterations
         self.comparison_ = fitted.comparison
         return self
@@ -487,6 +547,17 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
                 named = named.astype(object)
             named[missing] = self.unlabeled_
         return named
+
+
+def _is_soft(y: Any) -> bool:
+    """Whether y is a matrix of several columns, the share of each class in each label."""
+    shape = getattr(y, "shape", None)
+    if shape is None:
+        try:
+            shape = np.shape(y)
+        except ValueError:  # rows of different lengths
+            return False
+    return len(shape) == 2 and shape[1] > 1
 
 
 def _is_two_classes(y: np.ndarray) -> bool:

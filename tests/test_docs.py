@@ -73,6 +73,8 @@ NOT_RUN = {
     "make bench-labels": MINUTES,
     "make bench-suggest": MINUTES,
     "make bench-photos": MINUTES,
+    "make bench-calibration": MINUTES,
+    "python benchmarks/calibration.py --draws 5": MINUTES,
     ".venv/bin/python -m pytest -x tests/solvers": THIS_SUITE,
     ".venv/bin/python -m pytest -x tests/test_contracts.py -k neumann": THIS_SUITE,
     ".venv/bin/ruff check . && .venv/bin/ruff format . && .venv/bin/mypy": THIS_SUITE,

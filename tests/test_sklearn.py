@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse
 import torch
 from oracles import label_quality
 from sklearn.base import clone
@@ -373,3 +374,59 @@ def test_warns_when_not_converged(digits):
 @pytest.mark.filterwarnings("error")
 def test_converges_silently_by_default(digits):
     GraphLabelPropagation().fit(digits[0], digits[2])
+
+
+# -- weights, soft labels, prior scores -----------------------------------------------------------
+
+
+def test_weights_and_soft_labels_give_what_propagate_gives(digits):
+    X, _, few = digits
+    X, few = X[:300], few[:300]
+    rng = np.random.default_rng(0)
+    shares = np.where(few[:, None] >= 0, 0.05, 0) + 0.5 * (few[:, None] == np.arange(10))
+    weights, prior = rng.uniform(0.5, 2, 300), rng.random((300, 10))
+    model = GraphLabelPropagation(
+        transformation="rescale", prior_weight=0.2, calibrate=True, unknown=True
+    )
+    model.fit(X, shares, sample_weight=weights, prior=prior)
+    found = propagate(
+        X, shares, label_weights=weights, prior=prior, prior_weight=0.2, calibrated=True,
+        unknown=True, transform="rescale", normalizer="class_mass", refiner="discriminant",
+        k=10, alpha=0.9, max_iterations=100,
+    )  # fmt: skip
+    assert model.classes_.tolist() == list(range(10))
+    assert model.transduction_.tolist() == found.labels.tolist()
+    np.testing.assert_allclose(model.label_distributions_, found.probabilities, atol=1e-4)
+    np.testing.assert_allclose(model.probability_, found.probability, atol=1e-4)
+    np.testing.assert_allclose(model.unknown_, found.unknown, atol=1e-3)  # both to a residual
+    assert model.temperature_ == pytest.approx(found.calibration.temperature)
+
+
+def test_soft_labels_may_be_sparse_and_one_hot_ones_are_plain_labels(digits):
+    X, _, few = digits
+    X, few = X[:300], few[:300]
+    plain = GraphLabelPropagation().fit(X, few, sample_weight=np.ones(300))
+    one_hot = (few[:, None] == np.arange(10)).astype(float)
+    soft = GraphLabelPropagation().fit(X, scipy.sparse.csr_array(one_hot))
+    again = GraphLabelPropagation().fit(X, few)
+    present = [int(c) for c in plain.classes_]
+    assert np.array_equal(plain.label_distributions_, again.label_distributions_)
+    assert np.array_equal(soft.transduction_, plain.transduction_)
+    if len(present) == 10:
+        assert np.array_equal(soft.label_distributions_, plain.label_distributions_)
+
+
+@pytest.mark.parametrize(
+    ("y", "weight", "sentence"),
+    [
+        (np.zeros((20, 3)), None, "No point is labelled"),
+        (-np.ones((20, 3)), None, "at least 0"),
+        (np.eye(19, 3), None, "inconsistent numbers of samples"),
+        (np.arange(20) % 2, -np.ones(20), "Negative values"),
+        (np.arange(20) % 2, np.zeros(20), "at least one non-zero|No point is labelled"),
+    ],
+)
+def test_soft_labels_and_weights_that_are_refused(y, weight, sentence):
+    X = np.random.default_rng(0).random((20, 3))
+    with pytest.raises(ValueError, match=sentence):
+        GraphLabelPropagation().fit(X, y, sample_weight=weight)

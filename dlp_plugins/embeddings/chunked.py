@@ -35,9 +35,11 @@ from dlp_plugins.propagation import (
     equal_shares,
 )
 from dlp_plugins.propagation.beliefs import PLAIN, Beliefs
+from dlp_plugins.propagation.calibration import Calibration, calibrate, fixed
 from dlp_plugins.propagation.class_shares import estimate_shares, known_shares
 from dlp_plugins.propagation.comparison import RUNS, Comparison, Method, compare, methods
 from dlp_plugins.propagation.propagator import full_precision
+from dlp_plugins.propagation.unknown import background_reach, total_reach, unknown_scores
 from dlp_plugins.refiners.contract import Classifier
 from dlp_plugins.refiners.none import NoRefiner
 from dlp_plugins.registry import EMBEDDINGS_ALPHA
@@ -50,6 +52,9 @@ class Outcome(Assignment):
 
     margin: [n] float32, probability of the point's label less that of the best other class; may be
         negative for a labelled point whose neighbours have another class.
+    probability: [n] float32, that the label is right, calibrated; None where not asked for.
+    calibration: how that was found.
+    unknown: [n] float32 in 0..1, larger for a point of no known class; None where not asked for.
     counts: [c] points of each class, labelled and pseudo-labelled.
     class_shares: pi [c] float32, wanted or estimated shares of the unlabelled points.
     probabilities: of any rows, all classes.
@@ -63,6 +68,9 @@ class Outcome(Assignment):
     """
 
     margin: Tensor
+    probability: Tensor | None
+    calibration: Calibration | None
+    unknown: Tensor | None
     counts: Tensor
     class_shares: Tensor
     probabilities: Probabilities
@@ -120,6 +128,8 @@ def propagate_chunked(
     keep_index: bool = False,
     prototypes: Tensor | None = None,
     robust: bool = False,
+    calibrated: bool = False,
+    unknown: bool = False,
 ) -> Outcome:
     """Pseudo-labels, classes solved in `chunks`.
 
@@ -137,6 +147,8 @@ def propagate_chunked(
         keep_index: keep what new points need; descriptors and all probabilities stay in memory.
         prototypes: [c, d] unit rows, one per class, as further nodes that have their class as
             label; the propagator is one of `prototypes.with_prototypes`, without transform.
+        calibrated: find the probability that each label is right; not with prototypes.
+        unknown: find how likely each point belongs to no known class.
 
     Raises:
         LabelError, FeatureError, GraphError: as `propagate`.
@@ -160,7 +172,7 @@ def propagate_chunked(
             descriptors = torch.cat([descriptors, prototypes.to(device)])
             known = node_labels(known, num_classes)
             nodes = node_beliefs(nodes, points, num_classes)
-    note, total = _transform(propagator, descriptors, clock)
+    note, total = transform(propagator, descriptors, clock)
     with clock.phase("neighbours"):
         neighbors = propagator.find_neighbors(descriptors)
         refines = not isinstance(propagator.refiner, NoRefiner)
@@ -197,6 +209,7 @@ def propagate_chunked(
 
     scores = Scores(scratch if chunks.on_disk else None)
     records: list[Convergence] = []
+    reach = torch.zeros(len(known), device=device) if unknown else None
     with clock.phase("solve", num_classes) as tick:
         state = propagator.solver.prepare(graph)
         for first in range(0, num_classes, chunks.width):
@@ -205,7 +218,12 @@ def propagate_chunked(
             solution = propagator.solve(state, columns)
             scores.append(solution.scores)
             records.append(Convergence.of(solution))
+            if reach is not None:
+                reach += total_reach(solution.scores)
             tick(scores.num_classes)
+        if reach is not None:
+            background = background_reach(propagator, state, len(reach), graph.device)
+            reach = unknown_scores(reach, background, num_classes).cpu()[: len(distinct.points)]
         del state, columns, solution
     index = None
     steps = _LastSteps(propagator, scores, graph, f if refines else None, known, nodes)
@@ -215,8 +233,15 @@ def propagate_chunked(
             shares = estimate_shares(lambda: _unlabeled_rows(equal, known))
             del equal
         p, reached, classifier = steps.probabilities(shares)
+    calibration = None
+    if calibrated and prototypes is None:
+        with clock.phase("calibrate"):
+            kept = f if refines else None
+            calibration = _calibrate(chunks, propagator, graph, kept, known, num_classes, nodes)
     with clock.phase("weigh", points) as tick:
-        best, certainty, margin = _best_classes(propagator, p, known, tick)
+        best, certainty, margin, probability = _best_classes(
+            propagator, p, known, calibration, tick
+        )
         assignment = propagator.assign(
             best, certainty, known, num_classes, Convergence.worst(records), graph, reached
         )
@@ -232,10 +257,15 @@ def propagate_chunked(
             assignment = beliefs.certain(assignment)
             margin = _margins(p, margin, labels, known, distinct.group)
             p = p.repeated(distinct.group)
+        if probability is not None:
+            probability = beliefs.given_shares(labels, distinct.expand(probability))
     assigned = assignment.labels
     return Outcome(
         **vars(assignment),
         margin=margin,
+        probability=probability,
+        calibration=calibration,
+        unknown=None if reach is None else distinct.expand(reach),
         counts=torch.bincount(assigned[assigned >= 0], minlength=num_classes),
         class_shares=shares,
         probabilities=p,
@@ -250,7 +280,7 @@ def propagate_chunked(
     )
 
 
-def _transform(
+def transform(
     propagator: Propagator, descriptors: Tensor, clock: Clock
 ) -> tuple[str | None, Tensor | None]:
     """Transform unit rows [n, d] in place; the transform's note and its statistics."""
@@ -309,6 +339,22 @@ def _unlabeled_rows(p: Probabilities, labels: Tensor) -> Iterator[Tensor]:
         yield p.rows(rows)[labels[rows] == UNLABELED]
 
 
+def _calibrate(
+    chunks: ClassChunks,
+    propagator: Propagator,
+    graph: Graph,
+    f: Tensor | None,
+    known: Tensor,
+    num_classes: int,
+    nodes: Beliefs,
+) -> Calibration:
+    """As `calibrate`, which holds all classes; the fixed temperature where they do not fit."""
+    if chunks.on_disk or chunks.width < num_classes:
+        per_class = int((known != UNLABELED).sum()) / num_classes
+        return fixed(per_class, f is not None, "memory holds too few classes for cross-validation")
+    return calibrate(propagator, graph, f, known, num_classes, nodes)
+
+
 def _share(
     propagator: Propagator,
     found: Assignment,
@@ -351,17 +397,21 @@ def _best_classes(
     propagator: Propagator,
     probabilities: Probabilities,
     labels: Tensor,
+    calibration: Calibration | None,
     tick: Callable[[int], None],
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     n = len(labels)
+    probability = None if calibration is None else torch.empty(n)
     best, certainty, margin = torch.empty(n, dtype=torch.long), torch.empty(n), torch.empty(n)
     for rows in probabilities.blocks():
         p = probabilities.rows(rows)
         best[rows], certainty[rows] = propagator.best_class(p)
         own = labels[rows]
         margin[rows] = _margin(p, torch.where(own >= 0, own, best[rows]))
+        if calibration is not None and probability is not None:
+            probability[rows] = calibration.probability(p, best[rows])
         tick(rows.stop)
-    return best, certainty, margin
+    return best, certainty, margin, probability
 
 
 def _margin(p: Tensor, labels: Tensor) -> Tensor:

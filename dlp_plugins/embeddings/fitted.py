@@ -21,6 +21,8 @@ from dlp_plugins.embeddings.selection import check_request, chosen_from
 from dlp_plugins.graph import Neighbors
 from dlp_plugins.inputs import UNLABELED, to_descriptors, to_labels
 from dlp_plugins.propagation import Health, Propagator, equal_shares, label_matrix
+from dlp_plugins.propagation.beliefs import PLAIN, Beliefs
+from dlp_plugins.propagation.calibration import Calibration
 from dlp_plugins.propagation.class_shares import known_shares
 from dlp_plugins.propagation.comparison import Comparison, Method, compare, methods
 from dlp_plugins.propagation.propagator import full_precision
@@ -42,6 +44,8 @@ class FittedPropagation:
     health: of the distinct points.
     comparison: of the default with other methods, where that was asked for.
     index: labels new points.
+    plain: no label has a weight or is soft, and there is no prior; `extended` needs that.
+    probability, calibration, unknown: as of `PseudoLabels`, [n]; None where not asked for.
     """
 
     labels: np.ndarray
@@ -56,6 +60,10 @@ class FittedPropagation:
     comparison: Comparison | None
     _given: Tensor
     _scores: Tensor
+    plain: bool = True
+    probability: np.ndarray | None = None
+    calibration: Calibration | None = None
+    unknown: np.ndarray | None = None
 
     @classmethod
     @full_precision()
@@ -68,39 +76,48 @@ class FittedPropagation:
         start: Any = None,
         auto: bool = False,
         robust: bool = False,
+        beliefs: Beliefs = PLAIN,
+        calibrated: bool = False,
+        unknown: bool = False,
     ) -> FittedPropagation:
         """Of descriptors x [n, d] and labels [n] int64, -1 where there is none.
 
-        `start`, `auto` and `robust` are as `propagate_chunked` takes them; the last goes with
-        neither of the others.
+        The rest is as `propagate_chunked` takes it; `robust` goes with neither `start` nor `auto`.
         """
         rows, given = to_descriptors(x), to_labels(labels)
         distinct = find_distinct(rows)
         if len(distinct.points) < 2:  # a new point needs neighbours
             distinct = Distinct(torch.arange(len(rows)), None)
         rows, known = distinct.select(rows), distinct.labels(given)
+        nodes = beliefs.grouped(distinct.group)
+        known = nodes.labels(known)
         f, total = propagator.fit_transform(rows)
         neighbors = propagator.find_neighbors(f)
         graph = propagator.assemble_graph(neighbors)
         method, comparison = Method("default", propagator, start), None
         if auto:
-            comparison = compare(methods(propagator, start), graph, f, known, num_classes)
+            comparison = compare(methods(propagator, start), graph, f, known, num_classes, nodes)
             method = comparison.chosen
-        nodes = method.beliefs(f)
+        made, nodes = method.propagator, method.beliefs(f, nodes)
         if robust:
             alpha = getattr(propagator.solver, "alpha", EMBEDDINGS_ALPHA)
-            trusted = trusted_beliefs(graph, given, num_classes, distinct, alpha=alpha)
-            nodes = trusted.grouped(distinct.group)
+            beliefs = trusted_beliefs(graph, given, num_classes, distinct, beliefs, alpha)
+            nodes = beliefs.grouped(distinct.group)
             known = nodes.labels(known)
-        found = method.propagator.spread(graph, known, num_classes, descriptors=f, beliefs=nodes)
+        found = made.spread(graph, known, num_classes, descriptors=f, beliefs=nodes)
+        found = made.assess(found, graph, known, f, nodes, calibrated, unknown)
         own = given != UNLABELED
         assert found.class_shares is not None  # as labels were spread
         q = found.probabilities
         assert found.scores is not None
+        certainty = beliefs.given_shares(given, distinct.expand(found.certainty))
+        probability, score = found.probability, found.unknown
+        if probability is not None:
+            probability = beliefs.given_shares(given, distinct.expand(probability))
         index = Index.of(method.propagator, total, f, neighbors, q, found, known, found.classifier)
         return cls(
             torch.where(own, given, distinct.expand(found.labels)).numpy(),
-            torch.where(own, 1.0, distinct.expand(found.certainty)).numpy(),
+            certainty.numpy(),
             distinct.expand(found.reached).numpy(),
             distinct.expand(q.double()).numpy(),
             found.class_shares.double().numpy(),
@@ -111,6 +128,10 @@ class FittedPropagation:
             comparison,
             given,
             found.scores,
+            beliefs.given is None and beliefs.prior is None,
+            None if probability is None else probability.numpy(),
+            found.calibration,
+            None if score is None else distinct.expand(score).numpy(),
         )
 
     @full_precision()

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 
 from dlp_plugins.embeddings._files import (
@@ -22,7 +21,7 @@ from dlp_plugins.embeddings.labels import LabelFile
 from dlp_plugins.embeddings.memory import Memory
 from dlp_plugins.errors import DataError, LabelError
 from dlp_plugins.inputs import UNLABELED
-from dlp_plugins.propagation.beliefs import Prior, to_prior
+from dlp_plugins.propagation.beliefs import Prior, is_sparse, to_prior
 from dlp_plugins.refiners.contract import Given
 
 FORMATS = (".npy", ".npz", ".parquet")
@@ -87,7 +86,7 @@ def with_prior(need: Memory, prior: Prior | None, points: int) -> Memory:
     if prior is None:
         return need
     held = prior.scores
-    if isinstance(held, sp.csc_array):
+    if is_sparse(held):
         size = held.data.nbytes + held.indices.nbytes
     else:
         size = 0 if isinstance(held, np.memmap) else held.nbytes
@@ -127,6 +126,8 @@ def open_prior(path: Path, points: int) -> PriorFile:
 def _read_npz(path: Path) -> tuple[Any, list[str] | None]:
     with np.load(path, allow_pickle=False) as arrays:
         if {"format", "data", "shape"} <= set(arrays.files):
+            import scipy.sparse as sp
+
             return sp.csc_array(sp.load_npz(path)), None
         names = arrays[CLASSES].tolist() if CLASSES in arrays.files else None
     scores = load_array(path, ndim=2, preferred="scores")

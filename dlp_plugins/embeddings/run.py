@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from dlp_plugins._writing import check_place
 from dlp_plugins.embeddings import table
@@ -18,6 +19,11 @@ from dlp_plugins.embeddings.features import EmbeddingFile, open_embeddings
 from dlp_plugins.embeddings.ids import read_ids
 from dlp_plugins.embeddings.labels import LabelFile, read_labels
 from dlp_plugins.embeddings.memory import ClassChunks, choose_chunks, estimate_memory
+from dlp_plugins.embeddings.multi_label import (
+    MultiOutcome,
+    propagate_chunked_multi_label,
+    write_multi_table,
+)
 from dlp_plugins.embeddings.prior import open_prior, with_prior
 from dlp_plugins.embeddings.prototype_file import Prototypes, open_prototypes
 from dlp_plugins.embeddings.prototypes import ALPHA as PROTOTYPE_ALPHA
@@ -26,11 +32,14 @@ from dlp_plugins.embeddings.prototypes import K as PROTOTYPE_K
 from dlp_plugins.embeddings.prototypes import with_prototypes
 from dlp_plugins.embeddings.record import read_record
 from dlp_plugins.embeddings.starts import build_start, with_start
+from dlp_plugins.embeddings.truth import read_truth
 from dlp_plugins.environment import choose_device, free_memory
 from dlp_plugins.errors import UsageError, did_you_mean
+from dlp_plugins.inputs import UNLABELED
 from dlp_plugins.propagation import Propagator
 from dlp_plugins.propagation.beliefs import Beliefs
 from dlp_plugins.propagation.class_shares import ESTIMATE, known_shares
+from dlp_plugins.propagation.quality import Quality
 from dlp_plugins.propagation.start import check_estimator
 from dlp_plugins.recipe.build import build_propagator
 from dlp_plugins.recipe.check import check_dependencies, check_layers
@@ -61,6 +70,7 @@ class FilePropagation:
     beliefs: soft labels, weights and prior scores.
     start: classifier to start from, if any.
     auto: compare methods first.
+    truth: [n] true labels, as `read_truth` gives them, if there is such a file.
     budget: bytes of memory to stay within.
     """
 
@@ -79,6 +89,23 @@ class FilePropagation:
     start: Any = None
     auto: bool = False
     robust: bool = False
+    calibrated: bool = True
+    unknown: bool = False
+    truth: Tensor | None = None
+    multi_label: bool = False
+
+    def run_multi_label(self, progress: Progress = silent) -> MultiOutcome:
+        """As `run`, where a point may have several labels."""
+        if self.out is None:
+            raise UsageError("There is no file to write the table to.")
+        outcome = propagate_chunked_multi_label(
+            self.propagator, self.source.load, self.source.points, len(self.given.classes),
+            self.chunks, self.beliefs, scratch=self.out.parent, device=self.device,
+            progress=progress,
+        )  # fmt: skip
+        with outcome.scores, outcome.clock.phase("write", self.source.points) as tick:
+            write_multi_table(self.out, outcome, self.given, self.probabilities, tick)
+        return outcome
 
     def run(self, progress: Progress = silent) -> Outcome:
         """Propagate and write the table, then the index; `progress` is called in each phase."""
@@ -90,6 +117,7 @@ class FilePropagation:
             beliefs=self.beliefs, keep_index=self.index is not None, start=self.start,
             auto=self.auto, robust=self.robust,
             prototypes=None if self.prototypes is None else self.prototypes.load(),
+            calibrated=self.calibrated, unknown=self.unknown,
         )  # fmt: skip
         with outcome.probabilities, outcome.clock.phase("write", self.source.points) as tick:
             table.write_table(self.out, outcome, self.given, self.probabilities, tick)
@@ -102,6 +130,15 @@ class FilePropagation:
                     embedding=None if record is None else record.as_dict(),
                 ).save(self.index)
         return replace(outcome, index=None)  # gives its memory back
+
+    def quality(self, outcome: Outcome) -> Quality | None:
+        """Of the labels of unlabelled points, against the true labels; None without these."""
+        if self.truth is None:
+            return None
+        judged = (self.truth != UNLABELED) & (self.given.labels == UNLABELED)
+        p = outcome.probability
+        p = None if p is None else p[judged]
+        return Quality.of(outcome.labels[judged], self.truth[judged], p)
 
 
 def prepare(
@@ -126,6 +163,10 @@ def prepare(
     prototypes: Path | str | None = None,
     names: Path | str | None = None,
     robust: bool = False,
+    calibrated: bool = True,
+    unknown: bool = False,
+    truth: Path | str | None = None,
+    multi_label: bool = False,
 ) -> FilePropagation:
     """Check everything that can be checked before the embeddings are read.
 
@@ -154,6 +195,11 @@ def prepare(
         prototypes: an embedding of each class, such as its name's, in a file like embeddings; then
             the defaults are those of `prototypes.propagate_prototypes`.
         names: of the prototypes, a line each; by default their row numbers.
+        calibrated: find the probability that each label is right, for a column `probability`.
+        unknown: add a column `unknown`, how likely each point belongs to no known class.
+        truth: file of true labels, as `labels`, to measure the found ones by.
+        multi_label: a point may have several labels; see `propagate_multi_label`. Nothing is
+            refined, calibrated or measured; `probabilities` writes scores.
 
     Raises:
         UsageError: a setting, a size, a device or a path is wrong.
@@ -164,6 +210,15 @@ def prepare(
         raise UsageError("--robust goes with neither --start, --auto nor --prototypes.")
     out, settings = None if out is None else Path(out), list(settings)
     named = prototypes is not None
+    if multi_label:
+        if unknown or truth is not None:
+            raise UsageError("--multi-label: --unknown and --truth need one label per point.")
+        if named or start is not None or auto or robust or save_index is not None:
+            raise UsageError(
+                "--multi-label does not go with --prototypes, --start, --auto, --robust or "
+                "--save-index."
+            )
+        settings.append("refiner=none")
     if named:
         _check_named(classes, prior, save_index, start, auto)
     elif labels is None or names is not None:
@@ -191,7 +246,7 @@ def prepare(
         given = classes_of.labels(labels, source.points, known)
     else:
         assert labels is not None
-        given = read_labels(Path(labels), source.points, classes, known)
+        given = read_labels(Path(labels), source.points, classes, known, multi_label)
     if given.given is not None and (auto or started is not None):
         raise UsageError(
             f"{labels}: --start and --auto need plain labels, one class for each point and no "
@@ -225,7 +280,8 @@ def prepare(
     chunks = choose_chunks(need, source.points, len(given.classes), budget, solver.columnwise)
     return FilePropagation(
         recipe, propagator, source, given, chunks, budget, where, out, probabilities, beliefs,
-        index, classes_of, started, auto, robust,
+        index, classes_of, started, auto, robust, calibrated, unknown,
+        None if truth is None else read_truth(Path(truth), given), multi_label,
     )  # fmt: skip
 
 
@@ -236,7 +292,7 @@ def propagate_file(
     *,
     progress: Progress = silent,
     **options: Any,
-) -> Outcome:
+) -> Outcome | MultiOutcome:
     """Spread the labels of a file over the embeddings of another and write the table.
 
     Args:
@@ -249,7 +305,8 @@ def propagate_file(
     >>> outcome = propagate_file("x.npy", "y.csv", "out.csv", settings=["graph.k=10"])
     ... # doctest: +SKIP
     """
-    return prepare(embeddings, labels, out, **options).run(progress)
+    job = prepare(embeddings, labels, out, **options)
+    return job.run_multi_label(progress) if job.multi_label else job.run(progress)
 
 
 def _check_named(classes: int | None, prior: Any, save_index: Any, start: Any, auto: bool) -> None:

@@ -22,6 +22,9 @@ FORMATS = (".csv", ".parquet")
 FORMULA = re.compile(r"[=@\t\r]|[+-](?!\d*\.?\d*$)")
 
 
+Blocks = Iterator[tuple[slice, np.ndarray | None]]
+
+
 @dataclass(frozen=True)
 class Column:
     """A column of the table.
@@ -85,17 +88,23 @@ def write_table(
     """Write the table completely or not at all: into a temporary file beside it, then renamed.
 
     Columns: `index` (from 0), `id` where points have ids, `label` (a class as the label file names
-    it; empty where there is none), `certainty`, `margin`, `reached` (over the graph; certainty is
-    0 if not), and with `probabilities` a column `probability_<class>` for each class.
+    it; empty where there is none), `certainty`, `margin`, where asked for `probability` (that the
+    label is right) and `unknown` (that the point has no known class), `reached` (over the graph;
+    certainty is 0 if not), and with `probabilities` a column `probability_<class>` for each class.
 
     Raises:
         SaveError: the disk is full or the folder cannot be written; an old file is as it was.
     """
-    columns = _columns(outcome, given)
     names = [f"probability_{c}" for c in given.classes] if probabilities else []
+    blocks = _blocks(outcome, bool(names), progress)
+    write_blocks(path, _columns(outcome, given), names, blocks)
+
+
+def write_blocks(path: Path, columns: list[Column], names: list[str], blocks: Blocks) -> None:
+    """Write columns, and after them columns of float32 called `names` from the blocks' arrays."""
     write = _write_parquet if path.suffix == ".parquet" else _write_csv
     with replacing(path) as temporary:
-        write(temporary, columns, names, _blocks(outcome, bool(names), progress))
+        write(temporary, columns, names, blocks)
 
 
 def write_rows(path: Path, columns: list[Column], rows: int) -> None:
@@ -132,17 +141,30 @@ def _columns(outcome: Labeled, given: Named) -> list[Column]:
         assigned = outcome.labels[rows].tolist()
         return [given.classes[i] if i >= 0 else None for i in assigned]
 
+    # new points have neither
+    held = {name: getattr(outcome, name, None) for name in ("probability", "unknown")}
+    asked = [_numbers(name, values) for name, values in held.items() if values is not None]
+    return [
+        *point_columns(given),
+        Column("label", _kind(given.classes), label),
+        _numbers("certainty", outcome.certainty),
+        _numbers("margin", outcome.margin),
+        *asked,
+        Column("reached", "bool_", lambda rows: outcome.reached[rows].numpy()),
+    ]
+
+
+def point_columns(given: Named) -> list[Column]:
+    """`index`, and `id` where points have ids."""
     columns = [Column("index", "int64", lambda rows: range(rows.start, rows.stop))]
     if given.ids is not None:
         ids = given.ids.values
         columns.append(Column("id", _kind(ids), lambda rows: ids[rows]))
-    return [
-        *columns,
-        Column("label", _kind(given.classes), label),
-        Column("certainty", "float32", lambda rows: outcome.certainty[rows].numpy()),
-        Column("margin", "float32", lambda rows: outcome.margin[rows].numpy()),
-        Column("reached", "bool_", lambda rows: outcome.reached[rows].numpy()),
-    ]
+    return columns
+
+
+def _numbers(name: str, values: Tensor) -> Column:
+    return Column(name, "float32", lambda rows: values[rows].numpy())
 
 
 def _kind(values: Sequence[Any]) -> str:
@@ -152,9 +174,6 @@ def _kind(values: Sequence[Any]) -> str:
     if low >= -(2**63) and high < 2**63:
         return "int64"
     return "uint64" if low >= 0 and high < 2**64 else "string"
-
-
-Blocks = Iterator[tuple[slice, np.ndarray | None]]
 
 
 def _blocks(outcome: Labeled, probabilities: bool, progress: Callable[[int], None]) -> Blocks:

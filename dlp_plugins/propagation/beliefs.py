@@ -5,11 +5,11 @@ Shapes: n points, c classes, m of the points labelled.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 from torch import Tensor
 
@@ -24,6 +24,15 @@ AnyAssignment = TypeVar("AnyAssignment", bound=Assignment)
 TINY = torch.finfo(torch.float32).tiny
 
 
+def is_sparse(x: Any) -> bool:
+    """Whether x is one of SciPy's sparse matrices; SciPy is not imported for the answer.
+
+    Whoever made such a matrix has imported SciPy, which takes a tenth of a second.
+    """
+    sparse = sys.modules.get("scipy.sparse")
+    return sparse is not None and bool(sparse.issparse(x))
+
+
 @dataclass(frozen=True)
 class Prior:
     """Scores of points and classes from elsewhere: a classifier, or similarity to class names.
@@ -34,14 +43,14 @@ class Prior:
     group: [n] int64, which node of the graph each point is, where several share one.
     """
 
-    scores: np.ndarray | sp.csc_array
+    scores: Any
     weight: float
     group: Tensor | None = None
 
     def columns(self, start: int, stop: int) -> Tensor:
         """beta P / (column sums of P) [n, stop - start] float32; a column of zeros stays zero."""
         part = self.scores[:, start:stop]
-        part = part.toarray() if isinstance(part, sp.csc_array) else part
+        part = part.toarray() if is_sparse(part) else part
         p = torch.from_numpy(np.array(part, dtype=np.float32))
         if self.group is not None:  # a node's scores are the mean of its points'
             counts = torch.bincount(self.group)
@@ -101,6 +110,14 @@ class Beliefs:
         certainty[self.given.points.to(certainty.device)] = largest
         return replace(found, certainty=certainty)
 
+    def given_shares(self, labels: Tensor, probability: Tensor) -> Tensor:
+        """Probability [n], of labelled points 1 or the share of a soft label."""
+        found = torch.where(labels != UNLABELED, 1.0, probability)
+        if self.given is not None:
+            largest = self.given.distributions.amax(dim=1)
+            found[self.given.points.to(found.device)] = largest.to(found)
+        return found
+
     def to(self, device: torch.device | str) -> Beliefs:
         """On a device; the prior stays where it is."""
         if self.given is None:
@@ -116,6 +133,17 @@ class Beliefs:
         g, keep = self.given, ~hidden[self.given.points]
         kept = Given(g.points[keep], g.distributions[keep], g.weights[keep])
         return replace(self, given=kept)
+
+    def grouped_whole(self, group: Tensor | None) -> Beliefs:
+        """As `grouped` for labels that are each whole: a node has the largest weight of each."""
+        plain = replace(self, given=None).grouped(group)
+        if group is None or self.given is None:
+            return self
+        points, place = group[self.given.points].unique(return_inverse=True)
+        own = self.given.distributions
+        mass = own.new_zeros(len(points), own.shape[1])
+        mass.scatter_reduce_(0, place[:, None].expand_as(own), own, "amax")
+        return replace(plain, given=Given(points, mass, torch.ones(len(points))))
 
     def grouped(self, group: Tensor | None) -> Beliefs:
         """For nodes of which each stands for several points: means over a node's labelled points.
@@ -149,7 +177,7 @@ def best_labels(given: Given, n: int) -> Tensor:
 
 def is_soft(labels: Any) -> bool:
     """Whether labels are [n, c], a distribution for each point, and not one class for each."""
-    if sp.issparse(labels) or hasattr(labels, "ndim"):
+    if is_sparse(labels) or hasattr(labels, "ndim"):
         return labels.ndim == 2 and labels.shape[1] != 1
     try:
         return np.ndim(labels) == 2 and np.shape(labels)[1] != 1
@@ -211,7 +239,7 @@ def soft_given(labels: Any, normalize: bool = True) -> Given:
     """
     held = _matrix(labels, "Soft labels")
     _check_matrix(held, "Soft labels", held.shape)
-    dense = held.toarray() if sp.issparse(held) else held
+    dense = held.toarray() if is_sparse(held) else held
     shares = torch.from_numpy(np.array(dense, dtype=np.float64))
     total = shares.sum(dim=1, keepdim=True)
     points = (total[:, 0] > 0).nonzero().squeeze(1)
@@ -233,8 +261,8 @@ def to_prior(scores: Any, weight: float, n: int, num_classes: int) -> Prior:
         raise LabelError(f"The weight of prior scores must be at least 0; found {weight}.")
     held = _matrix(scores, "Prior scores")
     _check_matrix(held, "Prior scores", (n, num_classes))
-    if sp.issparse(held):
-        held = sp.csc_array(held)  # read by columns
+    if is_sparse(held):
+        held = held.tocsc()  # read by columns
     return Prior(held, float(weight))
 
 
@@ -247,12 +275,14 @@ def _weighted(given: Given, weights: Tensor) -> Given:
 
 def _matrix(x: Any, what: str) -> Any:
     """As a NumPy array or a SciPy sparse matrix, without a copy where it is one."""
-    if sp.issparse(x):
+    if is_sparse(x):
         return x
     if isinstance(x, Tensor):
         x = x.detach().cpu()
         if x.layout != torch.strided:
             x = x.to_sparse_coo().coalesce()
+            import scipy.sparse as sp
+
             return sp.coo_array((x.values().numpy(), tuple(x.indices().numpy())), shape=x.shape)
         x = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
     try:
@@ -267,7 +297,7 @@ def _matrix(x: Any, what: str) -> Any:
 def _check_matrix(x: Any, what: str, shape: tuple[int, ...]) -> None:
     if len(x.shape) != 2 or tuple(x.shape) != tuple(shape):
         raise LabelError(f"{what} must be {list(shape)}; found {list(x.shape)}.")
-    if sp.issparse(x):
+    if is_sparse(x):
         _check_numbers(x.tocoo().data, what)
         return
     for rows in row_slices(len(x), max(1, x.shape[1]), BLOCK_ENTRIES):

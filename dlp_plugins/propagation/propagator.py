@@ -32,6 +32,7 @@ from dlp_plugins.inputs import (
 from dlp_plugins.normalizers.contract import Normalizer
 from dlp_plugins.propagation._outputs import checked, checked_neighbors, checked_solution
 from dlp_plugins.propagation.beliefs import PLAIN, Beliefs, to_beliefs
+from dlp_plugins.propagation.calibration import calibrate
 from dlp_plugins.propagation.class_shares import (
     EQUAL,
     ClassShares,
@@ -47,6 +48,7 @@ from dlp_plugins.propagation.pseudo_labels import (
     PseudoLabels,
     apply_given_labels,
 )
+from dlp_plugins.propagation.unknown import background_reach, total_reach, unknown_scores
 from dlp_plugins.refiners.contract import Given, Refined, Refiner
 from dlp_plugins.refiners.none import NoRefiner
 from dlp_plugins.solvers.contract import Solution, Solver
@@ -247,17 +249,21 @@ class Propagator:
         num_classes: int,
         initial: Tensor | None = None,
         beliefs: Beliefs = PLAIN,
+        calibrated: bool = False,
+        unknown: bool = False,
     ) -> PseudoLabels:
         """Pseudo-labels for descriptors [n, d] and labels [n] (-1 where there is none).
 
         `initial` [n, c]: an earlier propagation's scores, to start the solver from.
-        `beliefs`: as `spread` takes them.
+        `beliefs`: as `spread` takes them. `calibrated`, `unknown`: as `assess`.
         """
         check_labels(labels, num_classes, len(descriptors))
         check_descriptors(descriptors)
         f = self.apply_transform(descriptors)
         graph = self.assemble_graph(self.find_neighbors(f))
-        return self.spread(graph, labels.to(graph.device), num_classes, initial, f, beliefs)
+        labels = labels.to(graph.device)
+        found = self.spread(graph, labels, num_classes, initial, f, beliefs)
+        return self.assess(found, graph, labels, f, beliefs, calibrated, unknown)
 
     @full_precision()
     def spread(
@@ -303,6 +309,37 @@ class Propagator:
         return beliefs.certain(pseudo)
 
     @full_precision()
+    def assess(
+        self,
+        found: PseudoLabels,
+        graph: Graph,
+        labels: Tensor,
+        descriptors: Tensor | None,
+        beliefs: Beliefs = PLAIN,
+        calibrated: bool = False,
+        unknown: bool = False,
+    ) -> PseudoLabels:
+        """The same with how likely each label is right, or each point of no known class.
+
+        Args:
+            calibrated: find `probability`, which takes up to three propagations more.
+            unknown: find `unknown`, which takes a solve for one class more.
+        """
+        c = found.probabilities.shape[1]
+        if calibrated:
+            how = calibrate(self, graph, descriptors, labels, c, beliefs)
+            p = how.probability(found.probabilities, found.labels)
+            p = beliefs.given_shares(labels, p)
+            found = replace(found, probability=p, calibration=how)
+        if unknown:
+            assert found.scores is not None
+            state = self.solver.prepare(graph)
+            background = background_reach(self, state, len(labels), graph.device)
+            u = unknown_scores(total_reach(found.scores), background, c)
+            found = replace(found, unknown=u)
+        return found
+
+    @full_precision()
     def to_pseudo_labels(
         self,
         probabilities: Tensor,
@@ -335,6 +372,8 @@ def propagate(
     label_weights: Any = None,
     prior: Any = None,
     prior_weight: float = 1.0,
+    calibrated: bool = False,
+    unknown: bool = False,
     on_unconverged: Literal["warn", "raise", "ignore"] = "warn",
     **parameters: Any,
 ) -> PseudoLabels:
@@ -352,6 +391,9 @@ def propagate(
             (dense or sparse); a row of zeros for a point of which they know nothing.
         prior_weight: beta, total of a class's prior scores beside that of its labels: the label
             matrix is Y = Y_labels + beta P over its column sums.
+        calibrated: find the `probability` that each label is right, which takes up to three
+            propagations more.
+        unknown: find how likely each point belongs to no known class.
         propagator: the components; by default the paper's.
         on_unconverged: 'raise' raises if the solver stops short of its tolerance, unless only by
             float32's rounding; 'warn' warns if labels may still change at its residual.
@@ -372,7 +414,9 @@ def propagate(
         labels, num_classes, label_weights, prior, prior_weight
     )
     propagator = propagator or Propagator.default(**parameters)
-    pseudo = propagator(descriptors, labels, num_classes, beliefs=beliefs)
+    pseudo = propagator(
+        descriptors, labels, num_classes, None, beliefs, calibrated=calibrated, unknown=unknown
+    )
     convergence = pseudo.health.convergence
     if on_unconverged == "raise" and not convergence.settled:
         raise ConvergenceError(f"Short of the solver's tolerance: {convergence.describe()}.")

@@ -6,7 +6,7 @@ Shapes: n points, c classes. Labels are int64, -1 where there is none.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -15,6 +15,9 @@ from dlp_plugins.graph import Graph
 from dlp_plugins.inputs import UNLABELED
 from dlp_plugins.propagation.health import Health
 from dlp_plugins.refiners.contract import Classifier
+
+if TYPE_CHECKING:
+    from dlp_plugins.propagation.calibration import Calibration
 
 CertaintyScale = Literal["unlabeled", "all"]
 
@@ -52,6 +55,9 @@ class PseudoLabels(Assignment):
     class_shares: pi [c] float32, the shares of the classes among unlabelled points that were wanted
         or estimated; None where the labels came from a network.
     graph: that the labels spread over; None where they came from a network.
+    probability: [n] float32, that the label is right, calibrated; None where not asked for.
+    calibration: how that was found.
+    unknown: [n] float32 in 0..1, larger for a point of no known class; None where not asked for.
     """
 
     probabilities: Tensor
@@ -59,6 +65,9 @@ class PseudoLabels(Assignment):
     classifier: Classifier | None = None
     class_shares: Tensor | None = None
     graph: Graph | None = None
+    probability: Tensor | None = None
+    calibration: Calibration | None = None
+    unknown: Tensor | None = None
 
 
 def label_matrix(labels: Tensor, num_classes: int) -> Tensor:

@@ -24,7 +24,7 @@ from dlp_plugins.embeddings.memory import (
     choose_chunks,
     estimate_memory,
 )
-from dlp_plugins.errors import DlpError, SaveError, UsageError
+from dlp_plugins.errors import DlpError, LabelError, SaveError, UsageError
 from dlp_plugins.propagation import Propagator, label_matrix, propagate
 from dlp_plugins.registry import solvers
 from dlp_plugins.solvers.contract import rounding
@@ -89,6 +89,7 @@ def test_the_table_holds_what_propagate_gives(tmp_path, data):
         "label",
         "certainty",
         "margin",
+        "probability",
         "reached",
         *(f"probability_{i}" for i in range(C)),
     ]
@@ -131,7 +132,9 @@ def test_names_are_written_back_in_both_formats(tmp_path, data):
     rows, parquet = table(tmp_path), pq.read_table(tmp_path / "out.parquet").to_pylist()
     assert [r["label"] for r in rows] == [r["label"] for r in parquet]
     numbers = pq.read_table(tmp_path / "numbers.parquet")
-    assert numbers.column_names == ["index", "label", "certainty", "margin", "reached"]
+    assert numbers.column_names == [
+        "index", "label", "certainty", "margin", "probability", "reached"
+    ]  # fmt: skip
     assert names[numbers["label"].to_numpy()].tolist() == [r["label"] for r in parquet]
     for name in ["certainty", "margin", *(f"probability_{n}" for n in names)]:
         np.testing.assert_allclose(
@@ -175,7 +178,8 @@ def test_as_a_command_with_progress_on_stderr_and_the_summary_on_stdout(tmp_path
     phases = [line.partition(":")[0] for line in done.stderr.splitlines()]
     assert phases == [
         "Reading embeddings", "Rescaling embeddings", "Finding neighbours", "Building the graph",
-        "Spreading labels", "Refining labels", "Weighing", "Writing the table",
+        "Spreading labels", "Refining labels", "Finding probabilities", "Weighing",
+        "Writing the table",
     ]  # fmt: skip
     assert "certainty, quartiles" in done.stdout
     again = run()
@@ -429,3 +433,47 @@ def test_a_table_that_cannot_be_written_is_refused_at_once(tmp_path, data, out, 
     (tmp_path / "x.npy").unlink()  # not even looked for
     with pytest.raises(UsageError, match=message):
         dlp(tmp_path, out=out)
+
+
+# -- what else may be given, and asked for ---------------------------------------------------------
+
+
+def test_prior_unknown_and_truth(tmp_path, data):
+    _, truth, few = data
+    np.save(tmp_path / "truth.npy", truth)
+    np.save(tmp_path / "prior.npy", np.eye(C)[truth] + 0.1)
+    output = dlp(
+        tmp_path, "--prior", str(tmp_path / "prior.npy"), "--prior-weight", "0.5", "--unknown",
+        "--truth", str(tmp_path / "truth.npy"),
+    )  # fmt: skip
+    rows = table(tmp_path)
+    assert {"probability", "unknown"} < set(rows[0])
+    assert all(float(r["probability"]) == 1 for r, y in zip(rows, few, strict=True) if y >= 0)
+    right = np.array([int(r["label"]) for r in rows]) == truth
+    accuracy = 100 * right[few < 0].mean()
+    assert f"{accuracy:.2f} % of {(few < 0).sum():,} unlabelled points" in output
+    for line in ("calibration error", "Brier score", "accuracy at coverage", "by cross-validation"):
+        assert line in output
+    output = dlp(tmp_path, "--no-calibrate", "--overwrite", "--truth", str(tmp_path / "truth.npy"))
+    assert "probability" not in table(tmp_path)[0]
+    assert "calibration error" not in output
+
+
+def test_several_labels_per_point(tmp_path, data):
+    _, truth, few = data
+    (tmp_path / "several.csv").write_text(
+        "index,label\n" + "".join(f"{i},{y}\n{i},all\n" for i, y in enumerate(few) if y >= 0)
+    )
+    output = dlp(tmp_path, "--multi-label", labels="several.csv")
+    rows = table(tmp_path)
+    found = [
+        set(r["label"].split("|")) == {str(y), "all"} for r, y in zip(rows, truth, strict=True)
+    ]
+    assert np.mean(found) > 0.9
+    assert "labels per point" in output
+
+
+def test_true_labels_of_nothing_else(tmp_path, data):
+    np.save(tmp_path / "truth.npy", data[2])  # only the labels that are known anyway
+    with pytest.raises(LabelError, match="holds the true label of no unlabelled point"):
+        dlp(tmp_path, "--truth", str(tmp_path / "truth.npy"))

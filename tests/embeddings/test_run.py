@@ -39,7 +39,9 @@ def run(folder, out="out.csv", **options):
 def test_ids_go_in_and_come_out(folder):
     outcome = run(folder)
     rows = read(folder / "out.csv")
-    assert list(rows[0]) == ["index", "id", "label", "certainty", "margin", "reached"]
+    assert list(rows[0]) == [
+        "index", "id", "label", "certainty", "margin", "probability", "reached"
+    ]  # fmt: skip
     assert [r["index"] for r in rows] == list("012345")
     assert [r["id"] for r in rows] == NAMES
     assert [r["label"] for r in rows] == ["cat"] * 3 + ["dog"] * 3
@@ -59,7 +61,9 @@ def test_no_column_of_ids_where_there_are_none(folder):
     np.save(folder / "x.npy", X)
     (folder / "y.csv").write_text("0\n\n\n\n1\n\n")
     run(folder, embeddings="x.npy")
-    assert list(read(folder / "out.csv")[0]) == ["index", "label", "certainty", "margin", "reached"]
+    assert list(read(folder / "out.csv")[0]) == [
+        "index", "label", "certainty", "margin", "probability", "reached"
+    ]  # fmt: skip
 
 
 def test_large_numbers_come_out_as_they_went_in(folder):

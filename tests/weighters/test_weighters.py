@@ -27,6 +27,7 @@ ENTROPY = -(0.7 * math.log(0.7) + 0.3 * math.log(0.1))
         ("margin", [1.0, 0.0, 0.0, 0.6]),
         ("max_probability", [1.0, 0.25, 0.5, 0.7]),
         ("uniform", [1.0, 1.0, 1.0, 1.0]),
+        ("calibrated", [1.0, 0.25, 0.5, 0.7]),
     ],
 )
 def test_certainty(name: str, expected: list[float]) -> None:
@@ -36,6 +37,11 @@ def test_certainty(name: str, expected: list[float]) -> None:
 @pytest.mark.parametrize("name", weighters.names())
 def test_one_class_alone_is_certain(name: str) -> None:
     assert weighters.build(name).certainty(torch.ones(3, 1)).tolist() == [1.0, 1.0, 1.0]
+
+
+def test_calibrated_takes_a_power_of_the_probabilities() -> None:
+    found = weighters.build("calibrated", temperature=0.5).certainty(ROWS)
+    torch.testing.assert_close(found, torch.tensor([1.0, 0.25, 0.5, 0.49 / (0.49 + 0.03)]))
 
 
 def test_entropy_of_a_probability_that_underflows_is_finite() -> None:

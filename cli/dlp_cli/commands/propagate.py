@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dlp_cli import options, output
+from dlp_cli.display.multi_label import multi_label_rows
 from dlp_cli.display.phases import show_phases
+from dlp_cli.display.quality import quality_rows
 from dlp_cli.options import (
     Device,
     DeviceOption,
@@ -36,6 +38,7 @@ PHASES = {
     "audit": "Leaving labels out",
     "solve": "Spreading labels",
     "refine": "Refining labels",
+    "calibrate": "Finding probabilities",
     "weigh": "Weighing",
     "write": "Writing the table",
     "index": "Writing the index",
@@ -107,6 +110,39 @@ def propagate(
             metavar="SIZE", help="Memory to use at most, 4GB. By default 3/4 of the free."
         ),
     ] = None,
+    prior: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Scores of points and classes from elsewhere, a row per point: .npy, .npz or "
+            ".parquet.",
+        ),
+    ] = None,
+    prior_weight: Annotated[
+        float,
+        typer.Option(min=0, help="What the scores of a class count in all beside its labels."),
+    ] = 1.0,
+    multi_label: Annotated[
+        bool,
+        typer.Option(
+            "--multi-label", help="A point may have several labels: each class by itself."
+        ),
+    ] = False,
+    calibrate: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate/--no-calibrate",
+            help="Find the probability that each label is right, by cross-validation.",
+        ),
+    ] = True,
+    unknown: Annotated[
+        bool,
+        typer.Option("--unknown", help="Add a column: how likely a point has no known class."),
+    ] = False,
+    truth: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="True labels, as --labels, to measure the result by."),
+    ] = None,
     device: DeviceOption = Device.auto,
     overwrite: OverwriteOption = False,
     robust: Annotated[
@@ -131,6 +167,8 @@ def propagate(
         class_shares=class_shares, probabilities=probabilities, memory=memory,
         device=device.value, overwrite=overwrite, save_index=save_index,
         prototypes=prototypes, names=names, start=start, auto=auto, robust=robust,
+        prior=prior, prior_weight=prior_weight, calibrated=calibrate, unknown=unknown, truth=truth,
+        multi_label=multi_label,
     )  # fmt: skip
     source, chunks = job.source, job.chunks
     output.say(
@@ -138,6 +176,12 @@ def propagate(
         f"about {format_bytes(chunks.peak)} of {format_bytes(job.budget)} memory, "
         f"{chunks.width:,} classes at a time{', scores in a scratch file' * chunks.on_disk}."
     )
+    if multi_label:
+        with show_phases(PHASES) as progress:
+            several = job.run_multi_label(progress)
+        output.print_table(("", "value"), multi_label_rows(job, several))
+        output.say(f"wrote {out}")
+        return
     with show_phases(PHASES) as progress:
         outcome = job.run(progress)
     output.print_table(("", "value"), _summary(job, outcome))
@@ -154,6 +198,8 @@ def _summary(job: FilePropagation, outcome: Outcome) -> list[tuple[str, str]]:
     unreached = f"{health.unreached:,}"
     if health.unreached and bool((outcome.labels[~outcome.reached] >= 0).any()):
         unreached += ", labelled by the refiner alone"
+    how = outcome.calibration
+    probability = [] if how is None else [("probability", how.describe())]
     return [
         ("points", f"{len(given.labels):,}"),
         ("labelled", f"{int((given.labels >= 0).sum()):,}"),
@@ -170,6 +216,8 @@ def _summary(job: FilePropagation, outcome: Outcome) -> list[tuple[str, str]]:
         ("classes without a point", f"{health.empty_classes:,}"),
         ("solver", f"{recipe.solver.name}: {health.convergence.describe()}"),
         ("certainty, quartiles", ", ".join(f"{q:.3f}" for q in quartiles) or "-"),
+        *probability,
+        *quality_rows(job.quality(outcome)),
         ("points per class", _counts(outcome.counts.tolist(), given.classes)),
         ("class shares", _shares(job.propagator.class_shares, outcome, given.classes)),
         ("seconds", ", ".join(f"{k} {v:.1f}" for k, v in outcome.clock.seconds.items())),

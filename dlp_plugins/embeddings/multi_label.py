@@ -1,0 +1,165 @@
+"""Labels of which a point may have several, within a memory budget, from files to a table.
+
+Shapes: n points, c classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dlp_plugins._threads import row_slices
+from dlp_plugins.embeddings import table
+from dlp_plugins.embeddings.chunked import Clock, Progress, silent, transform
+from dlp_plugins.embeddings.duplicates import find_distinct
+from dlp_plugins.embeddings.labels import LabelFile
+from dlp_plugins.embeddings.memory import ClassChunks
+from dlp_plugins.embeddings.scores import BLOCK_ENTRIES, Scores
+from dlp_plugins.propagation import Convergence, Propagator
+from dlp_plugins.propagation.beliefs import Beliefs
+from dlp_plugins.propagation.multi_label import choose_labels
+from dlp_plugins.propagation.propagator import full_precision
+
+SEPARATOR = "|"  # between the labels of a point in a table
+
+
+@dataclass(frozen=True)
+class MultiOutcome:
+    """What a propagation of several labels per point gives.
+
+    labels: [n, c] bool. thresholds: [c], as of `propagate_multi_label`.
+    scores: Z of the distinct points; `group` [n] is the row of each point, None where all differ.
+    reached: [n] bool. edges, components, zero_vectors, duplicates, note, clock: as of `Outcome`.
+    """
+
+    labels: Tensor
+    thresholds: Tensor
+    scores: Scores
+    group: Tensor | None
+    reached: Tensor
+    convergence: Convergence
+    edges: int
+    components: int
+    zero_vectors: int
+    duplicates: int
+    note: str | None
+    clock: Clock
+
+
+@full_precision()
+def propagate_chunked_multi_label(
+    propagator: Propagator,
+    load: Callable[[Callable[[int], None]], Tensor],
+    points: int,
+    num_classes: int,
+    chunks: ClassChunks,
+    beliefs: Beliefs,
+    *,
+    scratch: Path,
+    device: torch.device | str = "cpu",
+    progress: Progress = silent,
+) -> MultiOutcome:
+    """As `propagate_multi_label`, classes solved in `chunks`; arguments as `propagate_chunked`.
+
+    Args:
+        beliefs: labels with weights in the rows of `distributions`, and prior scores.
+    """
+    clock = Clock(progress)
+    with clock.phase("read", points) as tick:
+        descriptors = load(tick)
+        zero_vectors = points - int(descriptors.any(dim=1).sum())
+        distinct = find_distinct(descriptors)
+        descriptors = distinct.select(descriptors).to(device)
+    note, _ = transform(propagator, descriptors, clock)
+    with clock.phase("neighbours"):
+        neighbors = propagator.find_neighbors(descriptors)
+        del descriptors
+    with clock.phase("graph"):
+        graph = propagator.assemble_graph(neighbors)
+        del neighbors
+        components = int(graph.components.max()) + 1
+    propagator.solver.check_size(graph)
+    nodes = beliefs.grouped_whole(distinct.group).to(device)
+    known = nodes.labels(torch.empty(len(distinct.points)))
+    assert nodes.given is not None
+    assert beliefs.given is not None
+    scores = Scores(scratch if chunks.on_disk else None)
+    labels, thresholds, records = [], [], []
+    reached = torch.zeros(len(known), dtype=torch.bool, device=device)
+    with clock.phase("solve", num_classes) as tick:
+        state = propagator.solver.prepare(graph)
+        for start in range(0, num_classes, chunks.width):
+            stop = min(start + chunks.width, num_classes)
+            columns = nodes.label_matrix(known.to(device), num_classes, start, stop)
+            solution = propagator.solve(state, columns)
+            found, least = choose_labels(solution.scores, nodes.given, start)
+            reached |= (solution.scores > 0).any(dim=1)
+            labels.append(found.cpu())
+            thresholds.append(least.cpu())
+            scores.append(solution.scores)
+            records.append(Convergence.of(solution))
+            tick(scores.num_classes)
+    assigned = distinct.expand(torch.cat(labels, dim=1))
+    assigned[beliefs.given.points] = beliefs.given.distributions > 0
+    within = distinct.expand(reached.cpu())
+    within[beliefs.given.points] = True
+    return MultiOutcome(
+        assigned,
+        torch.cat(thresholds),
+        scores,
+        distinct.group,
+        within,
+        Convergence.worst(records),
+        graph.num_entries // 2,
+        components,
+        zero_vectors,
+        distinct.duplicates,
+        note,
+        clock,
+    )
+
+
+def write_multi_table(
+    path: Path,
+    outcome: MultiOutcome,
+    given: LabelFile,
+    scores: bool = False,
+    progress: Callable[[int], None] = lambda done: None,
+) -> None:
+    """Write the table completely or not at all.
+
+    Columns: `index`, `id` where points have ids, `label` (a point's classes with '|' between them;
+    empty where it has none), `reached`, and with `scores` a column `score_<class>` for each class.
+
+    Raises:
+        SaveError: the disk is full or the folder cannot be written; an old file is as it was.
+    """
+
+    def names(rows: slice) -> list[str | None]:
+        held: list[list[str]] = [[] for _ in range(rows.stop - rows.start)]
+        for i, j in outcome.labels[rows].nonzero().tolist():
+            held[i].append(str(given.classes[j]))
+        return [SEPARATOR.join(own) or None for own in held]
+
+    columns = [
+        *table.point_columns(given),
+        table.Column("label", "string", names),
+        table.Column("reached", "bool_", lambda rows: outcome.reached[rows].numpy()),
+    ]
+    extra = [f"score_{c}" for c in given.classes] if scores else []
+    table.write_blocks(path, columns, extra, _blocks(outcome, scores, progress))
+
+
+def _blocks(
+    outcome: MultiOutcome, scores: bool, progress: Callable[[int], None]
+) -> Iterator[tuple[slice, np.ndarray | None]]:
+    n, c = outcome.labels.shape
+    for rows in row_slices(n, c, BLOCK_ENTRIES):
+        at = rows if outcome.group is None else outcome.group[rows]
+        yield rows, outcome.scores.rows(at).numpy() if scores else None
+        progress(rows.stop)

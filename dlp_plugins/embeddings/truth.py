@@ -1,0 +1,29 @@
+"""True labels from a file, to measure found ones by."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dlp_plugins.embeddings.labels import LabelFile, read_labels
+from dlp_plugins.errors import LabelError
+from dlp_plugins.inputs import UNLABELED
+
+
+def read_truth(path: Path, given: LabelFile) -> Tensor:
+    """[n] int64: position of the true class in `given.classes`, -1 where it is not known.
+
+    A class that no label names is c, a label that cannot be found.
+
+    Raises:
+        LabelError, DataError: as `read_labels`; or no unlabelled point has a true label.
+    """
+    found = read_labels(path, len(given.labels), None, given.ids)
+    place = {str(name): j for j, name in enumerate(given.classes)}
+    column = torch.tensor([place.get(str(name), len(given.classes)) for name in found.classes])
+    truth = torch.where(found.labels >= 0, column[found.labels.clamp(min=0)], UNLABELED)
+    if not (truth[given.labels == UNLABELED] != UNLABELED).any():
+        raise LabelError(f"{path}: holds the true label of no unlabelled point.")
+    return truth
