@@ -204,9 +204,11 @@ def component_cases(s: Setting) -> Iterator[Case]:
         require_close(result, compute(*(x.clone() for x in inputs)), tolerance, "result")
 
     def normalized(made: Any) -> Callable[..., Tensor]:
-        return lambda z, u: made.apply(
-            z, made.statistics(z, u), torch.full((CLASSES,), 1 / CLASSES, device=z.device)
-        )
+        def normalize(z: Tensor, u: Tensor) -> Tensor:
+            shares = torch.full((CLASSES,), 1 / CLASSES, device=z.device)
+            return made.apply(z, made.fit(lambda: [(z, u)], shares), shares)
+
+        return normalize
 
     def weights(made: Any) -> Callable[..., Tensor]:
         return lambda i, x: made.weights(Neighbors(i, x))
@@ -249,7 +251,7 @@ def random_images() -> Dataset:
     random = torch.Generator().manual_seed(0)
 
     def split(count: int) -> TensorImages:
-        pixels = torch.randint(0, 256, (count, 3, 16, 16), dtype=torch.uint8, generator=random)
+        pixels = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=random)
         return TensorImages(pixels, torch.arange(count) % 3)
 
     return Dataset(split(60), split(6), ("a", "b", "c"), (0.5,) * 3, (0.25,) * 3)

@@ -431,7 +431,7 @@ def test_one_thread_is_a_thread(one_thread: None, dlp: Any) -> None:
 
 def test_doctor_knows_every_extra() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert set(EXTRAS) == set(project["optional-dependencies"]) - {"test", "docs"}
+    assert set(EXTRAS) == set(project["optional-dependencies"]) - {"test", "docs", "browser"}
     commands = {e.name: e.command for e in extras()}
     assert commands["torch-sparse"] == (
         "pip install --no-build-isolation 'torch-scatter>=2.1.2' 'torch-sparse>=0.6.18'"

@@ -22,7 +22,7 @@ from dlp_plugins.recipe.files import settings_layer
 from dlp_plugins.recipe.model import Recipe
 from dlp_plugins.training.learner import Learner
 
-SHAPE, BATCH, LABELED = (3, 16, 16), 6, 2
+SHAPE, BATCH, LABELED = (3, 32, 32), 6, 2  # imagenet-lite takes nothing smaller
 DEFAULT = {
     "backbone": "small_cnn",
     "consistency": "none",
@@ -31,7 +31,7 @@ DEFAULT = {
 }
 MOVED = {"augmentation.translate": 2, "augmentation.flip": True, "augmentation.rotate": 10.0}
 SINGLE: list[dict[str, Any]] = [
-    *({"backbone": name} for name in ("small_cnn", "cnn13", "resnet18", "mlp")),
+    *({"backbone": name} for name in ("small_cnn", "cnn13", "resnet18", "imagenet-lite", "mlp")),
     *({"consistency": name} for name in NAMES if name != "none"),
     {"augmentation": "noise"},
     {"optimizer": "adamw"},

@@ -68,7 +68,7 @@ def cosines(found: np.ndarray, reference: np.ndarray) -> np.ndarray:
 def test_the_default_is_the_reference_to_a_cosine_of_0_999(tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
     some = range(0, 5000, 50)  # all of them: make bench-photos
-    parquet.write_table(parquet.read_table(CIFAR).take(some), tmp_path / "some.parquet")
+    parquet.write_table(parquet.read_table(CIFAR).take(list(some)), tmp_path / "some.parquet")
     embed(tmp_path / "some.parquet", tmp_path / "x.npy", float16=True)
     found = np.load(tmp_path / "x.npy")
     assert found.dtype == np.float16
