@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
 
 from dlp_plugins.bench.table import header, row_texts
 from dlp_plugins.report.bars import bar_figures
@@ -21,11 +20,9 @@ from dlp_plugins.report.reliability import reliability_figure
 from dlp_plugins.report.settings import environment_sheet, recipe_blocks, summary_sheet
 from dlp_plugins.report.suspicious import suspicious
 
-T = TypeVar("T")
-
 
 def run_page(runs: Sequence[RunReading]) -> Page:
-    """Runs side by side: each figure once for all runs, or beside that of the other runs."""
+    """Runs beside one another: curves in the same figures, the figures of each run in a row."""
     alone = len(runs) == 1
     pseudo: list[Block] = []
     test: list[Block] = []
@@ -57,8 +54,8 @@ def run_page(runs: Sequence[RunReading]) -> Page:
     sections = [
         Section("summary", "Results", [summary_sheet(runs)]),
         Section("curves", "By epoch", curve_figures({run.name: run.history for run in runs}), True),
-        Section("pseudo-labels", "Pseudo-labels", by_kind(pseudo, len(runs))),
-        Section("test", "Test images", by_kind(test, len(runs))),
+        Section("pseudo-labels", "Pseudo-labels", pseudo),
+        Section("test", "Test images", test),
         Section("images", "Images", images),
         Section("suspicious", "Suspicious labels", doubts),
         Section("map", "Map", maps),
@@ -70,12 +67,6 @@ def run_page(runs: Sequence[RunReading]) -> Page:
     ]  # fmt: skip
     shown = [str(run.settings.get("description", "")) for run in runs]
     return Page(", ".join(map(printable, names)), "; ".join(dict.fromkeys(shown)), sections)
-
-
-def by_kind(blocks: Sequence[T], runs: int) -> list[T]:
-    """Blocks in the order of runs, put in the order of kinds: what is compared stands together."""
-    kinds = len(blocks) // runs
-    return [blocks[run * kinds + kind] for kind in range(kinds) for run in range(runs)]
 
 
 def bench_page(bench: BenchReading) -> Page:
@@ -109,15 +100,17 @@ def table_page(table: TableReading) -> Page:
             Section("labels", "Labels", [
                 certainty_figure("certainty", points, title),
                 reliability_figure("reliability", points, "Reliability"),
-                confusion_figure("confusion", points, "Confusion matrix"),
                 class_figure("classes", points, "Accuracy by class"),
+            ]),
+            Section("map", "Classes and map", [
+                confusion_figure("confusion", points, "Confusion matrix"),
+                map_figure("map", points, embedded, "Embeddings"),
             ]),
             Section("images", "Images", galleries("images", points, thumbnail, "")),
             Section("suspicious", "Suspicious labels", [
                 suspicious("suspicious", points, embedded, thumbnail,
                            "The most doubtful given labels"),
             ]),
-            Section("map", "Map", [map_figure("map", points, embedded, "Embeddings")]),
         ],
     )  # fmt: skip
 

@@ -30,7 +30,7 @@ def confusion_figure(name: str, points: Points | Absent, title: str) -> Figure |
     counts = confusion(checked)
     present = np.flatnonzero(counts.sum(axis=1) + counts[:, :-1].sum(axis=0))
     shown = counts[np.ix_(present, present)]
-    names = [printable(checked.classes[i], 12) for i in present]
+    names = [printable(checked.classes[i], 12) for i in present.tolist()]
     shares = shown / np.maximum(counts[present].sum(axis=1, keepdims=True), 1)
 
     def paint(axes: Any) -> None:
@@ -53,10 +53,10 @@ def confusion_figure(name: str, points: Points | Absent, title: str) -> Figure |
         f"Counts of {len(checked.measured):,} {checked.what}; colour: share of the true class."
     )
     if off.any():
-        i, j = np.unravel_index(off.argmax(), off.shape)
+        i, j = (int(present[at]) for at in np.unravel_index(off.argmax(), off.shape))
         caption += (
-            f" Most frequent: {printable(checked.classes[present[i]], 24)} labelled "
-            f"{printable(checked.classes[present[j]], 24)}, {off.max():,} times."
+            f" Most frequent: {printable(checked.classes[i], 24)} labelled "
+            f"{printable(checked.classes[j], 24)}, {off.max():,} times."
         )
     if lost := int(counts[:, -1].sum()):
         caption += f" {lost:,} without a label are not shown."

@@ -52,7 +52,8 @@ class Sheet:
         def row(cells: Sequence[str], tag: str) -> str:
             return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
 
-        head, body = row(self.header, "th"), "".join(row(cells, "td") for cells in self.rows)
+        head = row(self.header, "th") if any(self.header) else ""
+        body = "".join(row(cells, "td") for cells in self.rows)
         kind = "sheet numbers" if self.numbers else "sheet"
         return (
             f'<div class="{kind}">{_heading(self.title)}<div class="scroll"><table><thead>{head}'

@@ -82,11 +82,14 @@ def _drawn(paint: Paint, size: tuple[float, float], form: str) -> bytes:
     from matplotlib.figure import Figure
 
     buffer = io.BytesIO()
-    with rc_context(STYLE), _without_glyph_warnings():
+    style: Any = STYLE  # Matplotlib's stubs list every key
+    with rc_context(style), _without_glyph_warnings():
         figure = Figure(figsize=size, layout="constrained")
         paint(figure.add_subplot())
-        more = {"metadata": {"Date": None}, "transparent": True} if form == "svg" else {}
-        figure.savefig(buffer, format=form, dpi=DPI, **more)
+        if form == "svg":
+            figure.savefig(buffer, format=form, dpi=DPI, transparent=True, metadata={"Date": None})
+        else:
+            figure.savefig(buffer, format=form, dpi=DPI)
     return buffer.getvalue()
 
 

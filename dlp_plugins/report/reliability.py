@@ -48,11 +48,11 @@ def reliability_figure(name: str, points: Points | Absent, title: str) -> Figure
 
     def paint(axes: Any) -> None:
         shares = found.count / found.count.sum()
-        axes.bar(found.certainty, shares, 0.05, color=LINE, label="share of the points")
-        axes.plot([0, 1], [0, 1], ":", color=INK, linewidth=0.9, label="right as often as certain")
+        axes.bar(found.certainty, shares, 0.05, color=LINE, label="share of points")
+        axes.plot([0, 1], [0, 1], ":", color=INK, linewidth=0.9, label="ideal")
         axes.plot(found.certainty, found.accuracy, "o-", color=GOOD, markersize=4, label="accuracy")
         axes.set(xlim=(0, 1), ylim=(0, 1.03), xlabel=checked.certainty_name, ylabel="share")
-        axes.legend(loc="upper left")
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=3)
 
     caption = (
         f"Expected calibration error {found.error:.3f} in {BINS} bins of {len(certainty):,} "

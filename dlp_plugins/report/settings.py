@@ -12,6 +12,7 @@ from dlp_plugins.training.card import ERRORS
 from dlp_plugins.training.folder import flatten
 from dlp_plugins.units import format_seconds
 
+LONGEST_VALUE = 400
 OTHERS = {"pseudo_label_accuracy": "pseudo-label accuracy, %", "num_labeled": "labelled images"}
 
 
@@ -72,4 +73,4 @@ def _number(value: Any) -> str:
 
 
 def _plain(value: Any) -> str:
-    return "-" if value is None else printable(value, 90)
+    return "-" if value is None else printable(value, LONGEST_VALUE)
