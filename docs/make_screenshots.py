@@ -65,7 +65,7 @@ def report_page(out: Path) -> None:
         browser = Browser((Path(name) / "report.html").as_uri(), height=2180)
         picture = save(browser, Path(name) / "report.png")
         browser.close()
-    picture.quantize(128, dither=Image.Dither.NONE).save(out, optimize=True)
+    picture.save(out, optimize=True)
     assert out.stat().st_size < MOST_BYTES, out.stat().st_size
 
 

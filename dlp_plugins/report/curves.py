@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -44,7 +45,7 @@ def _lines(histories: Mapping[str, History], keys: Mapping[str, str]) -> list[Li
             points = [
                 (i + 1, float(line[key]))
                 for i, line in enumerate(history)
-                if isinstance(line.get(key), int | float)
+                if isinstance(line.get(key), int | float) and math.isfinite(line[key])
             ]
             if points:
                 shown = points[:: 1 + len(points) // MOST_POINTS]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,5 +54,7 @@ def _row(row: dict[str, Any]) -> RowResult:
     if published:
         mean, deviation = published
         figure = float(mean), None if deviation is None else float(deviation)
-    values = {str(k): [float(x) for x in v if x is not None] for k, v in row["values"].items()}
+    values = {str(k): [float(x) for x in v] for k, v in row["values"].items()}
+    if not all(math.isfinite(x) for v in values.values() for x in v):
+        raise ValueError("a value is not finite")
     return RowResult(str(row["row"]), figure, values, [str(f) for f in row.get("failures", [])])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from PIL import Image
 from dlp_plugins import registry
 from dlp_plugins.datasets.contract import Dataset, Images, TensorImages
 from dlp_plugins.errors import DataError, DlpError, RunFolderError
+from dlp_plugins.inputs import UNLABELED
 from dlp_plugins.recipe.check import load_recipe
 from dlp_plugins.recipe.model import Recipe
 from dlp_plugins.report.map import MOST_POINTS
@@ -28,6 +30,7 @@ from dlp_plugins.training.data import fingerprint
 from dlp_plugins.training.folder import RunFolder
 from dlp_plugins.training.load import Classifier, load
 
+DAMAGED = (OSError, ValueError, EOFError, zipfile.BadZipFile)
 MOST_TEST = 2_000  # images that the network classifies for the page, a sample of more
 MOST_MAPPED = 2_000
 T = TypeVar("T")
@@ -72,12 +75,12 @@ def read_run(path: Path, name: str, device: str = "auto") -> RunReading:
         summary,
         _history(path / "metrics.jsonl"),
         text,
-        tomllib.loads(text),
+        _settings(folder.recipe, text),
         _json(folder.environment),
         pseudo,
         _unless_missing(f"{name}: the test images", lambda: _test(dataset, classifier)),
         _unless_missing(f"{name}: the map", lambda: _embedded(dataset, classifier, pseudo, folder)),
-        _thumbnails(dataset, folder),
+        _thumbnails(dataset, pseudo, folder),
     )
 
 
@@ -111,7 +114,8 @@ def _pseudo(folder: RunFolder, dataset: Dataset | Absent) -> Points | Absent:
             index, labels = arrays["index"], arrays["labels"]
             certainty = arrays["certainty"]
         classes = [str(c) for c in _json(folder.model)["classes"]]
-    except (OSError, ValueError, KeyError) as error:
+        _check_pseudo_labels(index, labels, certainty, len(classes), dataset)
+    except (*DAMAGED, KeyError, TypeError) as error:
         raise DataError(f"{folder.pseudo_labels} cannot be read: {error}.") from None
     known = np.isin(index, _json(folder.labeled_indices).get("labeled_indices", []))
     names, truth = [f"image {i}" for i in index.tolist()], None
@@ -123,6 +127,25 @@ def _pseudo(folder: RunFolder, dataset: Dataset | Absent) -> Points | Absent:
         "training images", "certainty", labels.astype(np.int64), certainty, classes, names, known,
         truth,
     )  # fmt: skip
+
+
+def _check_pseudo_labels(
+    index: np.ndarray,
+    labels: np.ndarray,
+    certainty: np.ndarray,
+    classes: int,
+    dataset: Dataset | Absent,
+) -> None:
+    """Raise ValueError unless the arrays fit one another, the classes and the data set."""
+    if not index.shape == labels.shape == certainty.shape == (len(index),) or not len(index):
+        raise ValueError("index, labels and certainty are not of one length")
+    if labels.dtype.kind != "i" or index.dtype.kind != "i" or certainty.dtype.kind != "f":
+        raise ValueError("index and labels must be whole numbers, certainty real ones")
+    if labels.min() < UNLABELED or labels.max() >= classes or not np.isfinite(certainty).all():
+        raise ValueError(f"a label is outside 0..{classes - 1}, or a certainty is not finite")
+    images = len(dataset.train) if isinstance(dataset, Dataset) else np.inf
+    if index.min() < 0 or index.max() >= images:
+        raise ValueError("an index is outside the training images")
 
 
 def _test(dataset: Dataset | Absent, classifier: Classifier | Absent) -> Points | Absent:
@@ -177,14 +200,16 @@ def _inputs(images: Images, which: np.ndarray) -> torch.Tensor:
     return torch.stack([images[int(i)] for i in which])
 
 
-def _thumbnails(dataset: Dataset | Absent, folder: RunFolder) -> Thumbnail | Absent:
-    if isinstance(dataset, Absent):
-        return dataset
+def _thumbnails(
+    dataset: Dataset | Absent, pseudo: Points | Absent, folder: RunFolder
+) -> Thumbnail | Absent:
+    for needed in (dataset, pseudo):
+        if isinstance(needed, Absent):
+            return needed
+    assert isinstance(dataset, Dataset)
     images = dataset.train
     if len(images.shape) != 3 or images.shape[0] not in (1, 3):
         return Absent("The data are no images, so none are shown.")
-    if not folder.pseudo_labels.is_file():
-        return Absent("The run made no pseudo-labels, so no images are shown.")
     places = _places(folder)
 
     def thumbnail(point: int) -> bytes | None:
@@ -204,6 +229,13 @@ def to_image(pixels: torch.Tensor) -> Image.Image:
         pixels = ((pixels - low) / span * 255).round().to(torch.uint8)
     array = pixels.permute(1, 2, 0).numpy()
     return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
+
+
+def _settings(path: Path, text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise DataError(f"{path} cannot be read: {error}.") from None
 
 
 def _history(path: Path) -> list[dict[str, Any]]:

@@ -161,7 +161,7 @@ class Page:
         links = "".join(
             f'<a href="#part-{escape(s.name)}">{escape(s.title)}</a>' for s in self.sections
         )
-        return (
+        text = (
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
             f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -171,6 +171,8 @@ class Page:
             f"</header>\n<main>\n{''.join(s.html() + chr(10) for s in self.sections)}</main>\n"
             "</body>\n</html>\n"
         )
+        # A JSON file may hold half a character, which no file of UTF-8 can.
+        return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _heading(title: str) -> str:

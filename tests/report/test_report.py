@@ -14,6 +14,9 @@ from typer.testing import CliRunner
 
 from dlp_plugins.errors import DataError, MissingDependency, RunFolderError, UsageError
 from dlp_plugins.report import page as page_module
+from dlp_plugins.report.from_run import read_run
+from dlp_plugins.report.from_table import read_table
+from dlp_plugins.report.points import Absent
 from dlp_plugins.report.run import TableFiles, write_report
 
 pytest.importorskip("matplotlib")
@@ -107,8 +110,34 @@ def test_a_run_that_needs_a_plugin_names_it_and_is_still_reported(finished, tmp_
     text = (other / "recipe.toml").read_text()
     (other / "recipe.toml").write_text(text.replace('name = "digits"', 'name = "ours"'))
     parsed, _ = report([other], tmp_path / "r.html")
-    assert "unknown dataset 'ours'" in parsed.text.lower() or "'ours'" in parsed.text
+    assert "There is no datasets component 'ours'" in parsed.text
+    assert "give that file with --plugin" in parsed.text
     assert "certainty-0" in parsed.ids
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [("labels", 10), ("labels", -2), ("index", 10**6), ("certainty", float("nan"))],
+)
+def test_damaged_pseudo_labels_are_left_out(finished, tmp_path, name, values):
+    other = shutil.copytree(finished, tmp_path / "other")
+    with np.load(other / "pseudo_labels.npz") as found:
+        arrays = dict(found)
+    arrays[name][5] = values
+    np.savez(other / "pseudo_labels.npz", **arrays)
+    reading = read_run(other, "other", "cpu")
+    for part in (reading.pseudo, reading.embedded, reading.thumbnail):
+        assert isinstance(part, Absent)
+        assert "pseudo_labels.npz cannot be read" in part.reason
+
+
+def test_half_a_character_and_numbers_that_are_none(finished, tmp_path):
+    other = shutil.copytree(finished, tmp_path / "other")
+    lines = '{"stage": "a\\ud800", "loss_\\ud800": Infinity, "test_error": NaN}\n'
+    (other / "metrics.jsonl").write_text(lines)
+    (other / "environment.json").write_text('{"packages": {}, "format": 2, "device": "\\ud800"}')
+    parsed, _ = report([other], tmp_path / "r.html")
+    assert "Test error: no run measured it." in parsed.text
 
 
 def test_a_bench_folder(bench, tmp_path):
@@ -154,6 +183,16 @@ def test_a_table_with_its_files(table, tmp_path):
     assert "<script" not in text
     assert "$\\frac$ & dog" in parsed.text
     assert text.count("data:image/jpeg;base64,") >= 24
+
+
+def test_a_table_of_parquet_is_read_as_one_of_csv(table, tmp_path):
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    pandas.read_csv(table["t"]).to_parquet(tmp_path / "t.parquet")
+    a, b = (read_table(p, labels=table["y"]).points for p in (table["t"], tmp_path / "t.parquet"))
+    np.testing.assert_array_equal(a.labels, b.labels)
+    np.testing.assert_array_equal(a.certainty, b.certainty)
+    assert (a.classes, a.names, a.given.sum()) == (b.classes, b.names, 20)
 
 
 def test_pictures_go_where_the_page_would_be_too_large(table, tmp_path, monkeypatch):
