@@ -15,6 +15,7 @@ from dlp_plugins.report.page import Gallery, Picture, Sheet
 from dlp_plugins.report.points import Absent, Embedded, Points, Thumbnail, percent, printable
 
 SHOWN = 12
+LEAST_DOUBT = 0.01
 NO_LABELS = "Suspicious labels and marks on the map: give the known labels with --labels."
 
 
@@ -57,7 +58,8 @@ def suspicious(
     )
     rows, pictures = [], []
     for i in found.order[:SHOWN]:
-        if not found.doubt[i] >= 0.01:  # NaN: the only one of its class
+        # NaN is the doubt of the only label of its class.
+        if not found.doubt[i] >= LEAST_DOUBT or found.suggested[i] == found.labels[i]:
             continue
         point = int(which[found.points[i]])
         label, other = (
@@ -70,7 +72,7 @@ def suspicious(
             lines = [label, f"rather {other}", f"doubt {doubt}", points.names[point]]
             pictures.append(Picture(image, lines, bool(found.doubt[i] >= 0.5)))
     if not rows:
-        return Absent(f"Suspicious labels: {caption} None has a doubt of 0.01 or more.")
+        return Absent(f"Suspicious labels: {caption} No other class is likelier.")
     if len(pictures) == len(rows):
         caption += " Framed: more likely wrong than right."
         return Gallery(name, title, caption, pictures)
