@@ -11,7 +11,7 @@ from dlp_plugins.report.plot import GOOD, INK
 from dlp_plugins.report.points import Absent, Points, measurable, printable
 
 MOST_NAMED = 25  # classes whose names and counts are readable in the matrix
-MOST_BARS = 30
+MOST_BARS = 16
 
 
 def confusion(points: Points) -> np.ndarray:

@@ -21,7 +21,7 @@ from dlp_plugins.report.map import MOST_POINTS
 from dlp_plugins.report.pictures import smaller
 from dlp_plugins.report.points import Absent, Embedded, Points, Thumbnail, sample
 
-CERTAINTIES = ("certainty", "probability")
+CERTAINTIES = ("probability", "certainty")  # the first that is there
 NAMES = ("id", "file")
 USED = ("label", *CERTAINTIES, *NAMES, "index", "given")
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
+from dlp_plugins.propagation.quality import calibration_error
 from dlp_plugins.report.page import Figure
 from dlp_plugins.report.plot import GOOD, INK, LINE
 from dlp_plugins.report.points import Absent, Points, measurable
@@ -19,7 +21,7 @@ class Reliability:
     """Bins of equal width that hold points.
 
     certainty, accuracy: mean of each bin, 0 to 1. count: of its points.
-    error: expected calibration error, the mean of |accuracy - certainty| over all points' bins.
+    error: `calibration_error` over these bins.
     """
 
     certainty: np.ndarray
@@ -35,7 +37,7 @@ def reliability(certainty: np.ndarray, right: np.ndarray, bins: int = BINS) -> R
     full = count > 0
     mean = np.bincount(which, certainty, bins)[full] / count[full]
     accuracy = np.bincount(which, right.astype(float), bins)[full] / count[full]
-    error = float((np.abs(accuracy - mean) * count[full]).sum() / count.sum())
+    error = calibration_error(torch.from_numpy(certainty), torch.from_numpy(right), bins)
     return Reliability(mean, accuracy, count[full], error)
 
 

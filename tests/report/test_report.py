@@ -185,6 +185,15 @@ def test_a_table_with_its_files(table, tmp_path):
     assert text.count("data:image/jpeg;base64,") >= 24
 
 
+def test_a_probability_goes_before_a_certainty(table, tmp_path):
+    header, *rows = table["t"].read_text().splitlines()
+    text = "\n".join([f"{header},probability", *(f"{row},0.25" for row in rows)])
+    (tmp_path / "p.csv").write_text(text)
+    points = read_table(tmp_path / "p.csv").points
+    assert points.certainty_name == "probability"
+    assert set(points.certainty) == {0.25}
+
+
 def test_a_table_of_parquet_is_read_as_one_of_csv(table, tmp_path):
     pandas = pytest.importorskip("pandas")
     pytest.importorskip("pyarrow")
