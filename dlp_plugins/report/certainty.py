@@ -35,7 +35,7 @@ def certainty_figure(name: str, points: Points | Absent, title: str) -> Figure |
             )  # fmt: skip
         axes.set(xlim=(0, 1), xlabel=points.certainty_name, ylabel=points.what)
         axes.grid(visible=False, axis="x")
-        axes.legend()
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
 
     without = "" if points.given is None else "without a given label "
     means = [f"{certainty[w].mean():.2f}" if w.any() else "-" for w in (right, ~right)]

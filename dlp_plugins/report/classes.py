@@ -11,6 +11,7 @@ from dlp_plugins.report.plot import GOOD, INK
 from dlp_plugins.report.points import Absent, Points, measurable, printable
 
 MOST_NAMED = 25  # classes whose names and counts are readable in the matrix
+MOST_LETTERS = 36  # of names beside one another below the matrix
 MOST_BARS = 16
 
 
@@ -40,7 +41,8 @@ def confusion_figure(name: str, points: Points | Absent, title: str) -> Figure |
         if len(present) > MOST_NAMED:
             axes.set(xticks=[], yticks=[])
             return
-        axes.set_xticks(range(len(present)), names, rotation=90 if max(map(len, names)) > 2 else 0)
+        fit = max(map(len, names)) * len(present) <= MOST_LETTERS
+        axes.set_xticks(range(len(present)), names, rotation=0 if fit else 90)
         axes.set_yticks(range(len(present)), names)
         axes.tick_params(length=0)
         small = 8.5 if len(present) <= 10 else 5.5

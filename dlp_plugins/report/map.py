@@ -12,6 +12,7 @@ from dlp_plugins.report.points import Absent, Embedded, Points, printable
 
 MOST_POINTS = 5_000
 MOST_IN_LEGEND = 12
+MOST_LARGE_STARS = 200
 GREY = "#9aa1b5"  # no label
 
 
@@ -40,6 +41,7 @@ def map_figure(
         x, y = embedded.map.T
         colors = class_colors(len(points.classes))
         size = 5 if len(which) > 1000 else 9
+        many = int(given.sum()) > MOST_LARGE_STARS
         none = labels < 0
         axes.scatter(x[none], y[none], size, GREY, linewidths=0, alpha=0.5, rasterized=True)
         for j in present:
@@ -49,8 +51,8 @@ def map_figure(
         for j in present:
             own = (labels == j) & given
             axes.scatter(
-                x[own], y[own], 34, [colors[j]], marker="*", edgecolors=INK, linewidths=0.6,
-                rasterized=int(given.sum()) > 200,
+                x[own], y[own], 16 if many else 34, [colors[j]], marker="*", edgecolors=INK,
+                linewidths=0.3 if many else 0.6, rasterized=many,
             )  # fmt: skip
         axes.set(xticks=[], yticks=[])
         axes.grid(visible=False)

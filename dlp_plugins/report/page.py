@@ -63,19 +63,23 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Picture:
-    """image: PNG or JPEG. lines: below it. wrong: marked as such."""
+    """image: PNG or JPEG. lines: below it. name: of the image, a path. wrong: marked as such."""
 
     image: bytes
     lines: Sequence[str]
+    name: str
     wrong: bool = False
 
     def html(self) -> str:
         kind = "png" if self.image.startswith(b"\x89PNG") else "jpeg"
         data = base64.b64encode(self.image).decode()
-        first, *others = [printable(line) for line in self.lines]
+        name = printable(self.name)
+        end = printable(self.name.rpartition("/")[2] or self.name)
+        first, *others = [*map(printable, self.lines), end]
         below = "".join(f"<span>{escape(line)}</span>" for line in others)
         return (
-            f'<li{" class=wrong" if self.wrong else ""}><img alt="{escape(first)}" '
+            f'<li{" class=wrong" if self.wrong else ""} title="{escape(name)}">'
+            f'<img alt="{escape(first)}" '
             f'src="data:image/{kind};base64,{data}"><b>{escape(first)}</b>{below}</li>'
         )
 

@@ -49,7 +49,7 @@ def _picture(points: Points, i: int, thumbnail: Thumbnail) -> Picture | None:
     if wrong:
         assert points.truth is not None
         lines.append(f"is {points.class_name(int(points.truth[i]))}")
-    return Picture(image, [*lines, points.names[i]], wrong)
+    return Picture(image, lines, points.names[i], wrong)
 
 
 def small(image: Image.Image) -> bytes:

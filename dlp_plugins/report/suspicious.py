@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from dlp_plugins.embeddings.audit import audit_labels
+from dlp_plugins.embeddings.audit import MORE_LIKELY, audit_labels
 from dlp_plugins.embeddings.built import Built
 from dlp_plugins.embeddings.run import propagation_recipe
 from dlp_plugins.errors import DlpError
@@ -69,8 +69,9 @@ def suspicious(
         rows.append((printable(points.names[point]), printable(label), printable(other), doubt))
         image = None if isinstance(thumbnail, Absent) else thumbnail(point)
         if image is not None:
-            lines = [label, f"rather {other}", f"doubt {doubt}", points.names[point]]
-            pictures.append(Picture(image, lines, bool(found.doubt[i] >= 0.5)))
+            lines = [label, f"rather {other}", f"doubt {doubt}"]
+            likely = bool(found.doubt[i] >= MORE_LIKELY)
+            pictures.append(Picture(image, lines, points.names[point], likely))
     if not rows:
         return Absent(f"Suspicious labels: {caption} No other class is likelier.")
     if len(pictures) == len(rows):
