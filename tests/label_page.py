@@ -1,4 +1,4 @@
-"""A browser with the page of `dlp label` in it, for tests and for the pictures in docs."""
+"""A browser with a page in it, for tests and for the pictures in docs."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def served(*arguments: Any) -> Iterator[tuple[str, subprocess.Popen[str]]]:
         process.wait()
 
 
-class Page:
-    """A window of Chromium with one page in it."""
+class Browser:
+    """A window of Chromium with one address in it."""
 
     def __init__(
         self, address: str, width: int = 1400, height: int = 900, scale: float = 1
@@ -72,7 +72,6 @@ class Page:
         size = {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": width < 500}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         self.driver.get(address)
-        self.until(lambda: self.all("#classes .class"))
 
     def close(self) -> None:
         self.driver.quit()
@@ -98,6 +97,18 @@ class Page:
             time.sleep(0.05)
         return found
 
+    def problems(self) -> list[Any]:
+        """What the browser's console holds."""
+        return self.driver.get_log("browser")  # type: ignore[no-any-return]
+
+
+class Page(Browser):
+    """The page of `dlp label`, ready."""
+
+    def __init__(self, address: str, **size: Any) -> None:
+        super().__init__(address, **size)
+        self.until(lambda: self.all("#classes .class"))
+
     def show(self, view: str) -> None:
         self.js(f"document.querySelector('[role=tab][data-view={view}]').click()")
 
@@ -113,7 +124,3 @@ class Page:
 
     def settled(self) -> None:
         self.until(lambda: self.text("#status span") == "Up to date")
-
-    def problems(self) -> list[Any]:
-        """What the browser's console holds."""
-        return self.driver.get_log("browser")  # type: ignore[no-any-return]

@@ -53,6 +53,7 @@ NOT_RUN = {
     "pip install '.[parquet]'": INSTALLS,
     "pip install '.[label]'": INSTALLS,
     "pip install '.[photos]'": INSTALLS,
+    "pip install '.[report]'": INSTALLS,
     "pip install '.[export]'": INSTALLS,
     "pip install '.[tensorboard]'": INSTALLS,
     "pip install '.[mlflow]'": INSTALLS,

@@ -25,6 +25,7 @@ LEVELS = [
     {"recipe"},
     {"training", "embeddings", "hosts", "photos", "sklearn", "testing"},
     {"bench", "labeling"},
+    {"report"},
     {"__init__"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}

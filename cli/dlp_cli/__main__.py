@@ -23,6 +23,7 @@ from dlp_cli.commands import (
     plan,
     predict,
     propagate,
+    report,
     run,
     show,
     suggest,
@@ -57,6 +58,7 @@ app.command("label")(label.label)
 app.command("assign")(assign.assign)
 app.command("predict")(predict.predict)
 app.command("export")(export.export)
+app.command("report")(report.report)
 app.command("plan")(plan.plan)
 app.command("check")(check.check)
 app.command("list")(listing.list_)
