@@ -29,4 +29,5 @@ class Calibrated(Weighter):
     def certainty(self, probabilities: Tensor) -> Tensor:
         log_p = probabilities.double().log() / self.temperature
         # no entry of a row is larger than 1, so its largest is the one that softmax keeps from 0
-        return (log_p.amax(dim=1) - torch.logsumexp(log_p, dim=1)).exp().float().clamp(0, 1)
+        largest = (log_p.amax(dim=1) - torch.logsumexp(log_p, dim=1)).exp().float().clamp(0, 1)
+        return torch.where(probabilities.any(dim=1), largest, 0.0)  # a row of zeros has none
