@@ -63,6 +63,7 @@ NOT_RUN = {
     "pip install '.[usb]'": INSTALLS,
     "pip install --editable '.[test]'": INSTALLS,
     "dlp label x.npy --images photos --classes cat,dog,bird": "serves a page: tests/browser",
+    "dlp label photos.npy --images photos --classes cat,dog": "serves a page: tests/browser",
     ". .venv/bin/activate": "changes the reader's shell",
     "export OMP_NUM_THREADS=1": "changes the reader's shell",
     "make test": THIS_SUITE,
