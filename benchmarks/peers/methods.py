@@ -7,6 +7,7 @@ Everyone gets the same unit rows x [n, d] float32 and labels [n] int64, -1 where
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -47,13 +48,10 @@ def graphlearning(name: str) -> Method:
         import graphlearning as gl
 
         w = gl.weightmatrix.knn(x, K)
-        priors = np.full(classes, 1 / classes)  # class sizes are unknown to every method
 
         def label(labels: np.ndarray) -> np.ndarray:
             own = np.flatnonzero(labels >= 0)
-            known = {"class_priors": priors} if name == "poisson_mbo" else {}
-            model = getattr(gl.ssl, name)(w, **known)
-            found: np.ndarray = model.fit_predict(own, labels[own])
+            found: np.ndarray = getattr(gl.ssl, name)(w).fit_predict(own, labels[own])
             return found
 
         return label
@@ -61,8 +59,11 @@ def graphlearning(name: str) -> Method:
     return method
 
 
-def modssc(module: str, name: str) -> Method:
-    """A method of ModSSC with its defaults, on its own graph of k neighbours."""
+def modssc(module: str, name: str, ridge: bool = False) -> Method:
+    """A method of ModSSC with its defaults, on its own graph of k neighbours.
+
+    ridge: its eps, without which a graph of several components has no solution.
+    """
 
     def method(x: np.ndarray, classes: int) -> Label:
         from modssc.graph.artifacts import NodeDataset
@@ -74,13 +75,15 @@ def modssc(module: str, name: str) -> Method:
             normalize="none", self_loops=False,
         )  # fmt: skip
         graph = build_graph(x, spec=spec, cache=False)
-        cls = getattr(import_module(f"modssc.transductive.methods.{module}"), name)
+        library = import_module(f"modssc.transductive.methods.{module}")
+        spec_of = getattr(library, name.replace("Method", "Spec"))
+        method = partial(getattr(library, name), spec_of(eps=1e-3) if ridge else spec_of())
 
         def label(labels: np.ndarray) -> np.ndarray:
             known = labels >= 0
             y = np.where(known, labels, 0)
             data = NodeDataset(x, y, graph, masks={"train_mask": known})
-            scores: np.ndarray = cls().fit(data, device="cpu").predict_proba(data)
+            scores: np.ndarray = method().fit(data, device="cpu").predict_proba(data)
             return scores.argmax(axis=1)
 
         return label
@@ -117,10 +120,9 @@ METHODS: dict[str, Method] = {
     "dlp, without rescaling and discriminant": dlp_without_steps,
     "graphlearning, Laplace": graphlearning("laplace"),
     "graphlearning, Poisson": graphlearning("poisson"),
-    "graphlearning, Poisson MBO": graphlearning("poisson_mbo"),
     "ModSSC, label spreading": modssc("classic.label_spreading", "LabelSpreadingMethod"),
     "ModSSC, Laplace": modssc("classic.laplace_learning", "LaplaceLearningMethod"),
-    "ModSSC, Poisson": modssc("pde.poisson_learning", "PoissonLearningMethod"),
+    "ModSSC, Poisson": modssc("pde.poisson_learning", "PoissonLearningMethod", ridge=True),
     "scikit-learn, LabelSpreading": label_spreading,
     "scikit-learn, logistic regression": logistic_regression,
 }
