@@ -2,7 +2,7 @@
 # make test               lint, types, tests: at most 6 minutes on a fresh machine with two cores
 # make test-torch-sparse  builds torch-sparse (15 to 25 minutes the first time) and tests its solver
 # make test-usb           the extension of Microsoft's USB, in an environment of its own
-# make test-browser       the page of `dlp label` in headless Chromium, which it installs (Debian, root)
+# make test-browser       pages in headless Chromium, which it installs (Debian, root); export to ONNX
 # make test-slow          studies of minutes each
 # make bench              speed against the usual procedure and scikit-learn
 # make bench-labels       accuracy of labels from few labels, with and without the default's steps
@@ -16,7 +16,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Compiling every file of every package would take half as long as installing them.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
-EXTRAS := photos,export,huggingface,amg,nn-descent,parquet,tensorboard,mlflow,label,report,test
+EXTRAS := photos,huggingface,amg,nn-descent,parquet,tensorboard,mlflow,label,report,test
 WHEELS := .venv/wheels
 
 .PHONY: quickstart test unit test-torch-sparse test-usb test-browser test-slow bench bench-labels \
@@ -50,6 +50,7 @@ types: .venv/test
 
 test-browser: .venv/browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser tests/browser
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow' tests/photos/test_export.py
 
 test-slow: .venv/test
 	$(BIN)/python -m pytest -m slow
@@ -111,7 +112,7 @@ bench-calibration: .venv/test
 	@{ command -v chromium && command -v chromedriver; } >/dev/null || { \
 	    apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium chromium-driver fonts-dejavu-core; } || \
 	    { echo "make test-browser needs Chromium and ChromeDriver: chromium and chromedriver on the path"; exit 1; }
-	$(PIP) --editable '.[browser]'
+	$(PIP) --editable '.[browser,export]'
 	@touch $@
 
 # torch-scatter and torch-sparse are compiled against the torch that is installed; pip keeps the
