@@ -433,6 +433,7 @@ def test_on_a_terminal_it_moves_and_shows_the_end_when_it_is_over() -> None:
     assert final.rstrip().endswith("after")
 
 
+@pytest.mark.slow
 def test_no_color_is_respected() -> None:
     text = on_terminal(NO_COLOR="1")
     assert "\x1b[1A" in text

@@ -160,13 +160,14 @@ print(status("VmHWM") - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(
     ("builder", "n", "dim", "k", "classes"),
     [
         ("exact", 20_000, 64, 30, 10),  # the search dominates
-        pytest.param("cells", 100_000, 32, 5, 4, marks=pytest.mark.slow),
-        pytest.param("faiss_flat", 8_000, 16, 10, 400, marks=pytest.mark.slow),  # the solve does
+        ("cells", 100_000, 32, 5, 4),
+        ("faiss_flat", 8_000, 16, 10, 400),  # the solve does
     ],
 )
 def test_memory_agrees_with_a_real_run(builder, n, dim, k, classes):
