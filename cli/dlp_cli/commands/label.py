@@ -10,7 +10,11 @@ import typer
 
 from dlp_cli import options, output
 from dlp_cli.display.phases import show_phases
-from dlp_cli.options import PluginOption, SetOption
+from dlp_cli.options import (
+    KeyOption,
+    PluginOption,
+    SetOption,
+)
 
 PHASES = {
     "read": "Reading embeddings",
@@ -62,12 +66,7 @@ def label(
     ids: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Ids of the images, as `dlp propagate`.")
     ] = None,
-    key: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="Array, tensor or column of the embeddings, if there are several."
-        ),
-    ] = None,
+    key: KeyOption = None,
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 takes a free one.")
     ] = 0,

@@ -12,10 +12,13 @@ from dlp_cli.display.multi_label import multi_label_rows
 from dlp_cli.display.phases import show_phases
 from dlp_cli.display.quality import quality_rows
 from dlp_cli.options import (
+    ClassesOption,
     Device,
     DeviceOption,
+    EmbeddingsArgument,
     IdsOption,
     KeyOption,
+    MemoryOption,
     OverwriteOption,
     PluginOption,
     ProbabilitiesOption,
@@ -47,12 +50,7 @@ MOST_CLASSES = 10  # counted one by one in the summary
 
 
 def propagate(
-    embeddings: Annotated[
-        Path,
-        typer.Argument(
-            metavar="EMBEDDINGS", help="A row per point: .npy, .npz, .parquet or .safetensors."
-        ),
-    ],
+    embeddings: EmbeddingsArgument,
     out: TableOption,
     labels: Annotated[
         Path | None,
@@ -78,10 +76,7 @@ def propagate(
     ids: IdsOption = None,
     key: KeyOption = None,
     probabilities: ProbabilitiesOption = False,
-    classes: Annotated[
-        int | None,
-        typer.Option(min=1, help="Classes are 0 to N-1. By default, those that occur."),
-    ] = None,
+    classes: ClassesOption = None,
     start: Annotated[
         str | None,
         typer.Option(
@@ -104,12 +99,7 @@ def propagate(
             "estimate, or a file: .csv with columns label,share, or .npy.",
         ),
     ] = None,
-    memory: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SIZE", help="Memory to use at most, 4GB. By default 3/4 of the free."
-        ),
-    ] = None,
+    memory: MemoryOption = None,
     prior: Annotated[
         Path | None,
         typer.Option(

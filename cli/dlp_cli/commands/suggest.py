@@ -9,7 +9,15 @@ import typer
 
 from dlp_cli import options, output
 from dlp_cli.display.phases import show_phases
-from dlp_cli.options import Device, DeviceOption, PluginOption, SetOption
+from dlp_cli.options import (
+    Device,
+    DeviceOption,
+    EmbeddingsArgument,
+    KeyOption,
+    MemoryOption,
+    PluginOption,
+    SetOption,
+)
 
 PHASES = {
     "read": "Reading embeddings",
@@ -23,12 +31,7 @@ PHASES = {
 
 
 def suggest(
-    embeddings: Annotated[
-        Path,
-        typer.Argument(
-            metavar="EMBEDDINGS", help="A row per point: .npy, .npz, .parquet or .safetensors."
-        ),
-    ],
+    embeddings: EmbeddingsArgument,
     out: Annotated[
         Path,
         typer.Option(
@@ -50,18 +53,8 @@ def suggest(
     ids: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Ids of the points, as `dlp propagate`.")
     ] = None,
-    key: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="Array, tensor or column of the embeddings, if there are several."
-        ),
-    ] = None,
-    memory: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SIZE", help="Memory to use at most, 4GB. By default 3/4 of the free."
-        ),
-    ] = None,
+    key: KeyOption = None,
+    memory: MemoryOption = None,
     device: DeviceOption = Device.auto,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the table.")] = False,
     plugins: PluginOption = None,
