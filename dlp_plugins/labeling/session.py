@@ -99,7 +99,7 @@ class Session:
     # -- answers ----------------------------------------------------------------------------------
 
     def answer(self, person: str, seen: dict[int, int], label: int | None) -> Answer:
-        """Give points a class, SKIPPED or None; they are on the disk, and spread, on return.
+        """Give points a class, SKIPPED or None; returns once that is on the disk and has spread.
 
         Raises:
             LabelError: no such point or class.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ from dlp_plugins.training.load import Classifier, load
 BATCH = 64
 Net = Literal["student", "teacher"]
 Progress = Callable[[int], object]
+Nearest = Callable[[np.ndarray, int], list[list[str]]]
+"""Descriptors [b, d] and a number k to the names of the k nearest labelled examples of each."""
 
 
 @dataclass(frozen=True)
@@ -50,28 +53,27 @@ class Predictions:
     skipped: list[str]
 
 
-class Predictor:
+class Predictor(ABC):
     """Class probabilities of photos.
 
     classes: names. size, interpolation: that photos are brought to.
-    probabilities: [b, 3, height, width] uint8 to [b, c], and their descriptors [b, d].
-    nearest: descriptors [b, d] and a number k to the names of the k nearest labelled examples of
-        each; None where these are not known.
     """
 
     classes: Sequence[Any]
     size: tuple[int, int]
     interpolation: str
 
+    @abstractmethod
     def probabilities(self, images: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        raise NotImplementedError
+        """[b, c] of images [b, 3, height, width] uint8, and their descriptors [b, d]."""
 
-    def nearest(self, descriptors: np.ndarray, count: int) -> list[list[str]]:
-        raise NotImplementedError
+    @abstractmethod
+    def labelled_examples(self) -> Nearest:
+        """Load the labelled examples, to find the nearest ones of descriptors.
 
-    def prepare_nearest(self) -> None:
-        """Load what `nearest` needs."""
-        raise NotImplementedError
+        Raises:
+            UsageError: they are not known.
+        """
 
 
 class RunPredictor(Predictor):
@@ -83,26 +85,26 @@ class RunPredictor(Predictor):
         classifier.check_photos()
         self.folder, self.classifier, self.classes = folder, classifier, classifier.classes
         self.size = (classifier.shape[1], classifier.shape[2])
-        self._names: list[str] = []
-        self._descriptors = np.empty((0, 0))
 
     def probabilities(self, images: Tensor) -> tuple[np.ndarray, np.ndarray]:
         view = rgb_to_grayscale(images) if self.classifier.shape[0] == 1 else images
         return self.classifier.predict_proba(view), self.classifier.describe(view)
 
-    def prepare_nearest(self) -> None:
+    def labelled_examples(self) -> Nearest:
         part = load_recipe(self.folder / "recipe.toml").dataset
         dataset: Dataset = registry.datasets.build(part.name, **part.params)
         record = json.loads(RunFolder(self.folder).labeled_indices.read_text(encoding="utf-8"))
         chosen = record["labeled_indices"]
         train = dataset.train
         images = train.images[chosen] if isinstance(train, TensorImages) else train.stream(chosen)
-        self._names = [dataset.file_of(i) for i in chosen]
-        self._descriptors = unit(self.classifier.describe(torch.stack(list(images))))
+        names = [dataset.file_of(i) for i in chosen]
+        examples = unit(self.classifier.describe(torch.stack(list(images))))
 
-    def nearest(self, descriptors: np.ndarray, count: int) -> list[list[str]]:
-        order = np.argsort(-unit(descriptors) @ self._descriptors.T, axis=1, kind="stable")
-        return [[self._names[i] for i in row[:count]] for row in order]
+        def nearest(descriptors: np.ndarray, count: int) -> list[list[str]]:
+            order = np.argsort(-unit(descriptors) @ examples.T, axis=1, kind="stable")
+            return [[names[i] for i in row[:count]] for row in order]
+
+        return nearest
 
 
 class IndexPredictor(Predictor):
@@ -126,7 +128,7 @@ class IndexPredictor(Predictor):
         found = self.describer(images)
         return self.index.predict(found)[0], found.numpy()
 
-    def prepare_nearest(self) -> None:
+    def labelled_examples(self) -> Nearest:
         raise UsageError(
             "--nearest: an index keeps no labelled examples. It works with the folder of a run."
         )
@@ -190,8 +192,7 @@ def predict(
         check_out(Path(out), overwrite)
     predictor = model if isinstance(model, Predictor) else open_predictor(model, **options)
     source = photos if isinstance(photos, Photos) else open_photos(photos)
-    if nearest:
-        predictor.prepare_nearest()
+    find = predictor.labelled_examples() if nearest else None
     files: list[str] = []
     labels: list[np.ndarray] = []
     certain: list[np.ndarray] = []
@@ -205,7 +206,7 @@ def predict(
             labels.append(np.where(p.any(axis=1), p.argmax(axis=1), -1))
             certain.append(p.max(axis=1))
             files += [source.names[i] for i in batch.positions]
-            near += predictor.nearest(descriptors, nearest) if nearest else []
+            near += [] if find is None else find(descriptors, nearest)
         progress(batch.last)
     found = Predictions(
         files,
