@@ -107,7 +107,7 @@ class Evidence:
         points = (labels != UNLABELED).nonzero().squeeze(1)
         if distinct is None:
             distinct = Distinct(torch.arange(len(labels)), None)
-        alpha = getattr(propagator.solver, "alpha", EMBEDDINGS_ALPHA)
+        alpha = propagator.alpha
         prepared = LeaveOneOut.of(graph, nodes_of(distinct, points), alpha=alpha)
         left_out = prepared(labels[points], num_classes, weights_of(beliefs, points))
         hidden = None

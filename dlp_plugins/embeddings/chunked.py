@@ -42,7 +42,6 @@ from dlp_plugins.propagation.propagator import full_precision
 from dlp_plugins.propagation.unknown import background_reach, total_reach, unknown_scores
 from dlp_plugins.refiners.contract import Classifier
 from dlp_plugins.refiners.none import NoRefiner
-from dlp_plugins.registry import EMBEDDINGS_ALPHA
 from dlp_plugins.transforms.none import NoTransform
 
 
@@ -186,7 +185,7 @@ def propagate_chunked(
         components = int(graph.components.max()) + 1
     if robust:
         with clock.phase("audit"):
-            alpha = getattr(propagator.solver, "alpha", EMBEDDINGS_ALPHA)
+            alpha = propagator.alpha
             beliefs = trusted_beliefs(graph, labels, num_classes, distinct, beliefs, alpha)
             nodes = beliefs.grouped(distinct.group).to(device)
             known = nodes.labels(distinct.labels(labels))

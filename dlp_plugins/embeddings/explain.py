@@ -21,7 +21,6 @@ from dlp_plugins.propagation.beliefs import PLAIN, Beliefs
 from dlp_plugins.propagation.explanation import Shares, center_distances, paths_to, shares_of
 from dlp_plugins.propagation.propagator import full_precision
 from dlp_plugins.refiners.none import NoRefiner
-from dlp_plugins.registry import EMBEDDINGS_ALPHA
 
 PATHS = 3  # labelled points to which a path is shown
 CENTERS = 3
@@ -90,7 +89,7 @@ def explain_point(
     assert found.class_shares is not None
     p = propagator.normalize(found.scores, known, found.class_shares)[node]
     graph_label = int(p.argmax()) if bool(p.any()) else UNLABELED
-    alpha = getattr(propagator.solver, "alpha", EMBEDDINGS_ALPHA)
+    alpha = propagator.alpha
     shares, paths = Shares(0.0, np.empty(0, np.int64), np.empty(0)), []
     if graph_label != UNLABELED:
         y = nodes.label_matrix(known, num_classes, graph_label, graph_label + 1)[:, 0]

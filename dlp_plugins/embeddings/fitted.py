@@ -27,7 +27,6 @@ from dlp_plugins.propagation.class_shares import known_shares
 from dlp_plugins.propagation.comparison import Comparison, Method, compare, methods
 from dlp_plugins.propagation.propagator import full_precision
 from dlp_plugins.refiners.none import NoRefiner
-from dlp_plugins.registry import EMBEDDINGS_ALPHA
 from dlp_plugins.selectors.contract import Pool, Selector
 
 FEW_STEPS = 1  # of a refiner that starts from the last probabilities
@@ -100,7 +99,7 @@ class FittedPropagation:
             method = comparison.chosen
         made, nodes = method.propagator, method.beliefs(f, nodes)
         if robust:
-            alpha = getattr(propagator.solver, "alpha", EMBEDDINGS_ALPHA)
+            alpha = propagator.alpha
             beliefs = trusted_beliefs(graph, given, num_classes, distinct, beliefs, alpha)
             nodes = beliefs.grouped(distinct.group)
             known = nodes.labels(known)

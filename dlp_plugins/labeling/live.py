@@ -25,7 +25,6 @@ from dlp_plugins.inputs import UNLABELED
 from dlp_plugins.propagation import Propagator, apply_given_labels, equal_shares
 from dlp_plugins.propagation.class_shares import known_shares
 from dlp_plugins.propagation.propagator import full_precision
-from dlp_plugins.registry import EMBEDDINGS_ALPHA
 from dlp_plugins.solvers._single_column import solve_column
 
 TOLERANCE = 1e-6  # relative residual of a column: far points have small scores
@@ -178,7 +177,7 @@ class LiveLabels:
             if column >= len(again):
                 members &= old.nodes != j
             b[members.numpy(), column] = 1
-        alpha = getattr(self.space.propagator.solver, "alpha", EMBEDDINGS_ALPHA)
+        alpha = self.space.propagator.alpha
         x = torch.from_numpy(
             np.column_stack([solve_column(self._wn, alpha, v, TOLERANCE) for v in b.T.copy()])
         )

@@ -109,6 +109,11 @@ class Propagator:
             raise TypeError(f"no component takes {', '.join(sorted(left))}")
         return cls(**parts, class_shares=to_class_shares(class_shares))
 
+    @property
+    def alpha(self) -> float:
+        """How far labels spread: the solver's, or the default where it has none (`cut`)."""
+        return float(getattr(self.solver, "alpha", registry.EMBEDDINGS_ALPHA))
+
     # -- the steps, in order ----------------------------------------------------------------------
 
     @full_precision()

@@ -14,7 +14,6 @@ from dlp_plugins.errors import DivergenceError, UsageError
 from dlp_plugins.propagation import PseudoLabels
 from dlp_plugins.recipe.build import build_part, build_propagator
 from dlp_plugins.recipe.model import Recipe
-from dlp_plugins.registry import EMBEDDINGS_ALPHA
 from dlp_plugins.sources.contract import Refresh, Source
 from dlp_plugins.training import evaluate
 from dlp_plugins.training.data import RunData
@@ -100,7 +99,7 @@ class Labeler:
         seconds = time.monotonic() - started
         audit = None
         if settings.audit and pseudo.graph is not None:
-            alpha = getattr(self.propagator.solver, "alpha", EMBEDDINGS_ALPHA)
+            alpha = self.propagator.alpha
             audit = audit_by_graph(pseudo.graph, d.known_labels, d.dataset.num_classes, alpha)
         return Labeling(state, pseudo, certainty, right, seconds, audit)
 
