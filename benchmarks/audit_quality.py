@@ -18,7 +18,6 @@ Another score is one more function in SCORES: a `Case` in, larger where a label 
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import sys
 from collections import defaultdict
@@ -32,7 +31,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 import torch
 
-from benchmarks.label_quality import DRAWS, ROOT, SETS, draw, row
+from benchmarks._sets import draw, parser_with_data
+from benchmarks.label_quality import DRAWS, SETS, row
 from dlp_plugins.embeddings.audit import FOLDS, Audit, Evidence, folds_of
 from dlp_plugins.embeddings.built import Built
 from dlp_plugins.embeddings.robust import trusted_beliefs
@@ -208,11 +208,7 @@ def compare_robust(folder: Path, sets: list[str], draws: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--data", type=Path, default=ROOT.parent / "shared" / "data" / "embeddings",
-        help="folder of the three .npz files",
-    )  # fmt: skip
+    parser = parser_with_data(__doc__)
     parser.add_argument("--draws", type=int, default=DRAWS)
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--robust", action="store_true", help="accuracy with and without --robust")

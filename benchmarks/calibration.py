@@ -12,7 +12,6 @@ unlabelled points, means over the draws, as Markdown:
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -21,7 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 import torch
 
-from benchmarks.label_quality import PER_CLASS, ROOT, SETS, draw, row
+from benchmarks._sets import draw, parser_with_data
+from benchmarks.label_quality import PER_CLASS, SETS, row
 from dlp_plugins.embeddings.run import propagation_recipe
 from dlp_plugins.graph import Graph
 from dlp_plugins.propagation import Propagator, PseudoLabels
@@ -108,11 +108,7 @@ def show(task: Task, title: str, draws: int) -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--data", type=Path, default=ROOT.parent / "shared" / "data" / "embeddings",
-        help="folder of the three .npz files",
-    )  # fmt: skip
+    parser = parser_with_data(__doc__)
     parser.add_argument("--draws", type=int, default=10, help="draws of labelled points")
     parser.add_argument("--sets", nargs="*", default=list(SETS), help="which of the files")
     arguments = parser.parse_args()

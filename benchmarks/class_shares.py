@@ -11,7 +11,6 @@ differences.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -20,8 +19,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 import torch
-from label_quality import ROOT, SETS, draw
 
+from benchmarks._sets import draw, parser_with_data
+from benchmarks.label_quality import SETS
 from dlp_plugins.embeddings.run import propagation_recipe
 from dlp_plugins.recipe.build import build_propagator
 
@@ -78,11 +78,7 @@ def compare(path: Path, title: str, draws: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--data", type=Path, default=ROOT.parent / "shared" / "data" / "embeddings",
-        help="folder of the three .npz files",
-    )  # fmt: skip
+    parser = parser_with_data(__doc__)
     parser.add_argument("--set", choices=SETS, help="one set; by default all three")
     parser.add_argument("--draws", type=int, default=5)
     options = parser.parse_args()

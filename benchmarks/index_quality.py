@@ -9,7 +9,6 @@ without them, with points in float32 and float16, and by a propagation of all po
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 from pathlib import Path
@@ -18,7 +17,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 
-from benchmarks.label_quality import DRAWS, PER_CLASS, ROOT, SETS, draw, row
+from benchmarks._sets import draw, parser_with_data
+from benchmarks.label_quality import DRAWS, PER_CLASS, SETS, row
 from dlp_plugins.embeddings.fitted import FittedPropagation
 from dlp_plugins.embeddings.index import load_index
 from dlp_plugins.embeddings.run import propagation_recipe
@@ -59,11 +59,7 @@ def compare(path: Path, title: str, draws: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument(
-        "--data", type=Path, default=ROOT.parent / "shared" / "data" / "embeddings",
-        help="folder of the three .npz files",
-    )  # fmt: skip
+    parser = parser_with_data(__doc__.partition("\n")[0])
     parser.add_argument("--draws", type=int, default=DRAWS)
     options = parser.parse_args()
     worst = max(

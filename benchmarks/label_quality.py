@@ -12,7 +12,6 @@ Labels per class are chosen alike for every method, class sizes are unknown to a
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import sys
 from collections.abc import Callable, Iterable
@@ -23,12 +22,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 import torch
 
+from benchmarks._sets import draw, parser_with_data
 from dlp_plugins.embeddings.run import propagation_recipe
 from dlp_plugins.inputs import unit_rows
 from dlp_plugins.propagation import Propagator
 from dlp_plugins.recipe.build import build_propagator
-
-ROOT = Path(__file__).resolve().parent.parent
 
 PER_CLASS = (1, 2, 5, 10)
 DRAWS = 10
@@ -40,15 +38,6 @@ SETS = {
 }
 Method = Callable[[np.ndarray], np.ndarray]
 """Labels [n] (-1 where there is none) to labels of all points."""
-
-
-def draw(y: np.ndarray, per_class: int, seed: int) -> np.ndarray:
-    """[n]: so many labels of each class, -1 elsewhere."""
-    rng = np.random.default_rng(seed)
-    labels = np.full(len(y), -1)
-    for j in np.unique(y):
-        labels[rng.choice(np.flatnonzero(y == j), per_class, replace=False)] = j
-    return labels
 
 
 def accuracies(method: Method, y: np.ndarray) -> np.ndarray:
@@ -139,11 +128,7 @@ def compare(path: Path, title: str, aim: tuple[float, ...], peers: bool) -> bool
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--data", type=Path, default=ROOT.parent / "shared" / "data" / "embeddings",
-        help="folder of the three .npz files",
-    )  # fmt: skip
+    parser = parser_with_data(__doc__)
     parser.add_argument("--no-peers", action="store_true", help="leave scikit-learn's methods out")
     arguments = parser.parse_args()
     reached = [

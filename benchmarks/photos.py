@@ -24,12 +24,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
-from benchmarks.label_quality import draw
+from benchmarks._sets import DATA, draw
 from dlp_plugins.embeddings.ids import beside
 from dlp_plugins.embeddings.run import propagate_file
 from dlp_plugins.photos.embed import embed
 
-ROOT = Path(__file__).resolve().parent.parent
 COSINE, CORRECT, MINUTES = 0.999, 80.5, 15.0
 EVERY = 10  # seconds between lines of progress
 
@@ -89,7 +88,7 @@ def spread(out: Path, y: np.ndarray, per_class: int, seed: int, folder: Path) ->
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--data", type=Path, default=ROOT.parent / "shared" / "data",
+        "--data", type=Path, default=DATA,
         help="folder with cifar10/ and embeddings/",
     )  # fmt: skip
     parser.add_argument("--images", type=int, default=50_000, help="training images to embed")

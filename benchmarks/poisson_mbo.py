@@ -26,8 +26,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 import scipy.sparse as sp
 import torch
-from label_quality import ROOT, SETS, draw
 
+from benchmarks._sets import draw, parser_with_data
+from benchmarks.label_quality import SETS
 from dlp_plugins import registry
 from dlp_plugins.embeddings.run import propagation_recipe
 from dlp_plugins.graph import Graph
@@ -121,11 +122,7 @@ def compare(path: Path, title: str, options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--data", type=Path, default=ROOT.parent / "shared" / "data" / "embeddings",
-        help="folder of the three .npz files",
-    )  # fmt: skip
+    parser = parser_with_data(__doc__)
     parser.add_argument("--set", choices=SETS, help="one set; by default all three")
     parser.add_argument("--draws", type=int, default=20, help="label sets")
     parser.add_argument("--per-class", type=int, default=1, help="labels per class")

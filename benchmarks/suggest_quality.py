@@ -11,7 +11,6 @@ selectors with a seed; the others depend on nothing but the embeddings.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks._sets import parser_with_data
 from dlp_plugins.embeddings.run import propagation_recipe
 from dlp_plugins.graph import Graph
 from dlp_plugins.propagation import Propagator
@@ -31,7 +31,6 @@ from dlp_plugins.recipe.build import build_propagator
 from dlp_plugins.registry import SELECTOR, selectors
 from dlp_plugins.selectors.contract import Pool
 
-ROOT = Path(__file__).resolve().parent.parent
 NAMES = ("random", "margin", "typiclust", "v_opt", "coverage")
 TIMES = (1, 2, 4)  # labels in all, in classes
 SEEDS = {"random": 10, "typiclust": 5, "margin": 5}
@@ -138,11 +137,7 @@ def compare(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--data", type=Path, default=ROOT.parent / "shared" / "data" / "embeddings",
-        help="folder of the three .npz files",
-    )  # fmt: skip
+    parser = parser_with_data(__doc__)
     parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, help="selectors")
     parser.add_argument(
         "--times", type=int, nargs="+", default=TIMES, help="labels in all, in classes"

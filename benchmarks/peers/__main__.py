@@ -21,22 +21,14 @@ from typing import Any
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+from benchmarks._sets import ROOT, draw, parser_with_data
+
 PER_CLASS = (1, 3, 5)
 SETS = {
     "oxford_pets_clip": "pets",
     "whurs19_clip": "aerial scenes",
     "cifar10_test_lite0": "CIFAR-10, ImageNet features",
 }
-
-
-def draw(y: np.ndarray, per_class: int, seed: int) -> np.ndarray:
-    """[n]: so many labels of each class, -1 elsewhere, as `benchmarks/label_quality.py` draws."""
-    rng = np.random.default_rng(seed)
-    labels = np.full(len(y), -1)
-    for j in np.unique(y):
-        labels[rng.choice(np.flatnonzero(y == j), per_class, replace=False)] = j
-    return labels
 
 
 def measure(method: str, path: Path, draws: int) -> dict[str, Any]:
@@ -115,11 +107,7 @@ def table(path: Path, methods: list[str], draws: int) -> None:
 def main() -> None:
     from benchmarks.peers.methods import METHODS, package
 
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--data", type=Path, default=ROOT.parent / "shared" / "data" / "embeddings",
-        help="folder of .npz files with arrays x and y",
-    )  # fmt: skip
+    parser = parser_with_data(__doc__)
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--only", nargs="*", metavar="METHOD", help="names as in the table")
     parser.add_argument("--child", help=argparse.SUPPRESS)

@@ -21,20 +21,11 @@ K = 10  # neighbours, for every method that takes it
 
 
 def dlp(x: np.ndarray, classes: int, settings: tuple[str, ...] = ()) -> Label:
-    import torch
-
+    from benchmarks.label_quality import by_propagation
     from dlp_plugins.embeddings.run import propagation_recipe
     from dlp_plugins.recipe.build import build_propagator
 
-    propagator = build_propagator(propagation_recipe(settings, len(x)))
-    f = propagator.apply_transform(torch.from_numpy(x))
-    graph = propagator.assemble_graph(propagator.find_neighbors(f))
-
-    def label(labels: np.ndarray) -> np.ndarray:
-        found = propagator.spread(graph, torch.from_numpy(labels), classes, descriptors=f)
-        return found.labels.numpy()
-
-    return label
+    return by_propagation(build_propagator(propagation_recipe(settings, len(x))), x, classes)
 
 
 def dlp_without_steps(x: np.ndarray, classes: int) -> Label:
