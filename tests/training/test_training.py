@@ -193,6 +193,7 @@ def wait_for(process: subprocess.Popen, event: str, count: int) -> None:
     pytest.fail(f"the run ended before {event}")
 
 
+@pytest.mark.commands
 def test_killed_at_a_random_moment_and_resumed_is_as_uninterrupted(whole, tmp_path):
     recipe = load_recipe("digits", LONGER)
     process = start(tmp_path / "killed")
@@ -204,6 +205,7 @@ def test_killed_at_a_random_moment_and_resumed_is_as_uninterrupted(whole, tmp_pa
     assert_same_run(whole(*LONGER[:-1]), tmp_path / "killed")
 
 
+@pytest.mark.commands
 def test_an_interrupt_saves_and_the_resumed_run_is_as_uninterrupted(whole, tmp_path):
     recipe = load_recipe("digits", LONGER)
     process = start(tmp_path / "stopped")
