@@ -20,6 +20,7 @@ from dlp_cli.commands import (
     embed,
     explain,
     export,
+    graph,
     label,
     plan,
     predict,
@@ -64,6 +65,7 @@ app.command("assign")(assign.assign)
 app.command("predict")(predict.predict)
 app.command("export")(export.export)
 app.command("report")(report.report)
+app.add_typer(graph.graph, name="graph")
 app.command("plan")(plan.plan)
 app.command("check")(check.check)
 app.command("list")(listing.list_)
