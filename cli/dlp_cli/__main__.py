@@ -16,6 +16,7 @@ from dlp_cli.commands import (
     audit,
     bench,
     check,
+    cp,
     doctor,
     embed,
     explain,
@@ -66,6 +67,7 @@ app.command("export")(export.export)
 app.command("report")(report.report)
 app.command("plan")(plan.plan)
 app.command("check")(check.check)
+app.command("cp")(cp.cp)
 app.command("list")(listing.list_)
 app.command("show")(show.show)
 app.command("doctor")(doctor.doctor)
