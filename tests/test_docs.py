@@ -229,7 +229,10 @@ class Reader:
             return
         program, *words = shlex.split(command)
         if program == "dlp":
-            self.dlp(words, block)
+            *words, file = words if words[-2:-1] == [">"] else [*words, None]
+            printed = self.dlp([word for word in words if word != ">"], block)
+            if file:
+                (self.folder / file).write_text(printed)
         elif not words:
             return  # the name of a program, not a command
         elif command == "make quickstart":
@@ -242,20 +245,22 @@ class Reader:
             done = subprocess.run([sys.executable, *words], env=environment, capture_output=True)
             assert done.returncode == 0, f"{block}: {command}\n{done.stdout.decode()}"
 
-    def dlp(self, words: list[str], block: Block) -> None:
+    def dlp(self, words: list[str], block: Block) -> str:
+        """Run the command; what it prints on standard output."""
         words = [{"S": "0", "FOLDER": "data"}.get(w, w).replace("=FOLDER", "=data") for w in words]
         if len(words) < 2 and words not in (["list"], ["doctor"]):
             words = [*words, "--help"]  # the name of a command, not a command
         elif words[0] in ("run", "bench"):
             if block.page in CHECKED_ONLY or (words[0] == "bench" and find_suite(words[1])):
                 check_without_training(words)
-                return
+                return ""
             words += shortened(words)
         forget()
         result = CliRunner().invoke(app, words)
         assert result.exit_code == 0, f"{block}: dlp {shlex.join(words)}\n{result.output}" + (
             f"\n{result.exception}" if result.exception else ""
         )
+        return result.stdout
 
     def check_toml(self, block: Block) -> None:
         tables = tomllib.loads(block.text)

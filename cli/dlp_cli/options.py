@@ -84,6 +84,10 @@ OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Replace files that exist already.")
 ]
 
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document in place of text (docs/json.md).")
+]
+
 DeviceOption = Annotated[Device, typer.Option(help="auto: a GPU where there is one.")]
 
 

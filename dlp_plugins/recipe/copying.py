@@ -63,13 +63,17 @@ def _text_for(source: Path, target: Path) -> str:
         return text
     for name in _names_of(wanted, target):
         if _means(target, name, wanted):
-            changed = EXTENDS.sub(lambda found: found[1] + json.dumps(name), text, count=1)
+            changed = _extending(text, name)
             if tomllib.loads(changed) == settings | {"extends": name}:
                 return changed
     raise RecipeError(
         f"{target}: from there `extends = {base!r}` would not mean {wanted}, as it does in "
         f"{source}. Choose another name or folder for the copy."
     )
+
+
+def _extending(text: str, name: str) -> str:
+    return EXTENDS.sub(lambda found: found[1] + json.dumps(name), text, count=1)
 
 
 def _names_of(base: Path, target: Path) -> Iterator[str]:
