@@ -23,7 +23,7 @@ LEVELS = [
     {"propagation", "doctor"},  # doctor tries the FAISS search of a graph builder
     {"sources", "selectors"},  # they use the propagation, as a recipe's components do
     {"recipe"},
-    {"training", "embeddings", "hosts", "photos", "sklearn", "testing"},
+    {"training", "embeddings", "hosts", "photos", "sklearn", "testing", "scaffold"},
     {"bench", "labeling"},
     {"report"},
     {"__init__"},

@@ -22,6 +22,7 @@ from dlp_cli.commands import (
     explain,
     export,
     label,
+    new,
     plan,
     predict,
     propagate,
@@ -70,6 +71,7 @@ app.command("check")(check.check)
 app.command("cp")(cp.cp)
 app.command("list")(listing.list_)
 app.command("show")(show.show)
+app.command("new")(new.new)
 app.command("doctor")(doctor.doctor)
 
 
