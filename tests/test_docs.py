@@ -62,6 +62,7 @@ NOT_RUN = {
     "pip uninstall faiss-cpu && pip install '.[gpu]'": INSTALLS,
     "pip install '.[usb]'": INSTALLS,
     "pip install --editable '.[test]'": INSTALLS,
+    "pip install --editable dlp-solver-jacobi": "installs; tests/scaffold does so",
     "dlp label x.npy --images photos --classes cat,dog,bird": "serves a page: tests/browser",
     "dlp label photos.npy --images photos --classes cat,dog": "serves a page: tests/browser",
     ". .venv/bin/activate": "changes the reader's shell",
