@@ -26,6 +26,7 @@ from dlp_cli.options import (
     SetOption,
     TableOption,
 )
+from dlp_plugins.units import MOST_CLASSES, counts_by_class
 
 if TYPE_CHECKING:
     from dlp_plugins.embeddings.chunked import Outcome
@@ -47,7 +48,6 @@ PHASES = {
     "write": "Writing the table",
     "index": "Writing the index",
 }
-MOST_CLASSES = 10  # counted one by one in the summary
 
 
 def propagate(
@@ -222,7 +222,7 @@ def _summary(job: FilePropagation, outcome: Outcome) -> list[tuple[str, str]]:
         ("certainty, quartiles", ", ".join(f"{q:.3f}" for q in quartiles) or "-"),
         *probability,
         *quality_rows(job.quality(outcome)),
-        ("points per class", _counts(outcome.counts.tolist(), given.classes)),
+        ("points per class", counts_by_class(outcome.counts.tolist(), given.classes)),
         ("class shares", _shares(job.propagator.class_shares, outcome, given.classes)),
         ("seconds", ", ".join(f"{k} {v:.1f}" for k, v in outcome.clock.seconds.items())),
     ]
@@ -272,10 +272,3 @@ def _shares(rule: ClassShares, outcome: Outcome, classes: list[str] | list[int])
             f"{c} {s:.3f}" for c, s in zip(classes, shares, strict=True)
         )
     return f"{source}: from {min(shares):.4f} to {max(shares):.4f}"
-
-
-def _counts(counts: list[int], classes: list[str] | list[int]) -> str:
-    if len(counts) <= MOST_CLASSES:
-        return ", ".join(f"{c} {n:,}" for c, n in zip(classes, counts, strict=True))
-    middle = sorted(counts)[len(counts) // 2]
-    return f"from {min(counts):,} to {max(counts):,}, median {middle:,}"

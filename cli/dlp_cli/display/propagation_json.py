@@ -36,8 +36,10 @@ def to_json(job: FilePropagation, outcome: Outcome | MultiOutcome) -> dict[str, 
         "zero_vectors": outcome.zero_vectors,
         "duplicates": outcome.duplicates,
     }
-    several = isinstance(outcome, MultiOutcome)
-    found = _several_labels(job, outcome) if several else _one_label(job, outcome)
+    if isinstance(outcome, MultiOutcome):
+        found = _several_labels(job, outcome)
+    else:
+        found = _one_label(job, outcome)
     return {
         **shared,
         **found,
