@@ -55,6 +55,7 @@ NOT_RUN = {
     "pip install '.[photos]'": INSTALLS,
     "pip install '.[report]'": INSTALLS,
     "pip install '.[export]'": INSTALLS,
+    "pip install '.[tune]'": INSTALLS,
     "pip install '.[tensorboard]'": INSTALLS,
     "pip install '.[mlflow]'": INSTALLS,
     "pip install '.[wandb]'": INSTALLS,
@@ -251,7 +252,7 @@ class Reader:
         words = [{"S": "0", "FOLDER": "data"}.get(w, w).replace("=FOLDER", "=data") for w in words]
         if len(words) < 2 and words not in (["list"], ["doctor"]):
             words = [*words, "--help"]  # the name of a command, not a command
-        elif words[0] in ("run", "bench"):
+        elif words[0] in ("run", "bench", "tune"):
             if block.page in CHECKED_ONLY or (words[0] == "bench" and find_suite(words[1])):
                 check_without_training(words)
                 return ""
@@ -288,7 +289,8 @@ def shortened(words: list[str]) -> list[str]:
     settings = [*SHORT, *SHORTER[words[1]]]
     if words[1] != "digits" and "backbone" not in given and words[1] != "my_digits.toml":
         settings += ["backbone=small_cnn", "backbone.width=4"]
-    extra = ["--seeds", "1"] if words[0] == "bench" else ["--device", "cpu"]
+    extra = {"bench": ["--seeds", "1"], "tune": ["--trials", "2"]}.get(words[0], [])
+    extra += [] if words[0] == "bench" else ["--device", "cpu"]
     return [*(w for setting in settings for w in ("--set", setting)), *extra]
 
 

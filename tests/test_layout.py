@@ -25,7 +25,7 @@ LEVELS = [
     {"recipe"},
     {"training", "embeddings", "hosts", "photos", "sklearn", "testing", "scaffold"},
     {"bench", "labeling"},
-    {"report"},
+    {"report", "tuning"},
     {"__init__"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}

@@ -30,6 +30,7 @@ from dlp_cli.commands import (
     run,
     show,
     suggest,
+    tune,
 )
 from dlp_cli.commands import list as listing  # `list` is a builtin
 from dlp_plugins.errors import DlpError
@@ -56,6 +57,7 @@ app = typer.Typer(
 )
 app.command("run")(run.run)
 app.command("bench")(bench.bench)
+app.command("tune")(tune.tune)
 app.command("embed")(embed.embed)
 app.command("propagate")(propagate.propagate)
 app.command("audit")(audit.audit)
