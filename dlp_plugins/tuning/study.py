@@ -220,7 +220,7 @@ class _Study:
         seed = job.recipe.seed + len(self.study.trials)
         few = min(10, max(1, job.total // 2))
         self.study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=few)
-        self.states = {
+        self.states: dict[Any, State] = {
             optuna.trial.TrialState.COMPLETE: "finished",
             optuna.trial.TrialState.PRUNED: "stopped",
             optuna.trial.TrialState.FAIL: "failed",
@@ -298,7 +298,7 @@ class _Study:
         return min(summary[f"best_{key}"] for key in ERRORS if f"best_{key}" in summary)
 
     def _result(self, trial: Any) -> TrialResult:
-        state: State = self.states[trial.state]
+        state = self.states[trial.state]
         finished = state == "finished"
         known = [trial.value] if finished else [*trial.intermediate_values.values()]
         return TrialResult(
