@@ -67,6 +67,7 @@ NOT_RUN = {
     "dlp label x.npy --images photos --classes cat,dog,bird": "serves a page: tests/browser",
     "dlp label photos.npy --images photos --classes cat,dog": "serves a page: tests/browser",
     ". .venv/bin/activate": "changes the reader's shell",
+    "dlp --install-completion": "changes the reader's shell; tests/cli/test_complete.py",
     "export OMP_NUM_THREADS=1": "changes the reader's shell",
     "make test": THIS_SUITE,
     "make test-torch-sparse": THIS_SUITE,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from dlp_cli import options, output
+from dlp_cli import complete, options, output
 from dlp_cli.options import JsonOption, PluginOption
 
 if TYPE_CHECKING:
@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 def list_(
     kind: Annotated[
-        str | None, typer.Argument(metavar="[KIND]", help="solvers, backbones, ..., or recipes.")
+        str | None,
+        typer.Argument(
+            metavar="[KIND]",
+            help="solvers, backbones, ..., or recipes.",
+            autocompletion=complete.kinds_and_recipes,
+        ),
     ] = None,
     plugins: PluginOption = None,
     as_json: JsonOption = False,

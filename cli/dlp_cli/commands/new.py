@@ -8,12 +8,17 @@ from typing import Annotated
 
 import typer
 
-from dlp_cli import output
+from dlp_cli import complete, output
 
 
 def new(
     kind: Annotated[
-        str, typer.Argument(metavar="KIND", help="solver, backbone, ...: see `dlp list`.")
+        str,
+        typer.Argument(
+            metavar="KIND",
+            help="solver, backbone, ...: see `dlp list`.",
+            autocompletion=complete.kinds,
+        ),
     ],
     name: Annotated[str, typer.Argument(metavar="NAME", help="What a recipe will call it.")],
     out: Annotated[

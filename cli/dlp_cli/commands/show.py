@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dlp_cli import options, output
+from dlp_cli import complete, options, output
 from dlp_cli.options import JsonOption, PluginOption
 
 if TYPE_CHECKING:
@@ -20,11 +20,19 @@ MEMBERS_SHOWN = 20
 def show(
     kind: Annotated[
         str,
-        typer.Argument(metavar="KIND", help="solvers, backbones, ..., recipes or settings."),
+        typer.Argument(
+            metavar="KIND",
+            help="solvers, backbones, ..., recipes or settings.",
+            autocompletion=complete.kinds_and_more,
+        ),
     ],
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME]", help="See `dlp list KIND`; of settings: a table's name."),
+        typer.Argument(
+            metavar="[NAME]",
+            help="See `dlp list KIND`; of settings: a table's name.",
+            autocompletion=complete.names,
+        ),
     ] = None,
     matching: Annotated[
         str, typer.Option("--filter", metavar="TEXT", help="Of a family: members with this text.")

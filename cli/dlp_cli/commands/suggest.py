@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dlp_cli import options, output
+from dlp_cli import complete, options, output
 from dlp_cli.display.phases import show_phases
 from dlp_cli.options import (
     Device,
@@ -48,7 +48,11 @@ def suggest(
     ] = None,
     selector: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Who chooses: see `dlp list selectors`."),
+        typer.Option(
+            metavar="NAME",
+            help="Who chooses: see `dlp list selectors`.",
+            autocompletion=complete.selectors,
+        ),
     ] = None,
     overrides: SetOption = None,
     ids: Annotated[

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from dlp_cli import options, output
+from dlp_cli import complete, options, output
 from dlp_cli.options import Device, DeviceOption, PluginOption, RecipeArgument, SetOption
 
 SHOWN = 10  # trials in the table
@@ -22,6 +22,7 @@ def tune(
             metavar="KEY=VALUES",
             help="What to search: solver.alpha=0.5..0.999, optimizer.learning_rate=0.001..1:log "
             "(evenly in the logarithm), graph.k=10,20,50. Repeatable.",
+            autocompletion=complete.settings,
         ),
     ] = None,
     trials: Annotated[
