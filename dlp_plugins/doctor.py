@@ -25,6 +25,7 @@ EXTRAS = {
     "export": (("onnx", "onnxscript", "onnxruntime"), False, "dlp export --format onnx"),
     "label": (("fastapi", "uvicorn"), False, "dlp label: labelling in the browser"),
     "tune": (("optuna",), False, "dlp tune: a search for settings"),
+    "adapters": (("peft",), False, "backbone.trains = adapters: LoRA"),
     "tensorboard": (("tensorboard",), False, "tracker tensorboard"),
     "mlflow": (("mlflow",), False, "tracker mlflow"),
     "wandb": (("wandb",), False, "tracker wandb"),
