@@ -34,6 +34,7 @@ GUIDES = {
     "assign": "embeddings", "predict": "photos", "export": "photos", "report": "report",
     "graph build": "embeddings", "graph info": "embeddings", "graph check": "embeddings",
     "plan": "embeddings", "check": "recipes", "list": "components", "show": "components",
+    "tune": "tune", "new": "plugins", "cp": "recipes", "doctor": "json",
 }  # fmt: skip
 
 
