@@ -181,3 +181,14 @@ class Learner:
             index, _, name = key.partition(".")
             optimizer["state"].setdefault(int(index), {})[name] = value
         self.optimizer.load_state_dict(optimizer)
+        self._lay_out_state()
+
+    def _lay_out_state(self) -> None:
+        """Give the optimizer's tensors the memory format of their parameters.
+
+        A checkpoint keeps none, and a fused step walks through both in the order of memory.
+        """
+        for parameter, slot in self.optimizer.state.items():
+            for name, value in slot.items():
+                if torch.is_tensor(value) and value.shape == parameter.shape:
+                    slot[name] = torch.empty_like(parameter).copy_(value)
