@@ -34,7 +34,10 @@ def bar(**options: Any) -> Any:
 
 @contextmanager
 def phase_bars() -> Iterator[Callable[[str, float, float | None], None]]:
-    """Gives a function for what takes `progress`: a bar for each phase (name, done, of how much)."""
+    """Gives a function for what takes `progress`: a bar for each phase.
+
+    It is called with the phase, how much is done, and of how much (None where that is not known).
+    """
     bars: dict[str, Any] = {}
 
     def report(phase: str, done: float, total: float | None) -> None:

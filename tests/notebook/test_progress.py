@@ -97,6 +97,6 @@ def test_below_a_notebook_one_line_is_written_over(
             report("read", done, 400)
     text = capsys.readouterr().err
     assert "\x1b" not in text
-    assert text.count("\r") == 100 + 1  # one for each percent, and the last line
+    assert text.count("\r") == 101 + 1  # 0 to 100 %, and the last line
     assert text.count("\n") == 1
     assert text.rpartition("\r")[2].startswith("Reading: 0.")
