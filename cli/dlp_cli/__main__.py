@@ -21,6 +21,7 @@ from dlp_cli.commands import (
     embed,
     explain,
     export,
+    graph,
     label,
     new,
     plan,
@@ -67,6 +68,7 @@ app.command("assign")(assign.assign)
 app.command("predict")(predict.predict)
 app.command("export")(export.export)
 app.command("report")(report.report)
+app.add_typer(graph.graph, name="graph")
 app.command("plan")(plan.plan)
 app.command("check")(check.check)
 app.command("cp")(cp.cp)

@@ -73,6 +73,14 @@ def propagate(
         Path | None,
         typer.Option(metavar="FILE", help="Names of the prototypes, a line each (.txt, .csv)."),
     ] = None,
+    graph: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Neighbour lists found before, .npz: by `dlp graph build`, or by another library "
+            "(--set graph.holds=distance). In place of a search.",
+        ),
+    ] = None,
     overrides: SetOption = None,
     ids: IdsOption = None,
     key: KeyOption = None,
@@ -155,9 +163,10 @@ def propagate(
     from dlp_plugins.embeddings.run import prepare
 
     options.load_plugins(plugins)
+    from_file = [] if graph is None else ["graph=file", f"graph.path={graph}"]
     job = prepare(
-        embeddings, labels, out, settings=overrides or (), ids=ids, key=key, classes=classes,
-        class_shares=class_shares, probabilities=probabilities, memory=memory,
+        embeddings, labels, out, settings=from_file + (overrides or []), ids=ids, key=key,
+        classes=classes, class_shares=class_shares, probabilities=probabilities, memory=memory,
         device=device.value, overwrite=overwrite, save_index=save_index,
         prototypes=prototypes, names=names, start=start, auto=auto, robust=robust,
         prior=prior, prior_weight=prior_weight, calibrated=calibrate, unknown=unknown, truth=truth,
