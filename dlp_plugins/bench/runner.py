@@ -15,7 +15,7 @@ from dlp_plugins.errors import DlpError, RunFolderError
 from dlp_plugins.recipe.check import check_layers
 from dlp_plugins.recipe.files import Layer
 from dlp_plugins.recipe.model import Recipe
-from dlp_plugins.registry import PROPAGATION
+from dlp_plugins.registry import PROPAGATION, raised_by
 from dlp_plugins.training import events
 from dlp_plugins.training.folder import RunFolder
 from dlp_plugins.training.run import run
@@ -98,7 +98,8 @@ class _Runner:
         except DlpError as error:
             return Result(trial, failure=str(error))
         except Exception as error:  # a plug-in's bug must not take the other trials with it
-            return Result(trial, failure=f"{type(error).__name__}: {error}")
+            failure = raised_by(error) or f"{type(error).__name__}: {error}"
+            return Result(trial, failure=failure)
 
     def _stage_one(self, number: int, trial: Trial) -> Path | None:
         """The end of stage one, trained once for all trials that share it; None if none does."""

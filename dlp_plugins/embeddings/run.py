@@ -232,7 +232,7 @@ def prepare(
     index = None if save_index is None else Path(save_index)
     if index is not None:
         check_place(index, (SUFFIX,), "the index", overwrite)
-    source = open_embeddings(Path(embeddings), key)
+    source = open_embeddings(Path(embeddings), key, budget=budget)
     known = source.ids if ids is None else read_ids(Path(ids), source.points)
     started = build_start(start) if isinstance(start, str) else start
     if started is not None:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from dlp_plugins import _writing
+from dlp_plugins._reading import read_json
 from dlp_plugins.errors import SaveError
 
 HEADER = 128  # bytes of the .npy header, whatever the number of rows
@@ -90,7 +91,7 @@ class PartialRows:
     def _read_state(self) -> tuple[int, dict[str, Any]]:
         try:
             if self._state.is_file() and not self._state.is_symlink():
-                state = json.loads(self._state.read_text(encoding="utf-8"))
+                state = read_json(self._state)
                 if state["request"] == json.loads(_writing.to_json(self.request)):
                     return int(state["rows"]), dict(state["note"])
         except (OSError, ValueError, KeyError, TypeError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import rgb_to_grayscale
 
 from dlp_plugins import registry
+from dlp_plugins._reading import read_json
 from dlp_plugins.datasets.contract import Dataset, TensorImages
 from dlp_plugins.embeddings.index import Index, load_index
 from dlp_plugins.embeddings.record import Record
@@ -93,7 +93,7 @@ class RunPredictor(Predictor):
     def labelled_examples(self) -> Nearest:
         part = load_recipe(self.folder / "recipe.toml").dataset
         dataset: Dataset = registry.datasets.build(part.name, **part.params)
-        record = json.loads(RunFolder(self.folder).labeled_indices.read_text(encoding="utf-8"))
+        record = read_json(RunFolder(self.folder).labeled_indices)
         chosen = record["labeled_indices"]
         train = dataset.train
         images = train.images[chosen] if isinstance(train, TensorImages) else train.stream(chosen)

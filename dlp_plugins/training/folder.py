@@ -20,7 +20,6 @@ trackers/              whatever other trackers write
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -28,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from dlp_plugins import _writing
+from dlp_plugins._reading import read_json
 from dlp_plugins.errors import DataError, RunFolderError, SaveError
 from dlp_plugins.recipe.check import load_recipe
 from dlp_plugins.training.lock import Lock
@@ -285,7 +285,7 @@ class RunFolder:
             DataError: the file is damaged.
         """
         try:
-            found = json.loads(self.summary.read_text(encoding="utf-8"))
+            found = read_json(self.summary)
             _check_summary(found)
         except (ValueError, OSError) as error:
             raise DataError(
@@ -330,7 +330,7 @@ def _read_object(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None

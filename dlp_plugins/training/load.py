@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dlp_plugins._reading import read_json
 from dlp_plugins.augmentations.contract import Augmentation
 from dlp_plugins.backbones.contract import normalization
 from dlp_plugins.datasets.contract import TensorImages
@@ -172,7 +172,7 @@ def _read_model(folder: RunFolder) -> dict[str, Any]:
     if not folder.model.is_file():  # reading a pipe would wait for ever
         raise DataError(f"{folder.model} cannot be read: there is no such file.")
     try:
-        model = json.loads(folder.model.read_text(encoding="utf-8"))
+        model = read_json(folder.model)
         checked = {key: model[key] for key in ("classes", "shape", "mean", "std", "dtype")}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{folder.model} cannot be read: {error!r}.") from None

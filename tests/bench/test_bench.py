@@ -272,7 +272,7 @@ def test_the_paper_table_holds_every_published_figure_of_the_methods():
         ("recipe = 'digits'\n[vary]\nsolver = ['cgg']", "cg"),
         ("recipe = 'digits'\nrows = [{name='a'}, {name='a'}]", "two rows"),
         ("rows = [{name='a'}]", "names no recipe"),
-        ("recipe = 'digits", "cannot be read"),
+        ("recipe = 'digits", "not valid TOML"),
         ("recipe = 'digits'\nseeds = 0", "greater than or equal to 1"),
     ],
 )
