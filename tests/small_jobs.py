@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from child import dlp
@@ -23,6 +25,24 @@ BENCH += [w for s in TINY for w in ("--set", s)]
 EMBED = ["embed", "photos", "--out", "x.npy", "--size", "32", "--device", "cpu"]
 PROPAGATE = ["propagate", "e.npy", "--labels", "y.csv", "--out", "o.csv", "--device", "cpu"]
 JOBS = {"run": [*RUN, "--out", "run"], "embed": EMBED, "propagate": PROPAGATE, "bench": BENCH}
+
+
+class Whole(NamedTuple):
+    """What the commands read and what they give where nothing happens, and how long they take."""
+
+    folder: Path
+    seconds: dict[str, float]
+
+    @classmethod
+    def make(cls, folder: Path) -> Whole:
+        make_inputs(folder)
+        dlp(["--version"], folder / "log", folder)  # starts the server
+        seconds = {}
+        for words in JOBS.values():
+            started = time.monotonic()
+            again(words, folder)
+            seconds[words[0]] = time.monotonic() - started
+        return cls(folder, seconds)
 
 
 def make_inputs(folder: Path) -> None:

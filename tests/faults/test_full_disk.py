@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from amounts import MOMENTS
 from child import dlp
-from small_jobs import JOBS, again, check_same_run, make_inputs
+from small_jobs import JOBS, Whole, again, check_same_run
 
 PAGE = 4096  # a file in memory takes whole pages
 ROOM = 2**26
@@ -19,22 +19,6 @@ WRITTEN = {"run": ["run"], "embed": ["x.npy", "x.ids.csv", "x.json"], "propagate
 def mount(*words: str | Path) -> bool:
     done = subprocess.run(["mount", "-t", "tmpfs", *map(str, words)], capture_output=True)
     return done.returncode == 0
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("inputs")
-    make_inputs(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def whole(inputs: Path) -> Path:
-    """What the commands write where there is room."""
-    for name in WRITTEN:
-        done = dlp(JOBS[name], inputs / "log", inputs)
-        assert done.code == 0, done.out
-    return inputs
 
 
 @pytest.fixture
@@ -54,19 +38,19 @@ def pages(files: list[Path]) -> int:
 
 @pytest.mark.parametrize("moment", range(MOMENTS))
 @pytest.mark.parametrize("name", WRITTEN)
-def test_a_full_disk_loses_nothing(name: str, moment: int, whole: Path, disk: Path) -> None:
+def test_a_full_disk_loses_nothing(name: str, moment: int, whole: Whole, disk: Path) -> None:
     for given in ("photos", "e.npy", "y.csv"):
-        (disk / given).symlink_to(whole / given)
+        (disk / given).symlink_to(whole.folder / given)
     old = disk / "o.csv"
     words = JOBS[name]
     if name == "propagate":
         old.write_text("old")
         words = [*words, "--overwrite"]
     used = pages([p for p in disk.iterdir() if not p.is_symlink()])
-    enough = pages([whole / file for file in WRITTEN[name]])
+    enough = pages([whole.folder / file for file in WRITTEN[name]])
     size = PAGE * (used + 1 + int(enough * moment / MOMENTS))
     assert mount("-o", f"remount,size={size}", "none", disk)
-    done = dlp(words, whole / f"{name}{moment}.log", disk)
+    done = dlp(words, whole.folder / f"{name}{moment}.log", disk)
     assert done.code == 1, done.out
     assert "Traceback" not in done.out
     assert "mistake in dlp" not in done.out
@@ -79,6 +63,6 @@ def test_a_full_disk_loses_nothing(name: str, moment: int, whole: Path, disk: Pa
         words = [*words, "--resume"]
     again(words, disk)
     if name == "run":
-        check_same_run(disk / "run", whole / "run")
+        check_same_run(disk / "run", whole.folder / "run")
     for file in WRITTEN[name] * (name != "run"):
-        assert (disk / file).read_bytes() == (whole / file).read_bytes()
+        assert (disk / file).read_bytes() == (whole.folder / file).read_bytes()
