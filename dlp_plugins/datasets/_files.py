@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import Annotated, BinaryIO, Literal
 
 import numpy as np
 import torch
@@ -38,6 +38,10 @@ Side = Annotated[int, Field(ge=4, le=1024)]
 Size = Annotated[
     Side | Annotated[list[Side], Field(min_length=2, max_length=2)],
     Field(description="pixels that images are brought to: a side, or [height, width]"),
+]
+Unreadable = Annotated[
+    Literal["stop", "skip"],
+    Field(description="images that cannot be read: all are named, and the run stops or goes on"),
 ]
 
 
@@ -111,10 +115,12 @@ def _pixels(image: Image.Image) -> np.ndarray:
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def images(paths: Sequence[Path], labels: Sequence[int], size: tuple[int, int]) -> LazyImages:
-    """Files as images of [3, height, width]."""
+def images(
+    paths: Sequence[Path], labels: Sequence[int], size: tuple[int, int], skip: bool = False
+) -> LazyImages:
+    """Files as images of [3, height, width]; skip: leave out those that cannot be read."""
     reader = FileReader(tuple(paths), size)
-    return LazyImages(reader, torch.tensor(labels, dtype=torch.long), (3, *size))
+    return LazyImages(reader, torch.tensor(labels, dtype=torch.long), (3, *size), skip=skip)
 
 
 def list_images(folder: Path, left_out: Counter[str]) -> list[Path]:

@@ -96,9 +96,13 @@ class RunPredictor(Predictor):
         record = read_json(RunFolder(self.folder).labeled_indices)
         chosen = record["labeled_indices"]
         train = dataset.train
-        images = train.images[chosen] if isinstance(train, TensorImages) else train.stream(chosen)
-        names = [dataset.file_of(i) for i in chosen]
-        examples = unit(self.classifier.describe(torch.stack(list(images))))
+        if isinstance(train, TensorImages):
+            found = [(i, train.images[i], "") for i in chosen]
+        else:
+            found = [(i, *train.read_or_skip(i)) for i in chosen]
+        images = [image for _, image, problem in found if not problem]
+        names = [dataset.file_of(i) for i, _, problem in found if not problem]
+        examples = unit(self.classifier.describe(torch.stack(images)))
 
         def nearest(descriptors: np.ndarray, count: int) -> list[list[str]]:
             order = np.argsort(-unit(descriptors) @ examples.T, axis=1, kind="stable")
