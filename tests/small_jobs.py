@@ -20,8 +20,8 @@ TINY = [
     "training.checkpoint_seconds=0.02", "graph.k=5", "training.precision=float32",
 ]  # fmt: skip
 RUN = ["run", "digits", "--device", "cpu", *(w for s in TINY for w in ("--set", s))]
-BENCH = ["bench", "digits", "--device", "cpu", "--vary", "solver=cg,power", "--out", "bench"]
-BENCH += [w for s in TINY for w in ("--set", s)]
+BENCH = [*RUN, "--vary", "solver=cg,power", "--out", "bench"]
+BENCH[0] = "bench"
 EMBED = ["embed", "photos", "--out", "x.npy", "--size", "32", "--device", "cpu"]
 PROPAGATE = ["propagate", "e.npy", "--labels", "y.csv", "--out", "o.csv", "--device", "cpu"]
 JOBS = {"run": [*RUN, "--out", "run"], "embed": EMBED, "propagate": PROPAGATE, "bench": BENCH}
