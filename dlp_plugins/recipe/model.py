@@ -52,6 +52,14 @@ class BackbonePart(Part):
     weight_norm_heads: Literal["none", "both", "second"] = Field(
         "none", description="linear heads with weight normalisation; second: the consistency head"
     )
+    trains: Literal["all", "none", "adapters", "last_layers"] = Field(
+        "all",
+        description="of a pretrained backbone; none: the heads alone; adapters: LoRA, needs peft",
+    )
+    adapter_rank: Positive = Field(8, description="of LoRA's matrices, with trains = adapters")
+    last_layers: Positive = Field(
+        1, description="blocks at the top that learn, with trains = last_layers"
+    )
 
 
 class GraphPart(Part):
@@ -88,6 +96,9 @@ class PseudoLabels(Table):
         "discriminant, poisson_mbo and cut: as frequent as among the labels, estimated, or a "
         "number per class",
     )
+    mirror_images: bool = Field(
+        False, description="descriptors are the mean of an image's and its mirror image's"
+    )
     warm_start: bool = Field(False, description="start the solver from the last refresh's scores")
     audit: bool = Field(
         False,
@@ -106,13 +117,19 @@ class Training(Table):
     soft_labels: bool = Field(
         False, description="train on the pseudo-labels' probabilities, not on the best class"
     )
-    precision: Literal["float32", "tf32", "bfloat16", "float16"] = Field(
-        "float32", description="of the network's passes; tf32 and float16 need a GPU"
+    precision: Literal["auto", "float32", "tf32", "bfloat16", "float16"] = Field(
+        "auto",
+        description="of the network's passes; auto: bfloat16 where processor or GPU has it, else "
+        "float32; tf32 and float16 need a GPU",
     )
     deterministic: bool = Field(
         False, description="on a GPU: algorithms that give the same bits again, and are slower"
     )
-    channels_last: bool = Field(False, description="memory format of images and convolutions")
+    channels_last: bool | None = Field(
+        None,
+        description="memory format of images and convolutions; by default on, but not in float32 "
+        "on a GPU, where it is slower",
+    )
     compile: bool = Field(False, description="torch.compile the network")
     image_memory_mb: Count = Field(
         4096, description="MiB of images of a split to hold; more are read in every epoch"

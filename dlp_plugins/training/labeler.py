@@ -52,12 +52,19 @@ class Labeling:
 
 
 class Labeler:
-    """The recipe's source of pseudo-labels with its propagation."""
+    """The recipe's source of pseudo-labels with its propagation.
+
+    Raises:
+        UsageError: mirror images are asked for where the inputs are vectors.
+    """
 
     def __init__(self, recipe: Recipe, data: RunData, learner: Learner) -> None:
         self.recipe, self.data, self.learner = recipe, data, learner
         self.propagator = build_propagator(recipe)
         self.source: Source = build_part(recipe, "source")
+        self._descriptors: Tensor | None = None
+        if recipe.pseudo_labels.mirror_images and len(data.train.source.shape) != 3:
+            raise UsageError("pseudo_labels.mirror_images: vectors have no mirror image; leave it.")
 
     def check_teacher(self) -> None:
         """Raise UsageError if the source needs a teacher that the method does not keep."""
@@ -84,11 +91,12 @@ class Labeler:
             Refresh(
                 student=self.learner.network,
                 teacher=self.learner.teacher,
-                describe=lambda network: self._of_all_images(evaluate.describe, network),
+                describe=self._describe,
                 predict=lambda network: self._of_all_images(evaluate.predict, network),
                 propagator=self.propagator,
                 labels=d.known_labels,
                 num_classes=d.dataset.num_classes,
+                indices=d.indices,
                 scores=former.scores,
             )
         )
@@ -106,10 +114,34 @@ class Labeler:
             audit = audit_by_graph(pseudo.graph, d.known_labels, d.dataset.num_classes, alpha)
         return Labeling(state, pseudo, certainty, right, seconds, audit)
 
-    def _of_all_images(self, measure: Callable[..., Tensor], network: nn.Module) -> Tensor:
+    def _describe(self, network: nn.Module) -> Tensor:
+        """Descriptors [n, d] of all images, averaged with their mirror images' where asked for.
+
+        Those of a frozen backbone never change, so they are computed once.
+        """
+        frozen = self.recipe.backbone.trains == "none"
+        if frozen and self._descriptors is not None:
+            return self._descriptors
+        found = self._of_all_images(evaluate.describe, network)
+        if self.recipe.pseudo_labels.mirror_images:
+            found += self._of_all_images(evaluate.describe, network, self._mirrored)
+            found /= 2
+        if frozen:
+            self._descriptors = found
+        return found
+
+    def _mirrored(self, images: Tensor) -> Tensor:
+        return self.learner.plain(images.flip(-1))
+
+    def _of_all_images(
+        self,
+        measure: Callable[..., Tensor],
+        network: nn.Module,
+        view: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
         # Autocast for the network's passes alone: graph and solver compute in float32.
         with self.learner.accelerator.autocast():
-            found = measure(network, self.data.train, self.learner.plain)
+            found = measure(network, self.data.train, view or self.learner.plain)
         if not found.isfinite().all():
             raise DivergenceError("the network's output is not finite")
         return found

@@ -17,6 +17,7 @@ from dlp_plugins.recipe.build import build_part
 from dlp_plugins.recipe.model import Recipe
 from dlp_plugins.training import checkpoint, seeds
 from dlp_plugins.training.data import RunData
+from dlp_plugins.training.finetuning import restrict
 from dlp_plugins.training.parameters import parameter_groups
 
 
@@ -24,8 +25,10 @@ def build_network(
     recipe: Recipe, shape: Sequence[int], num_classes: int, consistency: Consistency
 ) -> Network:
     """The recipe's network for inputs of that shape, with what the method adds, on the CPU."""
+    backbone = build_part(recipe, "backbone", input_shape=tuple(shape))
+    restrict(backbone, recipe.backbone)
     network = Network(
-        build_part(recipe, "backbone", input_shape=tuple(shape)),
+        backbone,
         num_classes,
         heads=consistency.heads,
         normalize_descriptor=recipe.backbone.normalize_descriptor,
@@ -50,7 +53,7 @@ class Learner:
     """Builds the recipe's network, method and optimizer, and takes steps.
 
     Attributes:
-        network: the student. forward: the same, compiled where the recipe says so.
+        network: the student, compiled where the recipe says so, as is the teacher.
         teacher: the method's average of it, or None.
     """
 
@@ -68,7 +71,8 @@ class Learner:
         self.network = network.to(self.device)
         if recipe.training.channels_last:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.forward = torch.compile(self.network) if recipe.training.compile else self.network
+        if recipe.training.compile:
+            self.network.compile()
         self.augmentation = build_augmentation(
             recipe, self.network, data.dataset.mean, data.dataset.std
         )
@@ -91,6 +95,8 @@ class Learner:
         """Start a stage of so many steps; a teacher restarts as a copy of the student."""
         self.total_steps = total_steps
         self.consistency.begin_stage(self.network, self.num_examples, total_steps)
+        if self.recipe.training.compile and self.teacher is not None:
+            self.teacher.compile()  # a copy of the student, which is copied as it was
 
     def step(self, batch: Batch, number: int, epoch: float, epochs: int) -> dict[str, Tensor]:
         """One optimizer step.
@@ -106,7 +112,7 @@ class Learner:
         for group, base in zip(self.optimizer.param_groups, self._base_rates, strict=True):
             group["lr"] = base * factor
         step = Step(
-            student=self.forward,  # type: ignore[arg-type]
+            student=self.network,
             batch=batch,
             weak=self.weak,
             strong=self.strong,

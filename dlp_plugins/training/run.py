@@ -20,13 +20,13 @@ from dlp_plugins.environment import (
 from dlp_plugins.errors import UsageError
 from dlp_plugins.propagation.health import Convergence
 from dlp_plugins.recipe.model import Recipe
-from dlp_plugins.training import checkpoint, events
+from dlp_plugins.training import checkpoint, events, precision
 from dlp_plugins.training.backend import backend
 from dlp_plugins.training.card import write_card
 from dlp_plugins.training.data import prepare_data
 from dlp_plugins.training.folder import FORMAT, write_json, write_text
 from dlp_plugins.training.progress import PROPAGATION, STUDENT, SUPERVISED, TEACHER, metric
-from dlp_plugins.training.request import Plugin, Request, prepare
+from dlp_plugins.training.request import Request, prepare
 from dlp_plugins.training.resume import check_same_data, last_saved
 from dlp_plugins.training.tracking import tracking
 from dlp_plugins.training.trainer import Trainer
@@ -97,6 +97,10 @@ def train(
     # All of this before the folder is made: a bad request leaves nothing.
     if not request.resume:
         folder.check_free(request.overwrite, inputs)
+    where = choose_device(device)
+    if request.resume:
+        recipe = precision.resumed(recipe, folder.read_computation(), where, folder.path)
+    recipe = precision.resolve(recipe, where)
     accelerator = build_accelerator(device, recipe.training.precision)
     with backend(accelerator.device, recipe.training):
         data = prepare_data(recipe, accelerator.device)
@@ -105,24 +109,25 @@ def train(
             if request.resume:
                 check_same_data(folder, data.record)
             else:
-                _describe(trainer, request.plugins)
-            with tracking(recipe, folder) as trackers:
+                _describe(trainer, request)
+            with tracking(request.recipe, folder) as trackers:
                 tell.add(trackers)
                 return _train(trainer, request.resume, stage_one)
 
 
-def _describe(trainer: Trainer, plugins: Sequence[Plugin]) -> None:
+def _describe(trainer: Trainer, request: Request) -> None:
     """Write what is known before training; the recipe last, so that its presence means all."""
     folder = trainer.folder
     environment = {
         "format": FORMAT,
         **describe_environment(trainer.device),
-        "plugins": [plugin.as_dict() for plugin in plugins],
+        "computation": precision.as_record(trainer.recipe),
+        "plugins": [plugin.as_dict() for plugin in request.plugins],
     }
     write_json(folder.environment, environment)
     write_json(folder.model, describe_model(trainer))
     write_json(folder.labeled_indices, trainer.data.record)
-    write_text(folder.recipe, trainer.recipe.to_toml())
+    write_text(folder.recipe, request.recipe.to_toml())  # as asked: 'auto' stays 'auto'
 
 
 def describe_model(trainer: Trainer) -> dict[str, Any]:
@@ -177,11 +182,14 @@ def _train(trainer: Trainer, resume: bool, stage_one: Path | None) -> dict[str, 
     return summary
 
 
-def build_accelerator(device: str, precision: str) -> Accelerator:
+def build_accelerator(device: str, numbers: str) -> Accelerator:
     """Device and precision, by Accelerate.
 
+    Args:
+        numbers: the network's precision, one of PRECISION.
+
     Raises:
-        UsageError: no such device here, the precision does not fit it, or several processes.
+        UsageError: no such device here, or several processes.
     """
     if (processes := _processes()) > 1:
         raise UsageError(
@@ -189,13 +197,11 @@ def build_accelerator(device: str, precision: str) -> Accelerator:
             "training exists, start one, without torchrun, accelerate launch or mpirun."
         )
     cpu = choose_device(device).type == "cpu"
-    if cpu and precision in ("float16", "tf32"):
-        raise UsageError(f"training.precision: {precision} needs a GPU; use bfloat16 or float32.")
     # Accelerate keeps one state per process; a second run may want another device or precision.
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
     with _without(RANKS):  # a launcher's variables make Accelerate wait for other processes
-        return Accelerator(cpu=cpu, mixed_precision=PRECISION[precision])
+        return Accelerator(cpu=cpu, mixed_precision=PRECISION[numbers])
 
 
 def _processes() -> int:
@@ -258,7 +264,7 @@ def _started(trainer: Trainer, resumed: bool) -> events.RunStarted:
     return events.RunStarted(
         folder=trainer.folder.path,
         description=trainer.recipe.description,
-        device=device_name(trainer.device),
+        device=f"{device_name(trainer.device)}, {trainer.recipe.training.precision}",
         num_train=len(data.truth),
         num_labeled=len(data.labeled),
         num_test=len(data.test_labels),
