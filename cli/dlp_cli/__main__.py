@@ -49,7 +49,9 @@ class _Group(TyperGroup):
             raise  # `| head`: typer leaves without a word
         except OSError as error:  # of a file that nothing else has reported on: not readable, full
             raise DlpError(in_words(error)) from error
-        except MemoryError as error:
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "allocat" not in str(error):
+                raise
             raise DlpError(
                 f"There is not enough memory{f': {error}' if str(error) else ''}."
             ) from error

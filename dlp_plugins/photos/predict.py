@@ -25,7 +25,6 @@ from dlp_plugins.photos import decoding
 from dlp_plugins.photos.decoding import Bad
 from dlp_plugins.photos.describer import build_describer
 from dlp_plugins.photos.source import Photos, open_photos, warn_of_skipped
-from dlp_plugins.recipe.check import load_recipe
 from dlp_plugins.training.folder import RunFolder
 from dlp_plugins.training.load import Classifier, load
 
@@ -91,7 +90,7 @@ class RunPredictor(Predictor):
         return self.classifier.predict_proba(view), self.classifier.describe(view)
 
     def labelled_examples(self) -> Nearest:
-        part = load_recipe(self.folder / "recipe.toml").dataset
+        part = RunFolder(self.folder).read_recipe().dataset
         dataset: Dataset = registry.datasets.build(part.name, **part.params)
         record = read_json(RunFolder(self.folder).labeled_indices)
         chosen = record["labeled_indices"]

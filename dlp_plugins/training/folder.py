@@ -29,7 +29,9 @@ from typing import Any
 from dlp_plugins import _writing
 from dlp_plugins._reading import read_json
 from dlp_plugins.errors import DataError, RunFolderError, SaveError
-from dlp_plugins.recipe.check import load_recipe
+from dlp_plugins.recipe.check import check_layers
+from dlp_plugins.recipe.files import Layer, read_toml
+from dlp_plugins.recipe.model import Recipe
 from dlp_plugins.training.lock import Lock
 
 # Counted up when a newer version cannot continue what an older one wrote.
@@ -256,11 +258,19 @@ class RunFolder:
                 "with --out."
             )
 
+    def read_recipe(self) -> Recipe:
+        """The resolved recipe. It stands in this one file, which extends no other.
+
+        Raises:
+            RecipeError: it is damaged, or names what is not registered here.
+        """
+        return check_layers([Layer(str(self.recipe), read_toml(self.recipe))])
+
     def check_same_recipe(self, resolved: dict[str, Any]) -> None:
         """Raise RunFolderError unless this folder's recipe is the given one."""
         self.check_format()
         # Read as a recipe, so that a setting which came with a newer version has its default there.
-        theirs = flatten(load_recipe(self.recipe).as_dict())
+        theirs = flatten(self.read_recipe().as_dict())
         ours = flatten(resolved)
         differ = sorted(
             k for k in theirs.keys() | ours.keys() if k not in FREE and theirs.get(k) != ours.get(k)
