@@ -12,7 +12,7 @@ PAGE = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
 FAULTS = sorted((ROOT / "tests" / "faults").glob("test_*.py"))
 
 
-def tests_of(path: Path) -> set[str]:
+def names_in(path: Path) -> set[str]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     found = (node.name for node in tree.body if isinstance(node, ast.FunctionDef))
     return {name for name in found if name.startswith("test_")}
@@ -22,12 +22,12 @@ def test_the_tests_that_it_names_exist() -> None:
     named = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", PAGE)
     assert len(named) > 10
     for file, name in named:
-        assert name in tests_of(ROOT / file), f"{file} has no {name}"
+        assert name in names_in(ROOT / file), f"{file} has no {name}"
     alone = set(re.findall(r"`(test_\w+)`", PAGE))
-    assert alone <= set().union(*map(tests_of, FAULTS))
+    assert alone <= set().union(*map(names_in, FAULTS))
     files = set(re.findall(r"`(tests/[\w/]+\.py)`", PAGE))
     assert all((ROOT / file).is_file() for file in files)
 
 
 def test_it_names_every_test_of_a_fault() -> None:
-    assert {name for path in FAULTS for name in tests_of(path) if name not in PAGE} == set()
+    assert {name for path in FAULTS for name in names_in(path) if name not in PAGE} == set()
