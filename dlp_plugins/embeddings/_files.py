@@ -123,7 +123,10 @@ def read_member(path: Path, key: str) -> np.ndarray | None:
     with zipfile.ZipFile(path) as archive:
         if f"{key}.npy" not in archive.namelist():
             return None
-        return _Member(archive, archive.getinfo(f"{key}.npy")).load(path, None)
+        found = _Member(archive, archive.getinfo(f"{key}.npy")).load(path, None)
+    if found.ndim == 0:
+        raise DataError(f"{path}: '{key}' holds a single value, not an array.")
+    return found
 
 
 def choose(

@@ -139,7 +139,7 @@ def _read_npz(path: Path) -> tuple[Any, list[str] | None]:
         return sp.csc_array(found), None
     names = read_member(path, CLASSES)
     scores = load_array(path, ndim=2, preferred="scores")
-    return scores, None if names is None else [str(name) for name in np.atleast_1d(names)]
+    return scores, None if names is None else [str(name) for name in names]
 
 
 def _read_parquet(path: Path) -> tuple[np.ndarray, list[str]]:

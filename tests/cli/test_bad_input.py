@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from dlp_plugins.embeddings.prior import open_prior
 from dlp_plugins.embeddings.scores import Scores
 from dlp_plugins.errors import DataError, DlpError, LabelError, SaveError
 from dlp_plugins.recipe.check import load_recipe
-from dlp_plugins.recipe.files import RecipeError, parse_settings
+from dlp_plugins.recipe.files import RecipeError, parse_settings, parse_toml
 
 LONG = "a" * 300  # more letters than a file's name may have
 
@@ -57,19 +56,14 @@ def test_a_recipe_that_would_take_long_is_refused_at_once(
 ) -> None:
     path = tmp_path / "made.toml"
     path.write_text(text)
-    started = time.process_time()
     for read in (load_recipe, load_suite):
         with pytest.raises(RecipeError, match=f"made.toml: not valid TOML: .*{said}|{said}"):
             read(path)
-    assert time.process_time() - started < 5  # 10^5 dots took half a minute
 
 
-def test_many_words_without_a_dot_take_no_time(tmp_path: Path) -> None:
-    path = tmp_path / "made.toml"
-    path.write_text(f"description = '{'a b ' * 20_000}'\n")
-    started = time.process_time()
-    assert load_recipe(path).description.startswith("a b a b")
-    assert time.process_time() - started < 5
+def test_many_words_without_a_dot_are_no_key() -> None:
+    words = "a b. " * 20_000  # looking for a key would take minutes, were it not linear
+    assert parse_toml(f"description = '{words}'") == {"description": words}
 
 
 @pytest.mark.parametrize("text", ["a=" + "[" * 100_000, "a=" + "1" * 5000, "a" + ".a" * 99 + "=1"])
@@ -167,6 +161,14 @@ def test_damage_in_the_header_of_an_array_is_a_sentence(tmp_path: Path) -> None:
             for read in (lambda: open_embeddings(path).load(), lambda: read_labels(path, 3)):
                 with contextlib.suppress(DlpError):  # in the padding it does no harm
                     read()
+
+
+def test_a_single_value_is_no_array(tmp_path: Path) -> None:
+    np.save(tmp_path / "y.npy", np.float32(1))
+    np.savez(tmp_path / "y.npz", label=np.arange(3), weight=np.float32(1))
+    for name in ("y.npy", "y.npz"):
+        with pytest.raises(DataError, match="a single value"):
+            read_labels(tmp_path / name, 3)
 
 
 def test_another_zip_is_no_npz(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def at_epoch(number: int, work: Callable[[], None]) -> Callable[[events.Event], 
     return listen
 
 
-def test_half_way_all_are_named_and_put_back_the_run_goes_on_to_the_same_result(
+def test_half_way_all_are_named_and_a_run_goes_on_once_they_are_back(
     folder: Path,
 ) -> None:
     chosen = settings(folder, **FROM_DISK)
