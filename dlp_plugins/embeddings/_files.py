@@ -82,7 +82,7 @@ def load_array(
     if path.suffix != ".npz":
         loaded = np.load(path, mmap_mode="r", allow_pickle=False)
         if not isinstance(loaded, np.ndarray) or loaded.ndim == 0:
-            raise DataError(f"{path}: holds no array, or a single value.")
+            raise DataError(f"{path}: holds a single value, not an array.")
         return loaded
     with zipfile.ZipFile(path) as archive:
         held = {m.filename.removesuffix(".npy"): _Member(archive, m) for m in archive.infolist()}
@@ -100,6 +100,8 @@ class _Member:
             self.shape, _, self.dtype = read(file)
 
     def load(self, path: Path, budget: float | None) -> np.ndarray:
+        if not self.shape:
+            raise DataError(f"{path}: '{self._member.filename}' is a single value, not an array.")
         size = math.prod(self.shape) * self.dtype.itemsize
         check_size(path, max(size, self._member.file_size), budget)
         with self._archive.open(self._member) as file:
@@ -123,10 +125,7 @@ def read_member(path: Path, key: str) -> np.ndarray | None:
     with zipfile.ZipFile(path) as archive:
         if f"{key}.npy" not in archive.namelist():
             return None
-        found = _Member(archive, archive.getinfo(f"{key}.npy")).load(path, None)
-    if found.ndim == 0:
-        raise DataError(f"{path}: '{key}' holds a single value, not an array.")
-    return found
+        return _Member(archive, archive.getinfo(f"{key}.npy")).load(path, None)
 
 
 def choose(

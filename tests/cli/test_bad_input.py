@@ -166,7 +166,8 @@ def test_damage_in_the_header_of_an_array_is_a_sentence(tmp_path: Path) -> None:
 def test_a_single_value_is_no_array(tmp_path: Path) -> None:
     np.save(tmp_path / "y.npy", np.float32(1))
     np.savez(tmp_path / "y.npz", label=np.arange(3), weight=np.float32(1))
-    for name in ("y.npy", "y.npz"):
+    np.savez(tmp_path / "z.npz", label=np.float32(1))
+    for name in ("y.npy", "y.npz", "z.npz"):
         with pytest.raises(DataError, match="a single value"):
             read_labels(tmp_path / name, 3)
 
