@@ -124,6 +124,8 @@ def main() -> None:
     except DlpError as error:
         output.print_error(str(error))
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:  # before there was a command
+        sys.exit(130)
     except Exception as error:
         if os.environ.get(TRACEBACK):
             raise
