@@ -1,6 +1,8 @@
 # make quickstart         a first run, on a machine with nothing but Python and make
 # make test               lint, types, tests: at most 6 minutes on a fresh machine with two cores
 # make test-commands      whole commands as processes of their own, some of them killed; the wheel
+# make faults             kills, full disks, made-up files: a little of each (.ci/run)
+# make test-faults        all of them, up to an hour
 # make test-torch-sparse  builds torch-sparse (15 to 25 minutes the first time) and tests its solver
 # make test-usb           the extension of Microsoft's USB, in an environment of its own
 # make test-browser       pages in headless Chromium, which it installs (Debian, root); export to ONNX
@@ -21,7 +23,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-com
 EXTRAS := photos,huggingface,amg,nn-descent,parquet,tensorboard,mlflow,label,report,tune,test
 WHEELS := .venv/wheels
 
-.PHONY: quickstart test unit test-commands test-torch-sparse test-usb test-browser test-slow docs \
+.PHONY: quickstart test unit test-commands faults test-faults test-torch-sparse test-usb test-browser test-slow docs \
     bench bench-labels bench-calibration bench-suggest bench-photos bench-peers gpu lint types clean
 .DELETE_ON_ERROR:
 
@@ -37,10 +39,20 @@ test: lint
 
 # One process per core, one thread per process: with small tensors threads mostly wait for each other.
 unit: .venv/test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow and not browser and not commands" --ignore tests/usb --durations=15
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow and not browser and not commands" --ignore tests/usb --ignore tests/faults --durations=15
 
 test-commands: .venv/test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m commands --ignore tests/usb
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m commands --ignore tests/usb --ignore tests/faults
+
+faults: .venv/test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m faults tests/faults
+
+# Moments of each signal and sizes of a full disk; inputs of each kind
+MOMENTS ?= 20
+EXAMPLES ?= 1000
+test-faults: .venv/test
+	DLP_FAULT_MOMENTS=$(MOMENTS) DLP_FUZZ_EXAMPLES=$(EXAMPLES) OMP_NUM_THREADS=1 \
+	    $(BIN)/python -m pytest -n auto --dist loadfile --durations=10 -m faults tests/faults
 
 test-torch-sparse: .venv/torch-sparse
 	$(BIN)/python -c 'import torch_sparse'

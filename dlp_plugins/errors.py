@@ -77,6 +77,12 @@ class ConvergenceWarning(UserWarning):
     """A solver stopped before it reached its tolerance."""
 
 
+def in_words(error: OSError) -> str:
+    """Which file, and what the system says of it: 'x.npy: Permission denied.'"""
+    reason = error.strerror or str(error) or type(error).__name__
+    return f"{error.filename}: {reason}." if error.filename is not None else f"{reason}."
+
+
 def nearest(name: str, allowed: Iterable[str]) -> str | None:
     """The allowed name most like `name`, or None when nothing is close."""
     matches = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.6)

@@ -18,12 +18,14 @@ True
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import inspect
 import os
 import pkgutil
 import sys
+import traceback
 from collections.abc import Callable, Iterable
 from functools import cached_property, lru_cache
 from importlib.metadata import EntryPoint, EntryPoints, entry_points
@@ -346,10 +348,12 @@ def load_plugin_file(path: Path) -> None:
     """
     if not path.is_file():
         raise PluginError(f"--plugin {path}: there is no such file.")
+    if path.suffix != ".py":  # a compiled module would be loaded, too
+        raise PluginError(f"--plugin {path}: not a Python file (its name must end in .py).")
     name = f"dlp_user_plugin_{path.stem}_{abs(hash(path.resolve())):x}"
     spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise PluginError(f"--plugin {path}: not a Python file (its name must end in .py).")
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
@@ -433,6 +437,34 @@ def of_kind(kind: str) -> Registry:
     raise RegistryError(
         f"There is no kind '{kind}'.{did_you_mean(kind, names)} Kinds: {', '.join(names)}."
     )
+
+
+def raised_by(error: BaseException) -> str | None:
+    """A sentence that names the component in whose file an exception was raised, or passed through.
+
+    None where no component had a part in it. Of several, the innermost is named.
+    """
+    by_file: dict[str, list[Component]] = {}
+    for kind in KINDS:
+        for component in kind._components.values():
+            with contextlib.suppress(TypeError, OSError):  # built in C, or typed at a prompt
+                by_file.setdefault(inspect.getfile(component.factory), []).append(component)
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        found = by_file.get(frame.f_code.co_filename)
+        if found is None:
+            continue
+        here = (frame.f_code, type(frame.f_locals.get("self")))
+        own = [c for c in found if c.factory in here or _code(c.factory) in here] or found
+        names = " or ".join(f"{c.kind} '{c.name}'" for c in own)
+        return (
+            f"{names} ({frame.f_code.co_filename}, line {line}, in {frame.f_code.co_name}) raised "
+            f"{type(error).__name__}: {error}. Fix that component, or choose another."
+        )
+    return None
+
+
+def _code(factory: Any) -> Any:
+    return getattr(factory, "__code__", factory)
 
 
 def list_components(kind: str | None = None) -> dict[str, list[str]]:

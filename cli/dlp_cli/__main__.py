@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 import warnings
 from typing import Annotated, Any
@@ -34,11 +35,12 @@ from dlp_cli.commands import (
     tune,
 )
 from dlp_cli.commands import list as listing  # `list` is a builtin
-from dlp_plugins.errors import DlpError
+from dlp_plugins.errors import DlpError, in_words
 
 # New objects until Python looks for garbage among them, by default 700: importing torch makes
 # hundreds of thousands, all of which stay, and looking at them takes a tenth of its time.
 OBJECTS_BEFORE_COLLECTION = 100_000
+TRACEBACK = "DLP_TRACEBACK"  # set in the environment: an unforeseen error shows its traceback
 
 
 class _Group(TyperGroup):
@@ -47,6 +49,16 @@ class _Group(TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
+        except BrokenPipeError:
+            raise  # `| head`: typer leaves without a word
+        except OSError as error:  # of a file that nothing else has reported on: not readable, full
+            raise DlpError(in_words(error)) from error
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "allocat" not in str(error):
+                raise
+            raise DlpError(
+                f"There is not enough memory{f': {error}' if str(error) else ''}."
+            ) from error
 
 
 app = typer.Typer(
@@ -98,6 +110,14 @@ def dlp(
     """
 
 
+def _cause(error: Exception) -> str:
+    """A component's mistake, or one of ours; what is wrong with an input is a DlpError."""
+    from dlp_plugins.registry import raised_by
+
+    found = raised_by(error)
+    return found or f"{type(error).__name__}: {error}. This is a mistake in dlp; please report it."
+
+
 def main() -> None:
     """Entry point. Errors meant for a person end here: one message, one exit code, no traceback."""
     gc.set_threshold(OBJECTS_BEFORE_COLLECTION)
@@ -111,6 +131,13 @@ def main() -> None:
     except DlpError as error:
         output.print_error(str(error))
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:  # before there was a command
+        sys.exit(130)
+    except Exception as error:
+        if os.environ.get(TRACEBACK):
+            raise
+        output.print_error(f"{_cause(error)} {TRACEBACK}=1 in the environment shows where.")
+        sys.exit(1)
     finally:
         gc.freeze()  # at its end Python would look through all of it once more
 

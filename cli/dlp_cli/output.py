@@ -83,7 +83,7 @@ def print_line(text: str) -> None:
 
 def print_json(value: dict[str, Any]) -> None:
     """One JSON document, for another program; a number that is not finite becomes null."""
-    from dlp_plugins._writing import to_json
+    from dlp_plugins._files.writing import to_json
 
     with after_the_work():
         print(to_json(value, indent=2), flush=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import NamedTuple, Protocol
 
 import torch
@@ -42,6 +45,27 @@ class Backbone(Protocol):
     std: tuple[float, ...] | None
 
     def __call__(self, inputs: Tensor) -> Tensor: ...
+
+
+_later: ContextVar[bool] = ContextVar("weights_later", default=False)
+
+
+@contextmanager
+def weights_later() -> Iterator[None]:
+    """Within it a backbone is built without its trained weights, as a run's own take their place.
+
+    So nothing is downloaded, and no file is opened that the run's recipe names.
+    """
+    token = _later.set(True)
+    try:
+        yield
+    finally:
+        _later.reset(token)
+
+
+def weights_come_later() -> bool:
+    """Whether a factory may leave out to read weights."""
+    return _later.get()
 
 
 def normalization(backbone: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]] | None:

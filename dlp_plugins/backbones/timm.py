@@ -11,7 +11,12 @@ import timm.data
 from pydantic import Field
 from torch import nn
 
-from dlp_plugins.backbones.contract import View, count_features, image_shape
+from dlp_plugins.backbones.contract import (
+    View,
+    count_features,
+    image_shape,
+    weights_come_later,
+)
 from dlp_plugins.errors import DataError
 from dlp_plugins.registry import backbones
 
@@ -41,8 +46,10 @@ def build(
     if known is not None and known.fixed_input_size:
         options["img_size"] = tuple(size)
     try:
-        network = timm.create_model(member, pretrained=pretrained and not weights_file, **options)
-        if weights_file is not None:
+        wanted = not weights_come_later()
+        fetched = pretrained and not weights_file and wanted
+        network = timm.create_model(member, pretrained=fetched, **options)
+        if weights_file is not None and wanted:
             _load(network, weights_file)
     except Exception as error:  # timm and its hub client raise many kinds
         raise DataError(_explain(member, pretrained, weights_file, size, error)) from error

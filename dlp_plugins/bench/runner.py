@@ -12,6 +12,7 @@ from dlp_plugins.bench.running import Runs, key_of, stage_one_alone
 from dlp_plugins.bench.suite import Suite, Trial
 from dlp_plugins.errors import DlpError
 from dlp_plugins.recipe.model import Recipe
+from dlp_plugins.registry import raised_by
 from dlp_plugins.training import events
 
 
@@ -91,7 +92,8 @@ class _Runner:
         except DlpError as error:
             return Result(trial, failure=str(error))
         except Exception as error:  # a plug-in's bug must not take the other trials with it
-            return Result(trial, failure=f"{type(error).__name__}: {error}")
+            failure = raised_by(error) or f"{type(error).__name__}: {error}"
+            return Result(trial, failure=failure)
 
     def _stage_one(self, number: int, trial: Trial) -> Path | None:
         """The end of stage one, trained once for all trials that share it; None if none does."""

@@ -19,8 +19,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import math
 import re
-import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,12 +30,13 @@ from pydantic import Field
 
 from dlp_plugins.errors import UsageError
 from dlp_plugins.recipe.check import check_table, load_recipe
-from dlp_plugins.recipe.files import RecipeError, recipe_folders
-from dlp_plugins.recipe.model import Positive, Recipe, Table
+from dlp_plugins.recipe.files import RecipeError, read_toml, recipe_folders
+from dlp_plugins.recipe.model import Recipe, Table
 
 TABLES = ("results.md", "results.csv", "results.json")
 """What a suite's folder holds besides the folders of its rows."""
 LONGEST_NAME = 200
+MOST_SEEDS, MOST_TRIALS = 1000, 10_000
 Figure = tuple[float, float | None]  # mean and, where known, standard deviation
 
 
@@ -53,7 +54,7 @@ class SuiteTable(Table):
 
     description: str = ""
     recipe: str | None = None
-    seeds: Positive = 1
+    seeds: int = Field(1, ge=1, le=MOST_SEEDS)
     set: list[str] = Field(default_factory=list)
     vary: dict[str, list[Any]] = Field(default_factory=dict)
     rows: list[Row] = Field(default_factory=list)
@@ -89,9 +90,9 @@ class Suite:
 def find_suite(name: str) -> Path | None:
     """The file of a suite given by path or by name; None where that is no suite."""
     candidates = [Path(name), *(f / "suites" / f"{Path(name).stem}.toml" for f in recipe_folders())]
-    for path in filter(Path.is_file, candidates):
-        with contextlib.suppress(OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
-            if tomllib.loads(path.read_text(encoding="utf-8")).keys() & {"recipe", "rows", "vary"}:
+    for path in candidates:
+        with contextlib.suppress(OSError, RecipeError):  # a name too long for a file; no TOML
+            if path.is_file() and read_toml(path).keys() & {"recipe", "rows", "vary"}:
                 return path
     return None
 
@@ -102,11 +103,7 @@ def load_suite(path: Path, overrides: Sequence[str] = (), seeds: int | None = No
     Raises:
         RecipeError: what is wrong in the suite or in a recipe it names.
     """
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read: {error}") from None
-    table: SuiteTable = check_table(SuiteTable, data, str(path))
+    table: SuiteTable = check_table(SuiteTable, read_toml(path), str(path))
     rows = table.rows or [Row(name="")]
     settings = [*table.set, *overrides]
     trials = []
@@ -118,6 +115,7 @@ def load_suite(path: Path, overrides: Sequence[str] = (), seeds: int | None = No
         trials += _trials(
             row.name, recipe, [*settings, *row.set], table.vary, seeds or table.seeds, figure
         )
+        _check_number(len(trials))
     _check_names(trials, str(path))
     return Suite(path.stem, table.description, trials)
 
@@ -150,6 +148,7 @@ def _trials(
     seeds: int,
     published: Figure | None,
 ) -> list[Trial]:
+    _check_number(seeds * math.prod(map(len, vary.values())))
     trials = []
     for values in itertools.product(*vary.values()):
         texts = [v if isinstance(v, str) else json.dumps(v) for v in values]
@@ -160,6 +159,11 @@ def _trials(
             resolved = load_recipe(recipe, [*settings, *chosen, f"seed={seed}"])
             trials.append(Trial(label, factors, seed, resolved, published))
     return trials
+
+
+def _check_number(trials: int) -> None:
+    if trials > MOST_TRIALS:
+        raise RecipeError(f"{trials:,} runs were asked for; a suite has at most {MOST_TRIALS:,}.")
 
 
 def _check_names(trials: list[Trial], source: str) -> None:

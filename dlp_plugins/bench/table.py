@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,8 +11,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dlp_plugins._files.reading import read_json
 from dlp_plugins.bench.runner import Result
 from dlp_plugins.bench.suite import TABLES, Figure, Suite
+from dlp_plugins.embeddings.table import harmless
 from dlp_plugins.errors import DataError, RunFolderError
 from dlp_plugins.notebook.html import table as html_table
 from dlp_plugins.training.folder import write_json, write_text
@@ -129,7 +130,7 @@ def to_csv(rows: Sequence[RowResult]) -> str:
         for key in keys:
             numbers += row.mean_and_deviation(key) or (None, None)
         published = row.published or (None, None)
-        writer.writerow([row.row, row.runs, len(row.failures), *numbers, *published])
+        writer.writerow([harmless(row.row), row.runs, len(row.failures), *numbers, *published])
     return out.getvalue()
 
 
@@ -173,7 +174,7 @@ def _fewer(folder: Path, runs: Mapping[str, int]) -> list[str]:
     if not path.is_file():
         return []
     try:
-        before = json.loads(path.read_text(encoding="utf-8"))["rows"]
+        before = read_json(path)["rows"]
         old = {r["row"]: RowResult(r["row"], None, r["values"]).runs for r in before}
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise DataError(

@@ -56,6 +56,7 @@ def dataset(
     size: tuple[int, int],
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
+    skip: bool = False,
 ) -> Dataset:
     """A data set from image and label columns.
 
@@ -63,6 +64,7 @@ def dataset(
         name: of the component, for messages.
         columns: of the training and the test split, by their names and in this order: images, and
             labels as numbers, text or None.
+        skip: leave out images that cannot be read.
         classes: names of the numbered classes; else the sorted text, or 0 to the largest number.
 
     Raises:
@@ -76,6 +78,7 @@ def dataset(
             EncodedReader(images, size, f"dataset {name}: {path}, split {split}"),
             _numbers(labels, classes, name, split),
             (3, *size),
+            skip=skip,
         )
         for split, (images, labels) in columns.items()
     )

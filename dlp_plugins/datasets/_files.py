@@ -7,13 +7,14 @@ which starts Ghostscript), only regular files, and no image of more pixels than 
 from __future__ import annotations
 
 import io
+import os
 import stat
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import Annotated, BinaryIO, Literal
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as tvf
 
 from dlp_plugins.datasets.contract import LazyImages
-from dlp_plugins.errors import DataError
+from dlp_plugins.errors import DataError, in_words
 
 FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 ENDINGS = (
@@ -38,6 +39,10 @@ Side = Annotated[int, Field(ge=4, le=1024)]
 Size = Annotated[
     Side | Annotated[list[Side], Field(min_length=2, max_length=2)],
     Field(description="pixels that images are brought to: a side, or [height, width]"),
+]
+Unreadable = Annotated[
+    Literal["stop", "skip"],
+    Field(description="images that cannot be read: all are named, and the run stops or goes on"),
 ]
 
 
@@ -111,25 +116,38 @@ def _pixels(image: Image.Image) -> np.ndarray:
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def images(paths: Sequence[Path], labels: Sequence[int], size: tuple[int, int]) -> LazyImages:
-    """Files as images of [3, height, width]."""
+def images(
+    paths: Sequence[Path], labels: Sequence[int], size: tuple[int, int], skip: bool = False
+) -> LazyImages:
+    """Files as images of [3, height, width]; skip: leave out those that cannot be read."""
     reader = FileReader(tuple(paths), size)
-    return LazyImages(reader, torch.tensor(labels, dtype=torch.long), (3, *size))
+    return LazyImages(reader, torch.tensor(labels, dtype=torch.long), (3, *size), skip=skip)
 
 
 def list_images(folder: Path, left_out: Counter[str]) -> list[Path]:
     """Image files below a folder, in a fixed order.
 
     left_out: counts the endings of the other files, but for hidden ones.
+
+    Raises:
+        DataError: a folder below cannot be read.
     """
     found = []
-    for path in sorted(folder.rglob("*")):
+    for path in _files_below(folder):
         ending = path.suffix.lower()
         if ending in ENDINGS:
             found.append(path)
-        elif not (path.name.startswith(".") or path.name.lower() in NOT_IMAGES or path.is_dir()):
+        elif not (path.name.startswith(".") or path.name.lower() in NOT_IMAGES):
             left_out[ending or "no ending"] += 1
-    return found
+    return sorted(found)
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    def refuse(error: OSError) -> None:
+        raise DataError(f"{in_words(error)} Without it, its images would be missing.") from error
+
+    for place, _, names in os.walk(folder, onerror=refuse):
+        yield from (Path(place) / name for name in names)
 
 
 def warn_of_left_out(root: Path, left_out: Counter[str]) -> None:

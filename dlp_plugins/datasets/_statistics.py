@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dlp_plugins.datasets.contract import Images, TensorImages
+from dlp_plugins.errors import DataError
 
 BLOCK = 1024  # images in float64 at a time
 SAMPLE = 2000  # images that are read to measure those which are not in memory
@@ -31,6 +32,8 @@ def measure(split: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
         count += len(x)
         total += x.sum(dim=0)
         squares += x.square().sum(dim=0)
+    if count == 0:
+        raise DataError("None of the images can be read, so there is nothing to train on.")
     mean = total / count
     std = (squares / count - mean.square()).clamp(min=0).sqrt()
     if split.dtype == torch.uint8:

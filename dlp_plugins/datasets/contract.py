@@ -9,9 +9,9 @@ images, and float32 images and vectors, which are taken as they are.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -34,6 +34,7 @@ class TensorImages:
     images: [n, channels, height, width] uint8, uint16 (held as float32 in 0..1) or float32; or
         vectors [n, d] float32.
     labels: [n] int64, -1 where the true class is not known.
+    unreadable: sentences by position, on images that were left out; zeros stand in their place.
 
     Raises:
         DataError: inputs of another shape or type.
@@ -41,6 +42,7 @@ class TensorImages:
 
     images: Tensor
     labels: Tensor
+    unreadable: Mapping[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "images", scale_uint16(self.images))
@@ -70,6 +72,7 @@ class LazyImages:
     labels: [n] int64, -1 where the true class is not known.
     shape: (channels, height, width), or (d,), the same for every image.
     dtype: uint8 or float32, what the images have once they are read.
+    skip: leave out what cannot be read, instead of stopping.
 
     Raises:
         DataError: another shape or type.
@@ -79,6 +82,7 @@ class LazyImages:
     labels: Tensor
     shape: tuple[int, ...]
     dtype: torch.dtype = torch.uint8
+    skip: bool = False
 
     def __post_init__(self) -> None:
         check_kind(self.shape, self.dtype)
@@ -102,6 +106,19 @@ class LazyImages:
             raise DataError(f"Image {i} holds NaN or infinity.")
         return image
 
+    def read_or_skip(self, i: int) -> tuple[Tensor, str]:
+        """The i-th image and ''; or, where `skip` leaves it out, zeros and what is wrong with it.
+
+        Raises:
+            DataError: as `self[i]`, without `skip`.
+        """
+        try:
+            return self[i], ""
+        except DataError as error:
+            if not self.skip:
+                raise
+            return torch.zeros(self.shape, dtype=self.dtype), str(error)
+
     @property
     def nbytes(self) -> int:
         """Memory that all of them take."""
@@ -114,26 +131,30 @@ class LazyImages:
             DataError: as `explain_unreadable`.
         """
         images = torch.empty(len(self), *self.shape, dtype=self.dtype)
+        problems: dict[int, str] = {}
 
         def fill(start: int) -> None:
             for i in range(start, min(start + CHUNK, len(self))):
-                images[i] = self[i]
+                images[i], problem = self.read_or_skip(i)
+                if problem:
+                    problems[i] = problem
 
         try:
             _in_threads(fill, range(0, len(self), CHUNK))
         except DataError as error:
             raise self.explain_unreadable(error) from error
-        return TensorImages(images, self.labels)
+        return TensorImages(images, self.labels, problems)
 
     def stream(self, indices: Sequence[int]) -> Iterator[Tensor]:
-        """The images of these indices in order; at most CHUNK of them are held.
+        """The images of these indices in order, less those left out; at most CHUNK are held.
 
         Raises:
             DataError: as `explain_unreadable`.
         """
         try:
             for first in range(0, len(indices), CHUNK):
-                yield from _in_threads(self.__getitem__, indices[first : first + CHUNK])
+                found = _in_threads(self.read_or_skip, indices[first : first + CHUNK])
+                yield from (image for image, problem in found if not problem)
         except DataError as error:
             raise self.explain_unreadable(error) from error
 
@@ -143,6 +164,12 @@ class LazyImages:
         It reads them all: to be called when `first` showed that one is bad.
         """
 
+        problems = self.find_unreadable()
+        return DataError(list_unreadable(problems, len(self))) if problems else first
+
+    def find_unreadable(self) -> list[str]:
+        """Sentences on all images that cannot be read; reads them all."""
+
         def problem(i: int) -> str | None:
             try:
                 self[i]
@@ -150,14 +177,7 @@ class LazyImages:
                 return str(error)
             return None
 
-        problems = [p for p in _in_threads(problem, range(len(self))) if p]
-        if len(problems) < 2:
-            return DataError(problems[0]) if problems else first
-        more = len(problems) - MOST_LISTED
-        listed = problems[:MOST_LISTED] + ([f"and {more} more"] if more > 0 else [])
-        return DataError(
-            f"{len(problems)} of {len(self)} images cannot be read:\n  " + "\n  ".join(listed)
-        )
+        return [p for p in _in_threads(problem, range(len(self))) if p]
 
 
 Images = TensorImages | LazyImages
@@ -237,6 +257,15 @@ class Dataset:
     def file_of(self, i: int) -> str:
         """What the i-th training image is called: its file, or else its position."""
         return str(i) if self.files is None else self.files[i]
+
+
+def list_unreadable(problems: Sequence[str], total: int) -> str:
+    """A sentence that names images which cannot be read, of so many in all."""
+    if len(problems) == 1:
+        return problems[0]
+    more = len(problems) - MOST_LISTED
+    listed = [*problems[:MOST_LISTED], *([f"and {more} more"] if more > 0 else [])]
+    return f"{len(problems)} of {total} images cannot be read:\n  " + "\n  ".join(listed)
 
 
 def scale_uint16(images: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from dlp_plugins.datasets import _files
-from dlp_plugins.datasets._files import Size
+from dlp_plugins.datasets._files import Size, Unreadable
 from dlp_plugins.datasets._statistics import measure
 from dlp_plugins.datasets.contract import UNKNOWN, Dataset
 from dlp_plugins.errors import DataError
@@ -31,6 +31,7 @@ def imagefolder(
         float,
         Field(ge=0, lt=1, description="where test/ is missing: share of train/ kept for the test"),
     ] = 0.0,
+    unreadable: Unreadable = "stop",
 ) -> Dataset:
     """Images in root/train/<class>/*, root/test/<class>/*, and root/unlabeled/* of unknown class.
 
@@ -71,7 +72,8 @@ def imagefolder(
         paths, labels = [*paths, *found], [*labels, *[UNKNOWN] * len(found)]
     _files.warn_of_left_out(Path(root), left_out)
     size = _files.height_and_width(image_size)
-    images = _files.images(paths, labels, size)
+    skip = unreadable == "skip"
+    images = _files.images(paths, labels, size, skip)
     try:
         mean, std = measure(images)
     except DataError as error:  # the unreadable images of both splits in one list
@@ -79,7 +81,7 @@ def imagefolder(
         raise both.explain_unreadable(error) from error
     return Dataset(
         train=images,
-        test=_files.images(test_paths, test_labels, size) if test_paths else None,
+        test=_files.images(test_paths, test_labels, size, skip) if test_paths else None,
         classes=tuple(classes),
         mean=mean,
         std=std,

@@ -21,6 +21,7 @@ def parquet(
     image_size: _files.Size = 32,
     mean: _encoded.PerChannel = None,
     std: _encoded.PerChannel = None,
+    unreadable: _files.Unreadable = "stop",
 ) -> Dataset:
     """A folder of Parquet files: a column of encoded images, a column of labels.
 
@@ -36,4 +37,6 @@ def parquet(
     splits = (train_split, test_split)
     columns, classes = _parquet.read("parquet", path, splits, image_column, label_column)
     size = _files.height_and_width(image_size)
-    return _encoded.dataset("parquet", path, columns, classes, size, mean, std)
+    return _encoded.dataset(
+        "parquet", path, columns, classes, size, mean, std, unreadable == "skip"
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import math
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,11 +12,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import psutil
+from numpy.lib import format as npy
 
 from dlp_plugins.component import install_command
-from dlp_plugins.errors import DataError, MissingDependency
+from dlp_plugins.errors import DataError, DlpError, MissingDependency
+from dlp_plugins.units import format_bytes
 
 T = TypeVar("T")
+LONGEST_REASON = 500  # characters of what a library says
+OBJECT_BYTES = 60  # of a cell as an object of Python
 
 
 def check_file(path: Path, formats: tuple[str, ...], what: str) -> None:
@@ -31,18 +37,17 @@ def check_file(path: Path, formats: tuple[str, ...], what: str) -> None:
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
     """Turn what the readers raise on a damaged file into a sentence about that file."""
-    # pyarrow's errors derive from ValueError and OSError; csv.Error and BadZipFile from Exception
-    expected: tuple[type[Exception], ...]
-    expected = (OSError, ValueError, EOFError, csv.Error, zipfile.BadZipFile)
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-
-        expected += (SafetensorError,)
     try:
         yield
-    except expected as error:
+    except DlpError:
+        raise
+    # NumPy's parser of headers, zip, zlib, csv, pyarrow and safetensors have errors of their own,
+    # and on damaged files they raise Python's as well: any of these means the file.
+    except Exception as error:
+        reason = str(error) or type(error).__name__
         raise DataError(
-            f"{path}: cannot be read as {path.suffix}: {error}. Is it whole, and of that type?"
+            f"{path}: cannot be read as {path.suffix}: {reason[:LONGEST_REASON]}. Is it whole, and "
+            "of that type?"
         ) from error
 
 
@@ -59,14 +64,68 @@ def pyarrow() -> tuple[Any, Any]:
 
 
 def load_array(
-    path: Path, ndim: int, key: str | None = None, preferred: str | None = None
+    path: Path,
+    ndim: int,
+    key: str | None = None,
+    preferred: str | None = None,
+    budget: float | None = None,
 ) -> np.ndarray:
-    """A memory-mapped `.npy`, or an array of an `.npz` (see `choose`)."""
-    loaded = np.load(path, mmap_mode="r", allow_pickle=False)
-    if isinstance(loaded, np.ndarray):
+    """A memory-mapped `.npy`, or an array of an `.npz` (see `choose`).
+
+    Args:
+        budget: bytes that an array of an `.npz` may take, as that must be held; by default what is
+            free.
+
+    Raises:
+        DataError: no such array, or one that is larger once it is unpacked.
+    """
+    if path.suffix != ".npz":
+        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(loaded, np.ndarray) or loaded.ndim == 0:
+            raise DataError(f"{path}: holds a single value, not an array.")
         return loaded
-    with loaded:
-        return choose(path, {k: loaded[k] for k in loaded.files}, ndim, key, preferred)
+    with zipfile.ZipFile(path) as archive:
+        held = {m.filename.removesuffix(".npy"): _Member(archive, m) for m in archive.infolist()}
+        return choose(path, held, ndim, key, preferred).load(path, budget)
+
+
+class _Member:
+    """An array of an .npz, of which the header alone is read: a small file may hold a huge one."""
+
+    def __init__(self, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
+        self._archive, self._member = archive, member
+        with archive.open(member) as file:
+            version = npy.read_magic(file)
+            read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+            self.shape, _, self.dtype = read(file)
+
+    def load(self, path: Path, budget: float | None) -> np.ndarray:
+        if not self.shape:
+            raise DataError(f"{path}: '{self._member.filename}' is a single value, not an array.")
+        size = math.prod(self.shape) * self.dtype.itemsize
+        check_size(path, max(size, self._member.file_size), budget)
+        with self._archive.open(self._member) as file:
+            return npy.read_array(file, allow_pickle=False)
+
+
+def check_size(path: Path, size: float, budget: float | None = None) -> None:
+    """Raise DataError where a file's contents take more bytes than memory may hold."""
+    most = psutil.virtual_memory().available if budget is None else budget
+    if size > most:
+        raise DataError(
+            f"{path}: takes {format_bytes(size)} once it is unpacked, and {format_bytes(most)} of "
+            "memory may be used. Save embeddings as .npy, which are read block by block."
+        )
+
+
+def read_member(path: Path, key: str) -> np.ndarray | None:
+    """The array of an `.npz` by its name, if it is an .npz that holds it."""
+    if path.suffix != ".npz":
+        return None
+    with zipfile.ZipFile(path) as archive:
+        if f"{key}.npy" not in archive.namelist():
+            return None
+        return _Member(archive, archive.getinfo(f"{key}.npy")).load(path, None)
 
 
 def choose(
@@ -115,6 +174,8 @@ def read_parquet(path: Path, column: str) -> np.ndarray:
         DataError: there is no such column, or its cells hold lists or tables.
     """
     pa, pq = pyarrow()
+    # A run of equal values takes no room in the file; as objects each takes its own.
+    check_size(path, OBJECT_BYTES * pq.ParquetFile(path).metadata.num_rows)
     cells = pq.read_table(path, columns=[column]).column(0)
     if pa.types.is_nested(cells.type):
         raise DataError(f"{path}: column '{column}' must hold numbers or text; found {cells.type}.")

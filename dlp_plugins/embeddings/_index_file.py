@@ -6,14 +6,14 @@ Nothing in it is executed when it is read: components are named, and built by th
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dlp_plugins._writing import replacing, to_json
+from dlp_plugins._files.reading import parse_json
+from dlp_plugins._files.writing import replacing, to_json
 from dlp_plugins.embeddings._files import check_file, readable
 from dlp_plugins.errors import DataError
 
@@ -60,10 +60,14 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     text = metadata[METADATA]
     if metadata.get(DIGEST) != _digest(text, arrays):
         raise DataError(f"{path} is damaged: its digest is not that of its contents.")
-    about = json.loads(text)
-    if about.get("format") != FORMAT:
+    try:
+        about = parse_json(text)
+        found = about.get("format")
+    except (ValueError, AttributeError) as error:
+        raise DataError(f"{path}: is no index: {error}.") from None
+    if found != FORMAT:
         raise DataError(
-            f"{path}: is an index of format {about.get('format')}; this version reads {FORMAT}. "
+            f"{path}: is an index of format {found}; this version reads {FORMAT}. "
             "Write it again with `dlp propagate --save-index`."
         )
     return arrays, about

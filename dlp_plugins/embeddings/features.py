@@ -13,9 +13,11 @@ from torch import Tensor
 
 from dlp_plugins.embeddings._files import (
     check_file,
+    check_size,
     choose,
     load_array,
     pyarrow,
+    read_member,
     read_parquet,
     readable,
 )
@@ -78,13 +80,16 @@ class EmbeddingFile:
         return unit
 
 
-def open_embeddings(path: Path, key: str | None = None, least: int = 2) -> EmbeddingFile:
+def open_embeddings(
+    path: Path, key: str | None = None, least: int = 2, budget: float | None = None
+) -> EmbeddingFile:
     """The shape of a file of embeddings, and how to read it.
 
     Args:
         key: name of the array (.npz), tensor (.safetensors) or column of lists (.parquet); needed
             where the file holds several.
         least: points there must be.
+        budget: bytes that an array of an .npz may take; by default what is free.
 
     Raises:
         DataError: no such file, unknown type, empty, truncated, or ambiguous.
@@ -99,19 +104,13 @@ def open_embeddings(path: Path, key: str | None = None, least: int = 2) -> Embed
             return _open_parquet(path, key, least)
         if path.suffix == ".safetensors":
             return _open_safetensors(path, key, least)
-        array = load_array(path, ndim=2, key=key)
+        array = load_array(path, ndim=2, key=key, budget=budget)
         found = _from_array(path, array.shape, array.dtype, least, lambda a, b: array[a:b])
     if path.suffix == ".npy" and beside(path).is_file():
         return replace(found, ids=read_ids(beside(path), found.points))
     with readable(path):
-        return replace(found, ids=_npz_ids(path, found.points))
-
-
-def _npz_ids(path: Path, points: int) -> Ids | None:
-    if path.suffix != ".npz":
-        return None
-    with np.load(path, allow_pickle=False) as arrays:
-        return to_ids(arrays[COLUMN], points, path) if COLUMN in arrays.files else None
+        ids = read_member(path, COLUMN)
+        return replace(found, ids=None if ids is None else to_ids(ids, found.points, path))
 
 
 def _from_array(
@@ -169,6 +168,7 @@ def _open_parquet(path: Path, key: str | None, least: int) -> EmbeddingFile:
         raise DataError(f"{path}: no column '{key}' of lists; found {', '.join(lists) or 'none'}.")
     if key is not None or len(lists) == 1:
         column = key or lists[0]
+        _check_block(path, file.metadata, column)
         first = next(file.iter_batches(batch_size=1, columns=[column]), None)
         width = len(first.column(0)[0] or ()) if first is not None else 0
         shape = _large_enough(path, rows, width, least)
@@ -189,6 +189,14 @@ def _open_parquet(path: Path, key: str | None, least: int) -> EmbeddingFile:
     shape = _large_enough(path, rows, len(columns), least)
     names = [f.name for f in columns]
     return EmbeddingFile(path, *shape, lambda: _column_blocks(path, names), ids)
+
+
+def _check_block(path: Path, metadata: Any, column: str) -> None:
+    """Refuse lists so long that a block of them would not fit: equal numbers take no room here."""
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        chunks = map(group.column, range(group.num_columns))
+        numbers = sum(c.num_values for c in chunks if c.path_in_schema.split(".")[0] == column)
+        check_size(path, 8 * numbers / max(1, group.num_rows) * min(BLOCK_ROWS, group.num_rows))
 
 
 def _large_enough(path: Path, points: int, dim: int, least: int) -> tuple[int, int]:

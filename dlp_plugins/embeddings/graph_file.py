@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlp_plugins._writing import check_place
+from dlp_plugins._files.writing import check_place
 from dlp_plugins.embeddings.chunked import Clock, Progress, silent
 from dlp_plugins.embeddings.features import open_embeddings
 from dlp_plugins.embeddings.run import propagation_recipe

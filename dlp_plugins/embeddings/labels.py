@@ -15,6 +15,7 @@ from dlp_plugins.embeddings._files import (
     load_array,
     parquet_columns,
     read_csv,
+    read_member,
     read_parquet,
     readable,
 )
@@ -27,6 +28,7 @@ from dlp_plugins.refiners.contract import Given
 
 FORMATS = (".csv", ".npy", ".npz", ".parquet")
 TOO_LARGE = 2**64
+MOST_EMPTY_CLASSES = 100_000  # so many classes may be more than there are points
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,11 @@ def read_labels(
         DataError: no such file, unknown type, empty, truncated, or ambiguous.
     """
     check_file(path, FORMATS, "labels")
+    if num_classes is not None and num_classes > max(points, MOST_EMPTY_CLASSES):
+        raise LabelError(
+            f"{num_classes:,} classes were asked for of {points:,} points; at most "
+            f"{max(points, MOST_EMPTY_CLASSES):,} can be had."
+        )
     with readable(path):
         if path.suffix == ".csv":
             table = _read_csv(path)
@@ -97,7 +104,7 @@ def read_labels(
             array = np.asarray(load_array(path, ndim=1, preferred="label"))
             if array.ndim == 2 and array.shape[1] > 1:
                 return _read_shares(path, array, points, num_classes, ids, several)
-            table = _Table(array, weights=_npz_weights(path))
+            table = _Table(array, weights=read_member(path, "weight"))
     if ids is None and table.ids is not None and len(table.ids) == points:
         ids = to_ids(table.ids, points, path)
     rows = _rows(path, table, points, ids, several or table.weights is not None)
@@ -186,13 +193,6 @@ def _read_parquet(path: Path) -> _Table:
     )
     weights = read_parquet(path, "weight") if "weight" in names else None
     return _Table(values, index, ids, weights=weights)
-
-
-def _npz_weights(path: Path) -> np.ndarray | None:
-    if path.suffix != ".npz":
-        return None
-    with np.load(path, allow_pickle=False) as arrays:
-        return arrays["weight"] if "weight" in arrays.files else None
 
 
 # -- which point a row belongs to ---------------------------------------------------------------

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from dlp_plugins import registry
+from dlp_plugins._files.reading import read_json
 from dlp_plugins.embeddings.memory import estimate_memory
 from dlp_plugins.errors import DataError
 from dlp_plugins.graph import Graph, assemble
@@ -229,7 +230,7 @@ def load_rates(path: Path, dim: int, k: int) -> Rates:
         DataError: not such a file, or measured for another dim or k.
     """
     try:
-        rates = Rates(**json.loads(path.read_text(encoding="utf-8")))
+        rates = Rates(**read_json(path))
     except (OSError, ValueError, TypeError) as error:
         raise DataError(
             f"{path}: holds no rates of `dlp plan`: {error}. Delete it to measure again."

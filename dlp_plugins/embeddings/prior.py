@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ import torch
 
 from dlp_plugins.embeddings._files import (
     check_file,
+    check_size,
     load_array,
     parquet_columns,
     pyarrow,
+    read_member,
     readable,
 )
 from dlp_plugins.embeddings.features import NOT_NUMBERS
@@ -124,12 +127,17 @@ def open_prior(path: Path, points: int) -> PriorFile:
 
 
 def _read_npz(path: Path) -> tuple[Any, list[str] | None]:
-    with np.load(path, allow_pickle=False) as arrays:
-        if {"format", "data", "shape"} <= set(arrays.files):
-            import scipy.sparse as sp
+    with zipfile.ZipFile(path) as archive:
+        check_size(path, sum(member.file_size for member in archive.infolist()))
+        held = set(archive.namelist())
+    if {"format.npy", "data.npy", "shape.npy"} <= held:
+        import scipy.sparse as sp
 
-            return sp.csc_array(sp.load_npz(path)), None
-        names = arrays[CLASSES].tolist() if CLASSES in arrays.files else None
+        found = sp.load_npz(path)
+        if hasattr(found, "check_format"):  # SciPy's C code trusts the indices
+            found.check_format(full_check=True)
+        return sp.csc_array(found), None
+    names = read_member(path, CLASSES)
     scores = load_array(path, ndim=2, preferred="scores")
     return scores, None if names is None else [str(name) for name in names]
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from dlp_plugins import _writing
+from dlp_plugins._files import writing
+from dlp_plugins._files.reading import read_json
 from dlp_plugins.errors import DataError
 
 FORMAT = 1
@@ -64,7 +64,7 @@ def record_path(embeddings: Path) -> Path:
 def write_record(out: Path, record: Record, points: int, dim: int) -> None:
     """Write it; SaveError where the disk is full or the folder cannot be written."""
     told = {"format": FORMAT, "points": points, "dim": dim, "record": record.as_dict()}
-    _writing.write_text(record_path(out), _writing.to_json(told, indent=2) + "\n")
+    writing.write_text(record_path(out), writing.to_json(told, indent=2) + "\n")
 
 
 def read_record(embeddings: Path) -> Record | None:
@@ -77,7 +77,7 @@ def read_record(embeddings: Path) -> Record | None:
     if not path.is_file():
         return None
     try:
-        found: Any = json.loads(path.read_text(encoding="utf-8"))
+        found: Any = read_json(path)
         record = found["record"] if found["format"] == FORMAT else None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} cannot be read: {error!r}.") from None

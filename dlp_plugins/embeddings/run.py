@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlp_plugins._writing import check_place
+from dlp_plugins._files.writing import check_place
 from dlp_plugins.embeddings import table
 from dlp_plugins.embeddings._index_file import SUFFIX
 from dlp_plugins.embeddings.chunked import Outcome, Progress, propagate_chunked, silent
@@ -232,7 +232,7 @@ def prepare(
     index = None if save_index is None else Path(save_index)
     if index is not None:
         check_place(index, (SUFFIX,), "the index", overwrite)
-    source = open_embeddings(Path(embeddings), key)
+    source = open_embeddings(Path(embeddings), key, budget=budget)
     known = source.ids if ids is None else read_ids(Path(ids), source.points)
     started = build_start(start) if isinstance(start, str) else start
     if started is not None:

@@ -30,7 +30,13 @@ class Scores:
         self._offsets: list[tuple[int, int]] = []  # byte offset in the file and width of each chunk
         if scratch is not None:
             # Has no name, so that nothing is left behind however the program ends.
-            self._file = tempfile.TemporaryFile(dir=scratch)  # noqa: SIM115
+            try:
+                self._file = tempfile.TemporaryFile(dir=scratch)  # noqa: SIM115
+            except OSError as error:
+                raise SaveError(
+                    f"The scratch file for class scores cannot be made in {scratch}: "
+                    f"{error.strerror}."
+                ) from error
 
     def append(self, chunk: Tensor) -> None:
         """Take the next columns [n, w]."""

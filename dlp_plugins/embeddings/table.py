@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor
 
-from dlp_plugins._writing import check_place, replacing
+from dlp_plugins._files.writing import check_place, replacing
 from dlp_plugins.embeddings._files import pyarrow
 from dlp_plugins.embeddings.ids import Ids
 from dlp_plugins.embeddings.scores import Probabilities

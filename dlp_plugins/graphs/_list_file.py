@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import psutil
 
-from dlp_plugins import _writing
+from dlp_plugins._files import writing
 from dlp_plugins.errors import DataError
 
 Holds = Literal["similarity", "cosine_distance", "distance"]
@@ -125,7 +125,7 @@ def write_lists(
         "data": similarities[found].astype(np.float32),
         "settings": np.array(json.dumps(settings)),
     }
-    with _writing.replacing(path) as temporary, temporary.open("wb") as file:
+    with writing.replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)
 
 

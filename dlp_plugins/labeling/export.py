@@ -10,7 +10,7 @@ import io
 from collections.abc import Callable
 from typing import Any
 
-from dlp_plugins._writing import to_json
+from dlp_plugins._files.writing import to_json
 from dlp_plugins.embeddings.ids import Ids
 from dlp_plugins.inputs import UNLABELED
 from dlp_plugins.labeling.live import View

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from dlp_plugins import _writing
+from dlp_plugins._files import writing
 from dlp_plugins.embeddings.ids import beside
 from dlp_plugins.embeddings.record import write_record
 from dlp_plugins.environment import choose_device
@@ -87,7 +87,7 @@ def embed(
         RunFolderError: another process writes this file.
     """
     started, out = time.monotonic(), Path(out)
-    _writing.check_place(out, (".npy",), "the file of embeddings", overwrite)
+    writing.check_place(out, (".npy",), "the file of embeddings", overwrite)
     found = photos if isinstance(photos, Photos) else open_photos(photos, column, split)
     where = choose_device(device)
     describer = new_describer(
@@ -189,7 +189,7 @@ def _stopped(state: _State, problems: list[str], last: int) -> DataError:
 
 def _write_ids(path: Path, names: Sequence[str]) -> None:
     with (
-        _writing.replacing(path) as temporary,
+        writing.replacing(path) as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,
     ):
         csv.writer(file).writerows([[COLUMN], *([name] for name in names)])

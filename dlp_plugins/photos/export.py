@@ -22,15 +22,15 @@ from torch.nn import functional
 from torch.nn.utils import parametrize
 
 from dlp_plugins import registry
-from dlp_plugins._writing import check_place, replacing, to_json
+from dlp_plugins._files.writing import check_place, replacing, to_json
 from dlp_plugins.component import install_command
 from dlp_plugins.embeddings.index import Index, load_index
 from dlp_plugins.embeddings.record import Record
 from dlp_plugins.errors import ComponentError, MissingDependency, RunFolderError, UsageError
 from dlp_plugins.photos.describer import build_describer
-from dlp_plugins.recipe.check import load_recipe
 from dlp_plugins.refiners._logistic_regression import LogisticRegression
 from dlp_plugins.refiners.discriminant import FittedDiscriminant
+from dlp_plugins.training.folder import RunFolder
 from dlp_plugins.training.load import Classifier, load
 from dlp_plugins.transforms.auto import Auto, uncorrelated
 from dlp_plugins.transforms.contract import mean_and_deviation
@@ -193,7 +193,7 @@ def export(
 
 def _run(path: Path, network: Any, weights: Any, plugins: Sequence[Path]) -> tuple[Any, ...]:
     classifier = load(path, network=network, weights=weights, device="cpu", plugins=plugins)
-    recipe = load_recipe(path / "recipe.toml")
+    recipe = RunFolder(path).read_recipe()
     about = {
         **_description(classifier.classes, classifier.shape, classifier.dtype, "bilinear"),
         "mean": list(classifier.mean), "std": list(classifier.std), "recipe": recipe.as_dict(),

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from dlp_plugins import _writing
+from dlp_plugins._files import writing
+from dlp_plugins._files.reading import read_json
 from dlp_plugins.errors import SaveError
 
 HEADER = 128  # bytes of the .npy header, whatever the number of rows
@@ -68,7 +69,7 @@ class PartialRows:
             os.fsync(self._file.fileno())
         self.note = note
         state = {"request": self.request, "rows": self.rows, "note": note}
-        _writing.write_text(self._state, _writing.to_json(state))
+        writing.write_text(self._state, writing.to_json(state))
 
     def finish(self) -> None:
         """Put the file in its place."""
@@ -90,8 +91,8 @@ class PartialRows:
     def _read_state(self) -> tuple[int, dict[str, Any]]:
         try:
             if self._state.is_file() and not self._state.is_symlink():
-                state = json.loads(self._state.read_text(encoding="utf-8"))
-                if state["request"] == json.loads(_writing.to_json(self.request)):
+                state = read_json(self._state)
+                if state["request"] == json.loads(writing.to_json(self.request)):
                     return int(state["rows"]), dict(state["note"])
         except (OSError, ValueError, KeyError, TypeError):
             pass  # damaged: nothing of it can be used

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import rgb_to_grayscale
 
 from dlp_plugins import registry
+from dlp_plugins._files.reading import read_json
 from dlp_plugins.datasets.contract import Dataset, TensorImages
 from dlp_plugins.embeddings.index import Index, load_index
 from dlp_plugins.embeddings.record import Record
@@ -25,7 +25,6 @@ from dlp_plugins.photos import decoding
 from dlp_plugins.photos.decoding import Bad
 from dlp_plugins.photos.describer import build_describer
 from dlp_plugins.photos.source import Photos, open_photos, warn_of_skipped
-from dlp_plugins.recipe.check import load_recipe
 from dlp_plugins.training.folder import RunFolder
 from dlp_plugins.training.load import Classifier, load
 
@@ -91,14 +90,18 @@ class RunPredictor(Predictor):
         return self.classifier.predict_proba(view), self.classifier.describe(view)
 
     def labelled_examples(self) -> Nearest:
-        part = load_recipe(self.folder / "recipe.toml").dataset
+        part = RunFolder(self.folder).read_recipe().dataset
         dataset: Dataset = registry.datasets.build(part.name, **part.params)
-        record = json.loads(RunFolder(self.folder).labeled_indices.read_text(encoding="utf-8"))
+        record = read_json(RunFolder(self.folder).labeled_indices)
         chosen = record["labeled_indices"]
         train = dataset.train
-        images = train.images[chosen] if isinstance(train, TensorImages) else train.stream(chosen)
-        names = [dataset.file_of(i) for i in chosen]
-        examples = unit(self.classifier.describe(torch.stack(list(images))))
+        if isinstance(train, TensorImages):
+            found = [(i, train.images[i], "") for i in chosen]
+        else:
+            found = [(i, *train.read_or_skip(i)) for i in chosen]
+        images = [image for _, image, problem in found if not problem]
+        names = [dataset.file_of(i) for i, _, problem in found if not problem]
+        examples = unit(self.classifier.describe(torch.stack(images)))
 
         def nearest(descriptors: np.ndarray, count: int) -> list[list[str]]:
             order = np.argsort(-unit(descriptors) @ examples.T, axis=1, kind="stable")

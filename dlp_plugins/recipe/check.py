@@ -8,6 +8,7 @@ is allowed.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from dlp_plugins.recipe.problems import Problem, Sources, explain, report, short
 
 UNSET = "unset"
 """As a value in a recipe: the key has its default again, whatever an extended recipe says."""
+LARGEST = 3e38  # of a component's numbers; torch refuses larger ones in the middle of a step
 
 
 def load_recipe(recipe: str | Path, overrides: Iterable[str] | Mapping[str, Any] = ()) -> Recipe:
@@ -185,6 +187,11 @@ def _check_part(
         problems += explain(error, model, (key,), sources, allowed)
     else:
         common["params"] = {k: getattr(checked, k) for k in type(checked).model_fields}
+    for k, value in {**own, **common}.items():
+        if isinstance(value, float) and LARGEST < abs(value) < math.inf:
+            source = sources.get((key, k), "recipe")
+            message = f"found {value}; allowed: numbers that float32 holds, up to {LARGEST:.0e}"
+            problems.append(Problem(source, f"{key}.{k}", message))
     return common
 
 

@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-from dlp_plugins._writing import check_place, write_text
+from dlp_plugins._files.writing import check_place, write_text
 from dlp_plugins.recipe.files import (
     SUFFIX,
     RecipeError,

@@ -6,15 +6,20 @@ Imports nothing heavy, so that recipes can be listed at once.
 from __future__ import annotations
 
 import contextlib
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dlp_plugins._files.reading import read_text
 from dlp_plugins.errors import UsageError, did_you_mean
 
 SUFFIX = ".toml"
+MOST_BYTES = 2**20  # of a recipe
+MOST_PARTS = 64  # of a dotted key: reading one takes time that grows with their square
+DOTTED = re.compile(rf"""(?<!["'\w-])(?:["'\w-]++[ \t]*+\.[ \t]*+){{{MOST_PARTS}}}""")
 
 
 class RecipeError(UsageError):
@@ -82,7 +87,7 @@ def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
     settings = {}
     for text in texts:
         key, equals, value = text.partition("=")
-        if not equals or not all(key.strip().split(".")):
+        if not equals or not all(parts := key.strip().split(".")) or len(parts) > MOST_PARTS:
             raise RecipeError(f"--set {text}: write key=value, for example --set solver.alpha=0.9")
         settings[key.strip()] = _parse_value(value.strip())
     return settings
@@ -151,15 +156,31 @@ def recipe_folders() -> list[Path]:
 def read_toml(path: Path) -> dict[str, Any]:
     """A TOML file's tables; RecipeError names the file and what is wrong with it."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return parse_toml(read_text(path, MOST_BYTES))
+    except ValueError as error:  # TOML's own errors and those of UTF-8 are ValueErrors
         raise RecipeError(f"{path}: not valid TOML: {error}") from None
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read: {error.strerror}") from None
 
 
+def parse_toml(text: str) -> dict[str, Any]:
+    """The tables of a TOML text, which may be a stranger's.
+
+    Raises:
+        ValueError: not valid, a number of thousands of digits, or nested too deep.
+    """
+    if DOTTED.search(text):
+        raise ValueError(f"a key has more than {MOST_PARTS} parts")
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("lists or tables are nested too deep") from None
+
+
 def _parse_value(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        return parse_toml(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+    except ValueError as error:
+        raise RecipeError(f"--set: {text[:40]}...: {error}") from None

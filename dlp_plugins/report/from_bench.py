@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dlp_plugins._files.reading import read_json
 from dlp_plugins.bench.suite import TABLES
 from dlp_plugins.bench.table import RowResult
 from dlp_plugins.errors import DataError
@@ -32,7 +32,7 @@ def read_bench(folder: Path) -> BenchReading:
     """
     path = folder / RESULTS
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
         rows = [_row(row) for row in found["rows"]]
         return BenchReading(
             folder.resolve().name,

@@ -21,7 +21,6 @@ from dlp_plugins import registry
 from dlp_plugins.datasets.contract import Dataset, Images, TensorImages
 from dlp_plugins.errors import DataError, DlpError, RunFolderError
 from dlp_plugins.inputs import UNLABELED
-from dlp_plugins.recipe.check import load_recipe
 from dlp_plugins.recipe.model import Recipe
 from dlp_plugins.report.map import MOST_POINTS
 from dlp_plugins.report.pictures import small
@@ -93,7 +92,7 @@ def _unless_missing(what: str, read: Callable[[], T | Absent]) -> T | Absent:
 
 
 def _dataset(folder: RunFolder) -> Dataset | Absent:
-    recipe: Recipe = load_recipe(folder.recipe)
+    recipe: Recipe = folder.read_recipe()
     part = recipe.dataset
     params = {**part.params, **({"download": False} if "download" in part.params else {})}
     dataset: Dataset = registry.datasets.build(part.name, **params)

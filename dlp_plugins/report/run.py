@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dlp_plugins._writing import check_place, replacing, write_text
+from dlp_plugins._files.writing import check_place, replacing, write_text
 from dlp_plugins.errors import DataError, SaveError, UsageError
 from dlp_plugins.report.build import bench_page, run_page, table_page
 from dlp_plugins.report.from_bench import RESULTS, read_bench

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dlp_plugins._writing import to_json, write_text
+from dlp_plugins._files.writing import to_json, write_text
 from dlp_plugins.registry import trackers
 from dlp_plugins.trackers.contract import Metrics, Tracker
 

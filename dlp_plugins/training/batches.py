@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from dlp_plugins.datasets.contract import Images, LazyImages, TensorImages
+from dlp_plugins.datasets.contract import (
+    UNKNOWN,
+    Images,
+    LazyImages,
+    TensorImages,
+    list_unreadable,
+)
 from dlp_plugins.errors import DataError
 
 # The share of free device memory that images may take; the rest is for training.
@@ -55,11 +62,11 @@ def _repeat(positions: Tensor, count: int, generator: torch.Generator) -> Tensor
 
 
 class _Reader(Dataset):
-    def __init__(self, images: Images) -> None:
+    def __init__(self, images: LazyImages) -> None:
         self.images = images
 
-    def __getitem__(self, position: int) -> Tensor:
-        return self.images[position]  # type: ignore[index]
+    def __getitem__(self, position: int) -> tuple[Tensor, str]:
+        return self.images.read_or_skip(position)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -82,6 +89,10 @@ class ImageStore:
 
     Images that take no more than `memory_mb` MiB are read once and, where there is room, stay on
     the device; more are read again in every epoch by the workers of a DataLoader.
+
+    Attributes:
+        unreadable: sentences by position, on images that are left out, as the data set allows:
+            zeros stand in their place, and `known` takes their labels away.
     """
 
     def __init__(
@@ -94,7 +105,9 @@ class ImageStore:
         self.source = images
         self._plan = _Plan()
         self._loader: DataLoader | None = None
+        self.unreadable: dict[int, str] = {}
         if isinstance(images, TensorImages):
+            self._leave_out(images.unreadable)
             fits = device.type != "cuda" or (
                 images.images.nbytes < DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]
             )
@@ -121,10 +134,27 @@ class ImageStore:
                 pin_memory=self.device.type == "cuda",
             )
         try:
-            for batch in self._loader:
+            for positions, (batch, problems) in zip(self._plan.batches, self._loader, strict=True):
+                if any(problems):
+                    self._leave_out({i: p for i, p in zip(positions, problems, strict=True) if p})
                 yield batch.to(self.device, non_blocking=True)
         except DataError as error:  # a worker's, with its traceback as text
             raise self.source.explain_unreadable(error) from error
+
+    def known(self, labels: Tensor) -> Tensor:
+        """Labels [n] of these images, -1 for those that are left out."""
+        if not self.unreadable:
+            return labels
+        found = labels.clone()
+        found[list(self.unreadable)] = UNKNOWN
+        return found
+
+    def _leave_out(self, problems: Mapping[int, str]) -> None:
+        new = {i: problem for i, problem in problems.items() if i not in self.unreadable}
+        if new:
+            self.unreadable |= new
+            text = list_unreadable(list(new.values()), len(self.source))
+            warnings.warn(f"Left out: {text}", stacklevel=2)
 
     def in_order(self, batch_size: int) -> Iterator[Tensor]:
         """Every image once, in order."""

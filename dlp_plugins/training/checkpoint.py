@@ -16,7 +16,7 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
-from dlp_plugins._writing import to_json
+from dlp_plugins._files.writing import to_json
 from dlp_plugins.errors import DataError
 from dlp_plugins.training.folder import write_with
 

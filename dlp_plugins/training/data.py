@@ -50,7 +50,13 @@ class RunData:
         known = torch.full_like(self.truth, UNKNOWN)
         labeled = self.labeled.to(self.truth.device)
         known[labeled] = self.truth[labeled]
-        return known
+        return self.train.known(known)
+
+    @property
+    def num_unreadable(self) -> int:
+        """Images that are left out, as the data set allows."""
+        stores = (self.train, self.validation, self.test)
+        return sum(len(store.unreadable) for store in stores if store is not None)
 
 
 def prepare_data(recipe: Recipe, device: torch.device) -> RunData:
@@ -101,7 +107,7 @@ def prepare_data(recipe: Recipe, device: torch.device) -> RunData:
     def store(images: Images) -> ImageStore:
         return ImageStore(images, device, workers, t.image_memory_mb)
 
-    return RunData(
+    data = RunData(
         dataset=dataset,
         train=store(train),
         validation=store(validation) if len(held_out) else None,
@@ -123,6 +129,9 @@ def prepare_data(recipe: Recipe, device: torch.device) -> RunData:
             },
         },
     )
+    if not (data.known_labels != UNKNOWN).any():
+        raise DataError("None of the labelled images can be read, so there is nothing to learn.")
+    return data
 
 
 def fingerprint(images: Images, classes: Sequence[str]) -> str:

@@ -46,6 +46,7 @@ def errors(
         'error', and with over 10 classes 'error_top5': the true class is not among the best five.
     """
     logits = torch.cat([o.logits for o in outputs(network, images, view)])
+    labels = images.known(labels)  # now that all of them are read
     known = labels >= 0
     logits, labels = logits[known], labels[known, None]
     found = {"error": _percent_missed(logits, labels, 1)}

@@ -20,16 +20,18 @@ trackers/              whatever other trackers write
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from dlp_plugins import _writing
+from dlp_plugins._files import writing
+from dlp_plugins._files.reading import read_json
 from dlp_plugins.errors import DataError, RunFolderError, SaveError
-from dlp_plugins.recipe.check import load_recipe
+from dlp_plugins.recipe.check import check_layers
+from dlp_plugins.recipe.files import Layer, read_toml
+from dlp_plugins.recipe.model import Recipe
 from dlp_plugins.training.lock import Lock
 
 # Counted up when a newer version cannot continue what an older one wrote.
@@ -57,16 +59,16 @@ _LEFT_OVER = re.compile(rf"\.({'|'.join(map(re.escape, [*FILES, *_WEIGHTS]))})\.
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
-    _writing.write_text(path, text, ADVICE)
+    writing.write_text(path, text, ADVICE)
 
 
 def write_json(path: Path, value: Any) -> None:
-    write_text(path, _writing.to_json(value, indent=2) + "\n")
+    write_text(path, writing.to_json(value, indent=2) + "\n")
 
 
 def write_with(path: Path, write: Callable[[Path], object], previous: Path | None = None) -> None:
     """Let `write` fill a temporary file, then put it in place; the old file goes to `previous`."""
-    with _writing.replacing(path, ADVICE, previous) as temporary:
+    with writing.replacing(path, ADVICE, previous) as temporary:
         write(temporary)
 
 
@@ -256,11 +258,19 @@ class RunFolder:
                 "with --out."
             )
 
+    def read_recipe(self) -> Recipe:
+        """The resolved recipe. It stands in this one file, which extends no other.
+
+        Raises:
+            RecipeError: it is damaged, or names what is not registered here.
+        """
+        return check_layers([Layer(str(self.recipe), read_toml(self.recipe))])
+
     def check_same_recipe(self, resolved: dict[str, Any]) -> None:
         """Raise RunFolderError unless this folder's recipe is the given one."""
         self.check_format()
         # Read as a recipe, so that a setting which came with a newer version has its default there.
-        theirs = flatten(load_recipe(self.recipe).as_dict())
+        theirs = flatten(self.read_recipe().as_dict())
         ours = flatten(resolved)
         differ = sorted(
             k for k in theirs.keys() | ours.keys() if k not in FREE and theirs.get(k) != ours.get(k)
@@ -290,7 +300,7 @@ class RunFolder:
             DataError: the file is damaged.
         """
         try:
-            found = json.loads(self.summary.read_text(encoding="utf-8"))
+            found = read_json(self.summary)
             _check_summary(found)
         except (ValueError, OSError) as error:
             raise DataError(
@@ -335,7 +345,7 @@ def _read_object(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None

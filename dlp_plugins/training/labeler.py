@@ -86,6 +86,7 @@ class Labeler:
         """
         started = time.monotonic()
         d, settings = self.data, self.recipe.pseudo_labels
+        known_unreadable = len(d.train.unreadable)
         pseudo = self.source.pseudo_labels(
             Refresh(
                 student=self.learner.network,
@@ -99,6 +100,8 @@ class Labeler:
                 scores=former.scores,
             )
         )
+        if len(d.train.unreadable) > known_unreadable:
+            return self.refresh(former)  # without the labels of images that could not be read
         state = PseudoLabelState.propagated(
             pseudo, soft=self.recipe.training.soft_labels, keep_scores=settings.warm_start
         )

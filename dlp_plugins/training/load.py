@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -17,14 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dlp_plugins._files.reading import read_json
 from dlp_plugins.augmentations.contract import Augmentation
-from dlp_plugins.backbones.contract import normalization
+from dlp_plugins.backbones.contract import normalization, weights_later
 from dlp_plugins.datasets.contract import TensorImages
 from dlp_plugins.environment import choose_device
 from dlp_plugins.errors import DataError, RunFolderError
 from dlp_plugins.network import Network
 from dlp_plugins.recipe.build import build_part
-from dlp_plugins.recipe.check import load_recipe
 from dlp_plugins.registry import load_plugin_file
 from dlp_plugins.training import checkpoint
 from dlp_plugins.training.evaluate import evaluation
@@ -32,6 +32,7 @@ from dlp_plugins.training.folder import RunFolder
 from dlp_plugins.training.learner import build_augmentation, build_network
 
 BATCH = 256
+MOST_NUMBERS = 2**28  # in an input; a stranger's file may claim any
 
 
 class Classifier:
@@ -137,14 +138,22 @@ def load(
     folder.check_format()
     for file in plugins:
         load_plugin_file(Path(file))
-    recipe = load_recipe(folder.recipe)
+    recipe = folder.read_recipe()
     path = folder.weights(network) if weights == "last" else folder.best_weights(network)
     if not path.is_file():
         raise RunFolderError(_missing(folder, path, network, weights))
     model = _read_model(folder)
     consistency = build_part(recipe, "consistency", num_classes=len(model["classes"]))
-    built = build_network(recipe, model["shape"], len(model["classes"]), consistency)
-    built.load_state_dict(checkpoint.load(path)[0])
+    saved = checkpoint.load(path)[0]
+    try:
+        with weights_later():
+            built = build_network(recipe, model["shape"], len(model["classes"]), consistency)
+        built.load_state_dict(saved)
+    except RuntimeError as error:
+        reason = str(error).partition(":")[0]
+        raise DataError(
+            f"{path} does not fit the network of {folder.recipe} and {folder.model}: {reason}."
+        ) from error
     return Classifier(
         built,
         build_augmentation(recipe, built, model["mean"], model["std"]),
@@ -172,10 +181,19 @@ def _read_model(folder: RunFolder) -> dict[str, Any]:
     if not folder.model.is_file():  # reading a pipe would wait for ever
         raise DataError(f"{folder.model} cannot be read: there is no such file.")
     try:
-        model = json.loads(folder.model.read_text(encoding="utf-8"))
+        model = read_json(folder.model)
         checked = {key: model[key] for key in ("classes", "shape", "mean", "std", "dtype")}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{folder.model} cannot be read: {error!r}.") from None
+    classes, shape = checked["classes"], checked["shape"]
     if checked["dtype"] not in ("uint8", "float32"):
         raise DataError(f"{folder.model}: dtype: found {checked['dtype']!r}.")
+    if not (_are(shape, int) and len(shape) in (1, 3) and 0 < math.prod(shape) <= MOST_NUMBERS):
+        raise DataError(f"{folder.model}: shape: found {str(shape)[:60]}.")
+    if not _are(classes, str) or not all(_are(checked[k], int, float) for k in ("mean", "std")):
+        raise DataError(f"{folder.model}: classes must be names, mean and std numbers.")
     return checked
+
+
+def _are(values: Any, *types: type) -> bool:
+    return isinstance(values, list) and bool(values) and all(type(v) in types for v in values)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
+from dlp_plugins.datasets.contract import UNKNOWN
 from dlp_plugins.propagation import PseudoLabels
 from dlp_plugins.training.data import RunData
 
@@ -50,6 +52,14 @@ class PseudoLabelState:
             pseudo.probabilities if soft else None,
             pseudo.scores if keep_scores else None,
         )
+
+    def without(self, positions: Iterable[int]) -> Self:
+        """No label and no weight for images at these positions."""
+        at = list(positions)
+        changed = {name: getattr(self, name).clone() for name in ("labels", "weights", "certainty")}
+        changed["labels"][at] = UNKNOWN
+        changed["weights"][at] = changed["certainty"][at] = 0
+        return replace(self, **changed)
 
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint holds, so that a resume in mid-epoch needs no new solve."""

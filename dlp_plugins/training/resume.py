@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from dlp_plugins._files.reading import read_json
 from dlp_plugins.errors import DataError, RunFolderError
 from dlp_plugins.training import checkpoint
 from dlp_plugins.training.folder import RunFolder
@@ -80,7 +81,7 @@ def check_same_data(folder: RunFolder, record: dict[str, Any]) -> None:
                 f"{path} is missing, so nothing shows that the data are those of the start. Put it "
                 "back, or start again in another folder with --out."
             )
-        started = json.loads(path.read_text(encoding="utf-8"))
+        started = read_json(path)
     except (OSError, ValueError) as error:
         raise DataError(
             f"{path} cannot be read: {error}. Put an intact copy in its place, or start again in "

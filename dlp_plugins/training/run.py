@@ -249,6 +249,8 @@ def summarize(trainer: Trainer) -> Summary:
     if "residual" in final:
         solved = Convergence(*(final[k] for k in ("residual", "iterations", "converged")))
         summary.update(residual=solved.residual, labels_may_change=solved.labels_may_change)
+    if unreadable := trainer.data.num_unreadable:
+        summary["unreadable_images"] = unreadable
     summary.update(
         seed=trainer.recipe.seed,
         num_labeled=len(trainer.data.labeled),

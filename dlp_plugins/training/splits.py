@@ -122,9 +122,10 @@ def choose_subset(labels: Tensor, count: int, num_classes: int, seed: int) -> Te
 def select(images: Images, indices: Tensor) -> Images:
     """The images of those indices, in their order; lazy images stay lazy."""
     if isinstance(images, TensorImages):
+        assert not images.unreadable
         return TensorImages(images.images[indices], images.labels[indices])
     read = _Selected(images.read, indices.tolist())
-    return LazyImages(read, images.labels[indices], images.shape, images.dtype)
+    return LazyImages(read, images.labels[indices], images.shape, images.dtype, images.skip)
 
 
 @dataclass(frozen=True)

@@ -170,6 +170,8 @@ class Trainer:
         p = self.progress
         stage, epochs = self.stages[p.stage]
         size, pseudo = len(positions), self.pseudo
+        if left_out := self.data.train.unreadable:
+            pseudo = pseudo.without(left_out)
         own = size if self._labels_alone(stage) else self.recipe.training.labeled_per_batch
         # stage + 1: the bare seed is the network's initialisation
         seeds.seed_step(self.recipe.seed, p.stage + 1, p.epoch, p.step)

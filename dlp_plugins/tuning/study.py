@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dlp_plugins._writing import write_text
+from dlp_plugins._files.writing import write_text
 from dlp_plugins.bench.runner import TrialStarted
 from dlp_plugins.bench.running import STAGE_TWO, Runs
 from dlp_plugins.component import install_command

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from textwrap import dedent
 from typing import Any, NamedTuple
 
 import pytest
 from dlp_cli.__main__ import main
+
+from dlp_plugins.registry import KINDS
 
 
 class Done(NamedTuple):
@@ -33,3 +36,20 @@ def dlp(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         return Done(code, captured.out, captured.err)
 
     return dlp_
+
+
+@pytest.fixture
+def plugin(tmp_path: Path) -> Any:
+    """A function that writes a plug-in file; what it registers is forgotten afterwards."""
+    before = {kind: dict(kind._components) for kind in KINDS}
+
+    def write(text: str) -> Path:
+        path = tmp_path / "mine.py"
+        path.write_text(dedent(text))
+        return path
+
+    yield write
+    for kind, components in before.items():
+        for name in kind._components.keys() - components.keys():
+            if kind._components[name].origin != "dlp-plugins":
+                kind.unregister(name)

@@ -35,23 +35,6 @@ QUICK = [
 ]  # fmt: skip
 
 
-@pytest.fixture
-def plugin(tmp_path: Path) -> Any:
-    """A function that writes a plug-in file; what it registers is forgotten afterwards."""
-    before = {kind: dict(kind._components) for kind in KINDS}
-
-    def write(text: str) -> Path:
-        path = tmp_path / "mine.py"
-        path.write_text(dedent(text))
-        return path
-
-    yield write
-    for kind, components in before.items():
-        for name in kind._components.keys() - components.keys():
-            if kind._components[name].origin != "dlp-plugins":
-                kind.unregister(name)
-
-
 HALF = """
     from dlp_plugins.registry import weighters
     from dlp_plugins.weighters.contract import Weighter

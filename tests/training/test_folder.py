@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dlp_plugins import _writing
+from dlp_plugins._files import writing
 from dlp_plugins.errors import RunFolderError, SaveError
 from dlp_plugins.training import lock as lock_module
 from dlp_plugins.training.folder import FORMAT, RunFolder, write_json
@@ -306,7 +306,7 @@ def test_a_pipe_in_a_files_place_is_replaced_and_does_not_hang(tmp_path):
 
 def test_two_writers_of_one_file_do_not_share_a_temporary_file(tmp_path):
     path = tmp_path / "x"
-    with _writing.replacing(path) as one, _writing.replacing(path) as other:
+    with writing.replacing(path) as one, writing.replacing(path) as other:
         assert one != other
         one.write_text("one")
         other.write_text("other")
@@ -332,7 +332,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
 
 
 def _full(path: Path) -> None:
-    with _writing.replacing(path, "Continue with --resume.") as temporary:
+    with writing.replacing(path, "Continue with --resume.") as temporary:
         temporary.write_text("half")
         raise OSError(28, "No space left on device")
 

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -191,18 +190,6 @@ def wait_for(process: subprocess.Popen, event: str, count: int) -> None:
         if count == 0:
             return
     pytest.fail(f"the run ended before {event}")
-
-
-@pytest.mark.commands
-def test_killed_at_a_random_moment_and_resumed_is_as_uninterrupted(whole, tmp_path):
-    recipe = load_recipe("digits", LONGER)
-    process = start(tmp_path / "killed")
-    wait_for(process, "EpochDone", int(np.random.default_rng().integers(1, 20)))
-    time.sleep(np.random.default_rng().uniform(0, 0.2))
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    run(recipe, tmp_path / "killed", resume=True)
-    assert_same_run(whole(*LONGER[:-1]), tmp_path / "killed")
 
 
 @pytest.mark.commands

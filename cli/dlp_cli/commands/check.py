@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from dlp_cli import options, output
 from dlp_cli.options import JsonOption, PluginOption, RecipeArgument, SetOption
+
+if TYPE_CHECKING:
+    from dlp_plugins.recipe.model import Recipe
 
 
 def check(
     recipe: RecipeArgument,
     overrides: SetOption = None,
     plugins: PluginOption = None,
+    data: Annotated[
+        bool, typer.Option("--data", help="Read every image, too, and name those that fail.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Check a recipe without training; print every setting, in the form that --set takes."""
@@ -29,7 +37,25 @@ def check(
     for key, value in settings.items():
         output.say(f"{key} = {_toml(value)}")
     check_dependencies(checked)
+    if data:
+        _check_data(checked)
     output.say(f"OK: {recipe} is valid.", style="green")
+
+
+def _check_data(recipe: Recipe) -> None:
+    with output.waiting("reading every image"):
+        from dlp_plugins.datasets.contract import list_unreadable
+        from dlp_plugins.training.check_data import check_data
+
+        found = check_data(recipe)
+    total = found.train + found.test
+    if found.unreadable:
+        output.show_warning(f"A run leaves out: {list_unreadable(found.unreadable, total)}")
+    output.say(
+        f"data: {found.train:,} training images of {found.classes:,} classes, {found.known:,} with "
+        f"a label, of which {found.labeled:,} are used and {found.validation:,} validate; "
+        f"{found.test:,} test images; {len(found.unreadable):,} cannot be read"
+    )
 
 
 def _flatten(table: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
