@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -24,6 +24,9 @@ from dlp_plugins.labeling.layout import principal_map
 from dlp_plugins.labeling.live import LiveLabels, Space, View
 from dlp_plugins.labeling.store import SKIPPED, Answer, LabelStore
 from dlp_plugins.selectors.contract import Selector
+
+if TYPE_CHECKING:
+    from dlp_plugins.labeling.from_run import RunPictures
 
 QUEUE = 48  # points chosen at once, two screenfuls, so that the next is there when it is wanted
 LOW = 24  # points left in the queue below which new ones are chosen
@@ -70,7 +73,7 @@ class Session:
         selector: Selector,
         *,
         ids: Ids | None = None,
-        images: ImageFolder | None = None,
+        images: ImageFolder | RunPictures | None = None,
         truth: Truth | None = None,
     ) -> None:
         self.space, self.store, self.selector = space, store, selector
