@@ -57,6 +57,7 @@ NOT_RUN = {
     "pip install '.[parquet]'": INSTALLS,
     "pip install '.[label]'": INSTALLS,
     "pip install '.[photos]'": INSTALLS,
+    "pip install '.[adapters]'": INSTALLS,
     "pip install '.[report]'": INSTALLS,
     "pip install '.[export]'": INSTALLS,
     "pip install '.[tensorboard]'": INSTALLS,
