@@ -33,7 +33,7 @@ GUIDES = {
     "audit": "audit", "explain": "audit", "suggest": "suggest", "label": "label",
     "assign": "embeddings", "predict": "photos", "export": "photos", "report": "report",
     "graph build": "embeddings", "graph info": "embeddings", "graph check": "embeddings",
-    "plan": "embeddings", "check": "recipes", "list": "components", "show": "components",
+    "tune": "tune", "plan": "embeddings", "check": "recipes", "list": "components", "show": "components",
     "tune": "tune", "new": "plugins", "cp": "recipes", "doctor": "json",
 }  # fmt: skip
 
