@@ -61,9 +61,17 @@ def record_path(embeddings: Path) -> Path:
     return embeddings.with_suffix(".json")
 
 
-def write_record(out: Path, record: Record, points: int, dim: int) -> None:
-    """Write it; SaveError where the disk is full or the folder cannot be written."""
+def write_record(
+    out: Path, record: Record, points: int, dim: int, shard: dict[str, Any] | None = None
+) -> None:
+    """Write it; SaveError where the disk is full or the folder cannot be written.
+
+    Args:
+        shard: which part of the photos they are, if not all.
+    """
     told = {"format": FORMAT, "points": points, "dim": dim, "record": record.as_dict()}
+    if shard is not None:
+        told["shard"] = shard
     writing.write_text(record_path(out), writing.to_json(told, indent=2) + "\n")
 
 

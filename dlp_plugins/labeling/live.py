@@ -137,14 +137,11 @@ class LiveLabels:
         """
         seen = self.view
         c = seen.sums.shape[1]
-        present = _present(seen.nodes, c)
+        present, labels = among_present(seen.nodes, c)
         p = self._graph_probabilities(seen.sums, seen.nodes)
         q = p  # of one class there is nothing to refine
         if len(present) > 1:
             q = torch.zeros_like(p)
-            number = torch.full((c + 1,), UNLABELED)
-            number[present] = torch.arange(len(present))
-            labels = number[seen.nodes]  # -1 is the last
             found = self.space.propagator.spread(
                 self.space.graph, labels, len(present), descriptors=self.space.descriptors
             )
@@ -188,13 +185,11 @@ class LiveLabels:
     def _graph_probabilities(self, sums: Tensor, nodes: Tensor) -> Tensor:
         """P [m, c] of the normalizer for Z = sums / labels per class; 0 for an absent class."""
         p = torch.zeros_like(sums)
-        present = _present(nodes, sums.shape[1])
+        present, labels = among_present(nodes, sums.shape[1])
         if len(present):
             counts = torch.bincount(nodes[nodes >= 0], minlength=sums.shape[1])[present]
             z = sums[:, present] / counts
-            number = torch.full((sums.shape[1] + 1,), UNLABELED)
-            number[present] = torch.arange(len(present))
-            labels, rule = number[nodes], self.space.propagator.class_shares
+            rule = self.space.propagator.class_shares
             shares = known_shares(rule, labels, len(present))
             shares = equal_shares(len(present)) if shares is None else shares
             p[:, present] = self.space.propagator.normalize(z, labels, shares)
@@ -238,6 +233,14 @@ class LiveLabels:
 def _present(nodes: Tensor, num_classes: int) -> Tensor:
     """Classes that some node has a label of, ascending."""
     return torch.bincount(nodes[nodes >= 0], minlength=num_classes).nonzero().squeeze(1)
+
+
+def among_present(nodes: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+    """The classes that some node has a label of, and the labels [m] by their place among these."""
+    present = _present(nodes, num_classes)
+    number = torch.full((num_classes + 1,), UNLABELED)
+    number[present] = torch.arange(len(present))
+    return present, number[nodes]  # -1 is the last
 
 
 def _widened(x: Tensor, columns: int) -> Tensor:

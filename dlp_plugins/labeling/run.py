@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,6 +31,9 @@ from dlp_plugins.recipe.build import build_propagator
 from dlp_plugins.recipe.check import check_dependencies
 from dlp_plugins.selectors.contract import Selector
 
+if TYPE_CHECKING:  # what trains is not needed for embeddings
+    from dlp_plugins.labeling.from_run import RunDescriptors, RunPictures
+
 HOST = "127.0.0.1"
 FROM_FILE = "file"  # who gave the labels of --labels
 SAMPLED_ROWS = 64  # of embeddings without ids, to recognise them by
@@ -45,9 +49,9 @@ class LabelingJob:
 
     propagator: Propagator
     selector: Selector
-    source: EmbeddingFile
+    source: EmbeddingFile | RunDescriptors
     ids: Ids | None
-    images: ImageFolder | None
+    images: ImageFolder | RunPictures | None
     classes: list[str]
     known: LabelFile | None
     truth: LabelFile | None
@@ -97,6 +101,8 @@ def prepare_labeling(
     """Check everything that can be checked before the embeddings are read.
 
     Args:
+        embeddings: a file, or the folder of a finished run: its images that have a pseudo-label,
+            described by its network, with the labels and the classes that it was given.
         images: folder of the images, whose paths below it the ids are; without ids its images in
             the order of their names.
         classes: names; those that occur in `labels` and in the file of labels are there besides.
@@ -113,8 +119,7 @@ def prepare_labeling(
     settings = list(settings)
     names = [check_class_name(name) for name in classes]
     check_dependencies(propagation_recipe(settings), registry.EMBEDDINGS)
-    source = open_embeddings(Path(embeddings), key)
-    own = source.ids if ids is None else read_ids(Path(ids), source.points)
+    source, own, pictures, given = _open_points(Path(embeddings), images, ids, key)
     known, right = (
         None if file is None else read_labels(Path(file), source.points, ids=own)
         for file in (labels, truth)
@@ -122,6 +127,7 @@ def prepare_labeling(
     path = default_path(Path(embeddings)) if state is None else Path(state)
     if path.is_dir() or not path.parent.is_dir():
         raise UsageError(f"{path}: is a folder, or lies in none; --state needs a file.")
+    known = given if known is None else known
     if known is not None:
         names += [check_class_name(str(c)) for c in known.classes]
     if not names and not path.exists():
@@ -133,12 +139,38 @@ def prepare_labeling(
         build_selector(selector),
         source,
         own,
-        None if images is None else open_images(Path(images), source.points, own),
+        pictures,
         names,
         known,
         right,
         path,
     )
+
+
+class _Points(NamedTuple):
+    source: EmbeddingFile | RunDescriptors
+    ids: Ids | None
+    images: ImageFolder | RunPictures | None
+    known: LabelFile | None
+
+
+def _open_points(
+    path: Path, images: Path | str | None, ids: Path | str | None, key: str | None
+) -> _Points:
+    """The points of a file of embeddings, or of a run, which has images and labels of its own."""
+    if path.is_dir():
+        if images is not None or ids is not None or key is not None:
+            raise UsageError(
+                f"{path} is a run, which knows its images: leave out --images, --ids and --key."
+            )
+        from dlp_plugins.labeling.from_run import open_run
+
+        run = open_run(path)
+        return _Points(run.descriptors, run.ids, run.pictures, run.known)
+    source = open_embeddings(path, key)
+    own = source.ids if ids is None else read_ids(Path(ids), source.points)
+    folder = None if images is None else open_images(Path(images), source.points, own)
+    return _Points(source, own, folder, None)
 
 
 def check_web_packages() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -17,20 +17,28 @@ from torch import Tensor
 from dlp_plugins.embeddings.ids import Ids
 from dlp_plugins.errors import LabelError
 from dlp_plugins.inputs import UNLABELED
+from dlp_plugins.labeling import probability
 from dlp_plugins.labeling.advice import Suspicion, audit, choose_next, least_certain
 from dlp_plugins.labeling.background import Background
 from dlp_plugins.labeling.images import ImageFolder
 from dlp_plugins.labeling.layout import principal_map
 from dlp_plugins.labeling.live import LiveLabels, Space, View
 from dlp_plugins.labeling.store import SKIPPED, Answer, LabelStore
+from dlp_plugins.propagation.calibration import Calibration
 from dlp_plugins.selectors.contract import Selector
+
+if TYPE_CHECKING:
+    from dlp_plugins.labeling.from_run import RunPictures
 
 QUEUE = 48  # points chosen at once, two screenfuls, so that the next is there when it is wanted
 LOW = 24  # points left in the queue below which new ones are chosen
 CLAIM_SECONDS = 300.0  # for so long nobody else is shown what a person has on the screen
 DOUBTFUL = 0.5  # doubt above which a label counts as suspicious
-# An audit takes as long as several refinements. It then rests for so many times its own length.
-AUDIT_REST = 3.0
+# An audit takes as long as several refinements, and so does a calibration. Each then rests for so
+# many times its own length. The temperature changes slowly: it is found again when there are a
+# tenth more or fewer labels.
+REST = 3.0
+RECALIBRATE = 1.1
 
 Source = Literal["useful", "uncertain", "class", "suspicious", "points"]
 
@@ -70,7 +78,7 @@ class Session:
         selector: Selector,
         *,
         ids: Ids | None = None,
-        images: ImageFolder | None = None,
+        images: ImageFolder | RunPictures | None = None,
         truth: Truth | None = None,
     ) -> None:
         self.space, self.store, self.selector = space, store, selector
@@ -84,16 +92,23 @@ class Session:
         self._queue: list[int] = []
         self._suspicions: dict[int, Suspicion] = {}
         self._claims: dict[int, tuple[str, float]] = {}
+        self._calibration = probability.usual(space, self.live.view)
+        self._calibrated = 0  # labels that the calibration knew
+        self._probability: tuple[View, Calibration | None, Tensor] | None = None
         self._advise(LOW)
         self.refiner = Background("refinement of labels", self._refine)
         self.adviser = Background("choice of points", self._advise)
-        self.auditor = Background("audit of labels", self._audit, rest=AUDIT_REST)
+        self.auditor = Background("audit of labels", self._audit, rest=REST)
         self.auditor.wake()
+        self.calibrator = Background("calibration", self._calibrate, rest=REST)
+        self.calibrator.wake()
+
+    def _works(self) -> tuple[Background, ...]:
+        return self.refiner, self.adviser, self.auditor, self.calibrator
 
     def close(self) -> None:
-        self.refiner.stop()
-        self.adviser.stop()
-        self.auditor.stop()
+        for work in self._works():
+            work.stop()
         self.store.close()
 
     # -- answers ----------------------------------------------------------------------------------
@@ -127,9 +142,8 @@ class Session:
             self._versions[point] = change.version
             self._suspicions.pop(point, None)
         self.live.update(self._given(), len(self.store.classes()))
-        self.refiner.wake()
-        self.adviser.wake()
-        self.auditor.wake()
+        for work in self._works():
+            work.wake()
         return answer
 
     def _given(self) -> Tensor:
@@ -159,6 +173,23 @@ class Session:
         now = self.live.view.given
         same = (view.given == now).tolist()  # a label that was changed meanwhile is not in doubt
         self._suspicions = {s.point: s for s in found if same[s.point]}
+
+    def _calibrate(self) -> None:
+        view = self.live.view
+        labels = int((view.given != UNLABELED).sum())
+        low, high = sorted((labels, self._calibrated))
+        if high > RECALIBRATE * low:
+            found = probability.calibrated(self.space, view)
+            self._calibration = found or probability.usual(self.space, view)
+            self._calibrated = labels
+
+    def _probabilities(self, view: View) -> Tensor:
+        """[n], that each label of the view is right; kept until another view or calibration."""
+        kept, calibration = self._probability, self._calibration
+        if kept is None or kept[0] is not view or kept[1] is not calibration:
+            kept = (view, calibration, probability.probability(self.space, view, calibration))
+            self._probability = kept
+        return kept[2]
 
     # -- what pages show --------------------------------------------------------------------------
 
@@ -230,6 +261,7 @@ class Session:
             "given": self._labels.get(point),
             "label": int(view.labels[point]),
             "certainty": round(float(view.certainty[point]), 3),
+            "probability": round(float(self._probabilities(view)[point]), 3),
             "doubt": suspicion and round(suspicion.doubt, 3),
             "suggested": suspicion and suspicion.suggested,
         }
@@ -240,13 +272,13 @@ class Session:
         return self.images.names[point] if self.images else f"point {point}"
 
     def summary(self) -> dict[str, Any]:
-        """Counts, certainty and accuracy of now."""
+        """Counts, mean probability of labels nobody gave, and accuracy, of now."""
         view, classes = self.live.view, self.store.classes()
         c = len(classes)
         given = torch.bincount(view.given[view.given >= 0], minlength=c).tolist()
         total = torch.bincount(view.labels[view.labels >= 0], minlength=c).tolist()
         unlabeled = view.given == UNLABELED
-        certainty = view.certainty[unlabeled]
+        likely = self._probabilities(view)[unlabeled]
         right = self.truth.accuracy(view, classes) if self.truth else None
         suspicious = sum(s.doubt > DOUBTFUL for s in [*self._suspicions.values()])
         return {
@@ -260,10 +292,10 @@ class Session:
             "labelled": sum(given),
             "skipped": sum(label == SKIPPED for label in [*self._labels.values()]),
             "unreached": int((view.labels == UNLABELED).sum()),
-            "certainty": round(float(certainty.mean()), 3) if len(certainty) else 1.0,
+            "probability": round(float(likely.mean()), 3) if len(likely) else 1.0,
             "accuracy": right and {"share": right[0], "of": right[1]},
             "suspicious": suspicious,
-            "problem": self.refiner.problem or self.adviser.problem or self.auditor.problem,
+            "problem": next(filter(None, (work.problem for work in self._works())), None),
         }
 
     def colours(self) -> bytes:

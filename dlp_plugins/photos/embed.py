@@ -17,10 +17,11 @@ from dlp_plugins.embeddings.ids import beside
 from dlp_plugins.embeddings.record import write_record
 from dlp_plugins.environment import choose_device
 from dlp_plugins.errors import DataError
-from dlp_plugins.photos import decoding
+from dlp_plugins.photos import decoding, shards
 from dlp_plugins.photos.decoding import Bad
 from dlp_plugins.photos.describer import DEFAULT, Describer, new_describer
 from dlp_plugins.photos.partial import PartialRows
+from dlp_plugins.photos.shards import Finished, Shard, find_finished, part_of
 from dlp_plugins.photos.source import COLUMN, Photos, open_photos, unreadable, warn_of_skipped
 from dlp_plugins.training.lock import Lock
 
@@ -61,6 +62,7 @@ def embed(
     split: str = "train",
     device: str = "auto",
     overwrite: bool = False,
+    shard: str = "",
     progress: Progress = lambda done: None,
     save_seconds: float = SAVE_SECONDS,
 ) -> Embedded:
@@ -77,6 +79,8 @@ def embed(
             out with a warning that names them.
         device: 'auto' (a GPU where there is one), 'cpu' or 'cuda'.
         overwrite: replace the file.
+        shard: 'I/N': describe the I-th of N parts alone and write `x-0000I-of-0000N.npy`. A call
+            without it takes what such shards hold, and describes the rest.
         progress: called with the number of images done.
         save_seconds: between two savings.
 
@@ -87,6 +91,8 @@ def embed(
         RunFolderError: another process writes this file.
     """
     started, out = time.monotonic(), Path(out)
+    chosen = Shard.parse(shard) if shard else None
+    whole, out = out, chosen.path(out) if chosen else out
     writing.check_place(out, (".npy",), "the file of embeddings", overwrite)
     found = photos if isinstance(photos, Photos) else open_photos(photos, column, split)
     where = choose_device(device)
@@ -96,14 +102,21 @@ def embed(
     )  # fmt: skip
     dtype = np.dtype(np.float16 if float16 else np.float32)
     request = {"record": describer.record.as_dict(), "batch": BATCH[where.type]}
+    parts, bounds = {}, (0, len(found))
+    if chosen:
+        bounds = chosen.bounds(len(found), BATCH[where.type])
+        found = part_of(found, *bounds)
+    else:
+        parts = find_finished(whole, request)
     with Lock(out.with_name(f".{out.name}.lock")):
         rows = PartialRows(out, describer.dim, dtype, request)
         try:
             state = _State(found, rows)
             resumed = state.done
-            _describe_all(describer, state, bad, progress, save_seconds)
+            _describe_all(describer, state, parts, bad, progress, save_seconds)
             _write_ids(beside(out), [found.names[i] for i in state.kept()])
-            write_record(out, describer.record, rows.rows, describer.dim)
+            about = shards.describe(*bounds, rows.note, request) if chosen else None
+            write_record(out, describer.record, rows.rows, describer.dim, about)
             rows.finish()
         finally:
             rows.close()
@@ -138,8 +151,11 @@ class _State:
 
     def _advance(self, done: int) -> None:
         for i in range(self.done, done):
-            self._digest.update(f"{self.photos.names[i]}\0{self.photos.stamp(i)}\0".encode())
+            self._digest.update(self._line(i))
         self.done = done
+
+    def _line(self, i: int) -> bytes:
+        return f"{self.photos.names[i]}\0{self.photos.stamp(i)}\0".encode()
 
     def add(self, batch: decoding.Batch, embeddings: np.ndarray) -> None:
         first, kept = self.done, set(batch.positions)
@@ -147,6 +163,26 @@ class _State:
         self._advance(batch.last)
         self.skipped += [i for i in range(first, batch.last) if i not in kept]
         self.problems += batch.problems
+
+    def take(self, part: Finished) -> bool:
+        """Add the rows of a shard; False if its photos have changed since, or it is damaged."""
+        other = hashlib.sha256()
+        for i in range(part.first, part.last):
+            other.update(self._line(i))
+        try:
+            shape, dtype = part.rows()
+        except (OSError, ValueError, EOFError):
+            return False
+        kept = part.last - part.first - len(part.note["skipped"])
+        same = part.note["digest"] == other.hexdigest() and part.last <= len(self.photos)
+        if not same or shape != (kept, self.rows.dim) or dtype != self.rows.dtype:
+            return False
+        for block in part.blocks():
+            self.rows.add(block)
+        self._advance(part.last)
+        self.skipped += [part.first + i for i in part.note["skipped"]]
+        self.problems += part.note["problems"]
+        return True
 
     def save(self) -> None:
         note = {"done": self.done, "digest": self._digest.hexdigest()}
@@ -159,27 +195,47 @@ class _State:
 
 
 def _describe_all(
-    describer: Describer, state: _State, bad: Bad, progress: Progress, save_seconds: float
+    describer: Describer,
+    state: _State,
+    parts: dict[int, Finished],
+    bad: Bad,
+    progress: Progress,
+    save_seconds: float,
 ) -> None:
-    photos, record = state.photos, describer.record
     progress(state.done)
+    resumed = state.done
+    while state.done < len(state.photos):
+        part = parts.pop(state.done, None)
+        if part is None or not state.take(part):
+            last = min((first for first in parts if first > state.done), default=len(state.photos))
+            if bad == "stop" and state.problems:
+                raise _stopped(state, [], state.done)
+            _describe(describer, state, last, bad, progress, save_seconds)
+        progress(state.done)
     if bad == "stop" and state.problems:
         raise _stopped(state, [], state.done)
-    read = photos.reader(record.size, record.interpolation)
+    if state.rows.rows == 0:
+        raise DataError(unreadable(state.problems, len(state.photos)))
+    if state.done > resumed or not state.rows.note:
+        state.save()
+
+
+def _describe(
+    describer: Describer, state: _State, last: int, bad: Bad, progress: Progress, seconds: float
+) -> None:
+    """The photos up to `last`."""
+    read = state.photos.reader(describer.record.size, describer.record.interpolation)
     size, saved = BATCH[describer.device.type], time.monotonic()
-    for batch in decoding.batches(read, state.done, len(photos), size):
+    for batch in decoding.batches(read, state.done, last, size):
         if batch.problems and bad == "stop":
             state.save()
             raise _stopped(state, batch.problems, batch.last)
         found = describer(batch.images).numpy() if batch.positions else np.empty((0, describer.dim))
         state.add(batch, found)
         progress(state.done)
-        if time.monotonic() - saved >= save_seconds:
+        if time.monotonic() - saved >= seconds:
             state.save()
             saved = time.monotonic()
-    if state.rows.rows == 0:
-        raise DataError(unreadable(state.problems, len(photos)))
-    state.save()
 
 
 def _stopped(state: _State, problems: list[str], last: int) -> DataError:

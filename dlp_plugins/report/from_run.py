@@ -7,29 +7,32 @@ from __future__ import annotations
 
 import json
 import tomllib
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
-from PIL import Image
 
-from dlp_plugins import registry
-from dlp_plugins.datasets.contract import Dataset, Images, TensorImages
+from dlp_plugins.datasets.contract import Dataset
 from dlp_plugins.errors import DataError, DlpError, RunFolderError
 from dlp_plugins.inputs import UNLABELED
-from dlp_plugins.recipe.model import Recipe
 from dlp_plugins.report.map import MOST_POINTS
 from dlp_plugins.report.pictures import small
 from dlp_plugins.report.points import Absent, Embedded, Points, Thumbnail, sample
-from dlp_plugins.training.data import fingerprint
 from dlp_plugins.training.folder import RunFolder
 from dlp_plugins.training.load import Classifier, load
+from dlp_plugins.training.run_images import (
+    DAMAGED,
+    are_pictures,
+    inputs,
+    places,
+    read_dataset,
+    read_json,
+    read_text,
+    to_picture,
+)
 
-DAMAGED = (OSError, ValueError, EOFError, zipfile.BadZipFile)
 MOST_TEST = 2_000  # images that the network classifies for the page, a sample of more
 MOST_MAPPED = 2_000
 T = TypeVar("T")
@@ -65,8 +68,8 @@ def read_run(path: Path, name: str, device: str = "auto") -> RunReading:
             f"--out {path} --resume"
         )
     summary = folder.read_summary()
-    text = _text(folder.recipe)
-    dataset = _unless_missing(f"{name}: the data set", lambda: _dataset(folder))
+    text = read_text(folder.recipe)
+    dataset = _unless_missing(f"{name}: the data set", lambda: read_dataset(folder))
     classifier = _unless_missing(f"{name}: the network", lambda: load(path, device=device))
     pseudo = _unless_missing(f"{name}: the pseudo-labels", lambda: _pseudo(folder, dataset))
     return RunReading(
@@ -75,7 +78,7 @@ def read_run(path: Path, name: str, device: str = "auto") -> RunReading:
         _history(path / "metrics.jsonl"),
         text,
         _settings(folder.recipe, text),
-        _json(folder.environment),
+        read_json(folder.environment),
         pseudo,
         _unless_missing(f"{name}: the test images", lambda: _test(dataset, classifier)),
         _unless_missing(f"{name}: the map", lambda: _embedded(dataset, classifier, pseudo, folder)),
@@ -91,20 +94,6 @@ def _unless_missing(what: str, read: Callable[[], T | Absent]) -> T | Absent:
         return Absent(f"{what} cannot be shown: {error}")
 
 
-def _dataset(folder: RunFolder) -> Dataset | Absent:
-    recipe: Recipe = folder.read_recipe()
-    part = recipe.dataset
-    params = {**part.params, **({"download": False} if "download" in part.params else {})}
-    dataset: Dataset = registry.datasets.build(part.name, **params)
-    recorded = _json(folder.labeled_indices).get("data", {})
-    if recorded.get("training images") != fingerprint(dataset.train, dataset.classes):
-        return Absent(
-            f"{folder.path.name}: the data set '{part.name}' is not the one that the run was "
-            "trained on, so nothing is measured on it."
-        )
-    return dataset
-
-
 def _pseudo(folder: RunFolder, dataset: Dataset | Absent) -> Points | Absent:
     if not folder.pseudo_labels.is_file():
         return Absent(f"{folder.path.name}: there are no pseudo-labels; the run made none.")
@@ -112,11 +101,11 @@ def _pseudo(folder: RunFolder, dataset: Dataset | Absent) -> Points | Absent:
         with np.load(folder.pseudo_labels, allow_pickle=False) as arrays:
             index, labels = arrays["index"], arrays["labels"]
             certainty = arrays["certainty"]
-        classes = [str(c) for c in _json(folder.model)["classes"]]
+        classes = [str(c) for c in read_json(folder.model)["classes"]]
         _check_pseudo_labels(index, labels, certainty, len(classes), dataset)
     except (*DAMAGED, KeyError, TypeError) as error:
         raise DataError(f"{folder.pseudo_labels} cannot be read: {error}.") from None
-    known = np.isin(index, _json(folder.labeled_indices).get("labeled_indices", []))
+    known = np.isin(index, read_json(folder.labeled_indices).get("labeled_indices", []))
     names, truth = [f"image {i}" for i in index.tolist()], None
     if isinstance(dataset, Dataset):
         truth = dataset.train.labels.numpy()[index]
@@ -157,7 +146,7 @@ def _test(dataset: Dataset | Absent, classifier: Classifier | Absent) -> Points 
         return Absent("There are no test images.")
     test = dataset.test
     which = sample(len(test), np.empty(0, dtype=np.int64), MOST_TEST)
-    probabilities = classifier.predict_proba(_inputs(test, which))
+    probabilities = classifier.predict_proba(inputs(test, which))
     return Points(
         "test images",
         "probability",
@@ -183,20 +172,8 @@ def _embedded(
     assert isinstance(classifier, Classifier)
     assert isinstance(pseudo, Points)
     which = sample(len(pseudo), np.flatnonzero(pseudo.known), min(MOST_MAPPED, MOST_POINTS))
-    images = _inputs(dataset.train, _places(folder)[which])
+    images = inputs(dataset.train, places(folder)[which])
     return Embedded(classifier.describe(images), which)
-
-
-def _places(folder: RunFolder) -> np.ndarray:
-    """[n] place of each of the run's images in the data set's training split."""
-    with np.load(folder.pseudo_labels, allow_pickle=False) as arrays:
-        return arrays["index"]
-
-
-def _inputs(images: Images, which: np.ndarray) -> torch.Tensor:
-    if isinstance(images, TensorImages):
-        return images.images[torch.from_numpy(which)]
-    return torch.stack([images[int(i)] for i in which])
 
 
 def _thumbnails(
@@ -207,27 +184,17 @@ def _thumbnails(
             return needed
     assert isinstance(dataset, Dataset)
     images = dataset.train
-    if len(images.shape) != 3 or images.shape[0] not in (1, 3):
+    if not are_pictures(images):
         return Absent("The data are no images, so none are shown.")
-    places = _places(folder)
+    index = places(folder)
 
     def thumbnail(point: int) -> bytes | None:
         try:
-            return small(to_image(_inputs(images, places[[point]])[0]))
+            return small(to_picture(inputs(images, index[[point]])[0]))
         except DataError:
             return None
 
     return thumbnail
-
-
-def to_image(pixels: torch.Tensor) -> Image.Image:
-    """A picture of [1 or 3, height, width]; floats are stretched from their least to their most."""
-    if pixels.dtype != torch.uint8:
-        low, high = pixels.min(), pixels.max()
-        span = high - low if high > low else 1.0
-        pixels = ((pixels - low) / span * 255).round().to(torch.uint8)
-    array = pixels.permute(1, 2, 0).numpy()
-    return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
 
 
 def _settings(path: Path, text: str) -> dict[str, Any]:
@@ -241,7 +208,7 @@ def _history(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     found = []
-    for number, line in enumerate(_text(path).splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         try:
             metrics = json.loads(line)
         except ValueError as error:
@@ -249,22 +216,3 @@ def _history(path: Path) -> list[dict[str, Any]]:
         if isinstance(metrics, dict):
             found.append(metrics)
     return found
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(_text(path))
-    except ValueError as error:
-        raise DataError(f"{path} cannot be read: {error}.") from None
-    if not isinstance(found, dict):
-        raise DataError(f"{path} cannot be read: it is no object.")
-    return found
-
-
-def _text(path: Path) -> str:
-    try:
-        if path.exists() and not path.is_file():
-            raise OSError(None, "it is not a regular file")
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read: {error}.") from None

@@ -82,6 +82,7 @@ class Page:
         assert self.session.refiner.wait(60)
         assert self.session.adviser.wait(60)
         assert self.session.auditor.wait(60)
+        assert self.session.calibrator.wait(60)
 
 
 @pytest.fixture

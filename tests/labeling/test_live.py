@@ -9,6 +9,7 @@ import torch
 
 from dlp_plugins.embeddings.run import propagate_file
 from dlp_plugins.labeling.live import LiveLabels
+from dlp_plugins.labeling.probability import calibrated, probability, usual
 
 
 def given(points, classes):
@@ -59,6 +60,20 @@ def test_refined_labels_are_those_of_dlp_propagate(space, points, tmp_path):
     assert [int(row["label"]) for row in rows] == live.view.labels.tolist()
     certainty = torch.tensor([float(row["certainty"]) for row in rows])
     assert torch.allclose(certainty, live.view.certainty, atol=1e-4)
+    expected = torch.tensor([float(row["probability"]) for row in rows])
+    found = probability(space, live.view, calibrated(space, live.view))
+    assert 0.1 < expected[labels < 0].mean() < 0.999
+    assert torch.allclose(found, expected, atol=1e-3)
+
+
+def test_labels_of_one_class_or_none_have_no_probability(space, points):
+    for count in (0, 1):
+        labels = torch.full((300,), -1)
+        labels[:count] = int(points[1][0])
+        live = LiveLabels(space, labels, 4)
+        assert calibrated(space, live.view) is None
+        found = probability(space, live.view, usual(space, live.view))
+        assert found.tolist() == (live.view.given >= 0).float().tolist()
 
 
 def test_an_answer_changes_labels_at_once_and_agrees_with_what_refinement_finds(space, points):

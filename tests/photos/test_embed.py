@@ -144,6 +144,39 @@ def test_killed_and_resumed_the_bytes_are_the_same(digits, whole, tmp_path):
         assert (tmp_path / name).read_bytes() == whole.with_name(name).read_bytes(), name
 
 
+def test_shards_make_the_same_bytes_and_what_is_missing_is_described(digits, whole, tmp_path):
+    out = tmp_path / "x.npy"
+    names = whole.with_name("x.ids.csv").read_text().splitlines()[1:]
+    for number in (1, 3):
+        made = embed(digits, out, size=SIZE, shard=f"{number}/3")
+        assert made.out == tmp_path / f"x-0000{number}-of-00003.npy"
+        assert open_embeddings(made.out).points == made.points
+    assert not out.exists()
+    counts = []
+    made = embed(digits, out, size=SIZE, progress=counts.append)
+    assert counts == [0, 16, 32, 32, 50]  # a shard of 16, a batch that was missing, one of 18
+    for name in ("x.npy", "x.ids.csv", "x.json"):
+        assert (tmp_path / name).read_bytes() == whole.with_name(name).read_bytes(), name
+    listed = (tmp_path / "x-00003-of-00003.ids.csv").read_text().splitlines()[1:]
+    assert listed == names[32:]
+
+
+def test_shards_of_photos_that_have_changed_are_not_used(digits, tmp_path):
+    copy = tmp_path / "photos"
+    copy.mkdir()
+    for i, path in enumerate(sorted(digits.rglob("*.png"))[:32]):
+        (copy / f"{i:02}.png").write_bytes(path.read_bytes())
+    embed(copy, tmp_path / "x.npy", size=SIZE, shard="2/2")
+    (copy / "20.png").write_bytes((copy / "03.png").read_bytes())
+    (tmp_path / "x-00001-of-00002.npy").write_bytes(b"something else")
+    embed(copy, tmp_path / "x.npy", size=SIZE)
+    x = np.load(tmp_path / "x.npy")
+    assert np.allclose(x[20], x[3], atol=0.02)
+    for shard in ("0/2", "3/2", "2", "1/9"):
+        with pytest.raises(UsageError, match="--shard"):
+            embed(copy, tmp_path / "y.npy", size=SIZE, shard=shard)
+
+
 def stop_after(n: int):
     def progress(done: int) -> None:
         if done >= n:

@@ -65,6 +65,13 @@ def embed(
     column: ColumnOption = None,
     split: SplitOption = "train",
     device: DeviceOption = Device.auto,
+    shard: Annotated[
+        str,
+        typer.Option(
+            metavar="I/N",
+            help="Describe the I-th of N parts alone, for several machines; then once without it.",
+        ),
+    ] = "",
     overwrite: OverwriteOption = False,
     plugins: PluginOption = None,
 ) -> None:
@@ -84,7 +91,7 @@ def embed(
         made = embed_photos(
             photos, out, backbone, size=size, flips=flips, float16=float16, bad=bad.value,
             precision=precision.value, weights_file=weights, network=network.value,
-            device=device.value, overwrite=overwrite,
+            device=device.value, overwrite=overwrite, shard=shard,
             progress=lambda done: report("embed", done, total),
         )  # fmt: skip
     speed = (total - made.resumed) / max(made.seconds, 1e-9)
@@ -93,6 +100,9 @@ def embed(
         f"{counted(made.points, 'photo')} as {made.dim} numbers each by {backbone}, in "
         f"{format_seconds(made.seconds)}, {speed:.0f} photos/s{again}."
     )
-    output.say(f"wrote {out}, and the photos' names to {out.stem}.ids.csv")
+    output.say(f"wrote {made.out}, and the photos' names to {made.out.stem}.ids.csv")
+    if shard:
+        output.say("When all parts are there, the same command without --shard puts them together.")
+        return
     output.say("Next: write file,label of a few photos to labels.csv, then")
     output.say(f"  dlp propagate {out} --labels labels.csv --out labelled.csv")

@@ -29,7 +29,9 @@ def label(
     embeddings: Annotated[
         Path,
         typer.Argument(
-            metavar="EMBEDDINGS", help="A row per image: .npy, .npz, .parquet or .safetensors."
+            metavar="EMBEDDINGS|RUN",
+            help="A row per image: .npy, .npz, .parquet or .safetensors. Or the folder of a "
+            "finished run: its images, described by its network, with the labels it was given.",
         ),
     ],
     images: Annotated[

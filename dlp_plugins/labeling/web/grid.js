@@ -72,9 +72,9 @@ export class Grid {
       box.style.setProperty("--own", css(label));
       tag.textContent = skipped ? "skipped" : label >= 0 ? this.className(label) : "no label yet";
       tag.classList.toggle("guess", !done);
-      meter.style.setProperty("--share", done ? 1 : card.certainty);
+      meter.style.setProperty("--share", done ? 1 : card.probability);
       const doubted = card.doubt > 0.5 && done && !skipped && card.suggested !== label;
-      note.textContent = doubted ? `rather ${this.className(card.suggested)}?` : done || label < 0 ? "" : `${Math.round(100 * card.certainty)} %`;
+      note.textContent = doubted ? `rather ${this.className(card.suggested)}?` : done || label < 0 ? "" : `${Math.round(100 * card.probability)} %`;
     });
     const at = this.cards[this.cursor];
     if (at) this.root.setAttribute("aria-activedescendant", `card-${at.point}`);

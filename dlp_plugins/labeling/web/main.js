@@ -131,7 +131,7 @@ function showState(now) {
   state = now;
   $("#labelled").textContent = number(now.labelled);
   $("#points").textContent = number(now.points);
-  $("#certainty").textContent = now.labelled ? `${Math.round(100 * now.certainty)} %` : "–";
+  $("#likely").textContent = now.labelled ? `${Math.round(100 * now.probability)} %` : "–";
   $("#accuracy-box").hidden = !now.accuracy;
   if (now.accuracy) {
     $("#accuracy").textContent = `${(100 * now.accuracy.share).toFixed(1)} %`;

@@ -1,0 +1,99 @@
+"""The training images of a finished run, read again from its folder.
+
+Only what is registered is built; a folder never brings code of its own.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from dlp_plugins import registry
+from dlp_plugins._files import reading
+from dlp_plugins.datasets.contract import Dataset, Images, TensorImages
+from dlp_plugins.errors import DataError
+from dlp_plugins.training.data import fingerprint
+from dlp_plugins.training.folder import RunFolder
+
+DAMAGED = (OSError, ValueError, EOFError, zipfile.BadZipFile)
+
+
+def read_dataset(folder: RunFolder) -> Dataset:
+    """The data set of a run; nothing is downloaded.
+
+    Raises:
+        DataError: it is not here, or not the one that the run was trained on.
+        RecipeError, PluginError: a component of the recipe is not registered.
+    """
+    part = folder.read_recipe().dataset
+    params = {**part.params, **({"download": False} if "download" in part.params else {})}
+    dataset: Dataset = registry.datasets.build(part.name, **params)
+    recorded = read_json(folder.labeled_indices).get("data", {})
+    if recorded.get("training images") != fingerprint(dataset.train, dataset.classes):
+        raise DataError(
+            f"{folder.path.name}: the data set '{part.name}' is not the one that the run was "
+            "trained on."
+        )
+    return dataset
+
+
+def places(folder: RunFolder) -> np.ndarray:
+    """[n] int64: the place of each of the run's pseudo-labels in the data set's training split.
+
+    Raises:
+        DataError: the run has no pseudo-labels, or their file is damaged.
+    """
+    if not folder.pseudo_labels.is_file():
+        raise DataError(f"{folder.path.name}: there are no pseudo-labels; the run made none.")
+    try:
+        with np.load(folder.pseudo_labels, allow_pickle=False) as arrays:
+            return arrays["index"].astype(np.int64, casting="safe")
+    except (*DAMAGED, KeyError, TypeError) as error:
+        raise DataError(f"{folder.pseudo_labels} cannot be read: {error}.") from None
+
+
+def inputs(images: Images, which: np.ndarray) -> Tensor:
+    """[m, *shape] of the images at these places."""
+    if isinstance(images, TensorImages):
+        return images.images[torch.from_numpy(which)]
+    return torch.stack([images[int(i)] for i in which])
+
+
+def are_pictures(images: Images) -> bool:
+    """Whether they can be shown: one or three channels, height and width."""
+    return len(images.shape) == 3 and images.shape[0] in (1, 3)
+
+
+def to_picture(pixels: Tensor) -> Image.Image:
+    """A picture of [1 or 3, height, width]; floats are stretched from their least to their most."""
+    if pixels.dtype != torch.uint8:
+        low, high = pixels.min(), pixels.max()
+        span = high - low if high > low else 1.0
+        pixels = ((pixels - low) / span * 255).round().to(torch.uint8)
+    array = pixels.permute(1, 2, 0).numpy()
+    return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """An object from a file of a run folder; DataError if it is damaged or something else."""
+    try:
+        found = reading.read_json(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {error}.") from None
+    if not isinstance(found, dict):
+        raise DataError(f"{path} cannot be read: it is no object.")
+    return found
+
+
+def read_text(path: Path) -> str:
+    """The text of a file of a run folder; DataError if it cannot be read."""
+    try:
+        return reading.read_text(path, reading.MOST_JSON)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {error}.") from None
