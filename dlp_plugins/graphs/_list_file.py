@@ -126,7 +126,7 @@ def write_lists(
         "settings": np.array(json.dumps(settings)),
     }
     with writing.replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # a name may be anything
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
