@@ -73,6 +73,14 @@ class SaveError(DlpError):
     """A file could not be written (full disk, no permission); what was there before is intact."""
 
 
+class LostProcessError(DlpError):
+    """One of several processes has died or hangs."""
+
+
+class ElsewhereError(DlpError):
+    """Another of several processes has failed and has said why; this one ends without a word."""
+
+
 class ConvergenceWarning(UserWarning):
     """A solver stopped before it reached its tolerance."""
 

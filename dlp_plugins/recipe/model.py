@@ -112,6 +112,9 @@ class Training(Table):
     deterministic: bool = Field(
         False, description="on a GPU: algorithms that give the same bits again, and are slower"
     )
+    sync_batch_norm: bool = Field(
+        False, description="several processes on GPUs: batch norm by the whole batch, not by shares"
+    )
     channels_last: bool = Field(False, description="memory format of images and convolutions")
     compile: bool = Field(False, description="torch.compile the network")
     image_memory_mb: Count = Field(
