@@ -42,6 +42,7 @@ from dlp_plugins.testing import check_graph, check_solver
 from dlp_plugins.training import checkpoint, events
 from dlp_plugins.training.data import RunData, prepare_data
 from dlp_plugins.training.learner import Learner
+from dlp_plugins.training.precision import resolve
 from dlp_plugins.training.run import build_accelerator, run
 
 CLASSES, K = 10, 20
@@ -310,7 +311,7 @@ def step_recipe(chosen: dict[str, str]) -> Recipe:
 
 def take_steps(chosen: dict[str, str], data: RunData, s: Setting) -> None:
     """A step of stage one and one of stage two, on soft labels."""
-    recipe = step_recipe(chosen)
+    recipe = resolve(step_recipe(chosen), s.device)
     learner = Learner(recipe, data, build_accelerator(s.device.type, recipe.training.precision))
     learner.begin_stage(total_steps=10)
     learner.consistency.begin_epoch(learner.network, 0)

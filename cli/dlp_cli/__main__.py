@@ -30,7 +30,11 @@ from dlp_cli.commands import (
     suggest,
 )
 from dlp_cli.commands import list as listing  # `list` is a builtin
-from dlp_plugins.errors import DlpError
+from dlp_plugins.errors import DlpError, ElsewhereError, UsageError
+from dlp_plugins.processes.launch import is_first, launched
+
+# Commands that several processes carry out together; torchrun or accelerate launch starts those.
+TOGETHER = ("run",)
 
 # New objects until Python looks for garbage among them, by default 700: importing torch makes
 # hundreds of thousands, all of which stay, and looking at them takes a tenth of its time.
@@ -81,6 +85,7 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def dlp(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
@@ -89,6 +94,13 @@ def dlp(
 
     Start with: dlp run digits
     """
+    if (size := launched().size) > 1 and context.invoked_subcommand not in TOGETHER:
+        raise UsageError(
+            f"{size} processes were started, but dlp {context.invoked_subcommand} uses one. Start "
+            f"one; torchrun is for dlp {' and dlp '.join(TOGETHER)}."
+        )
+    if not is_first():
+        warnings.showwarning = lambda *_, **__: None  # the first process says the same
 
 
 def main() -> None:
@@ -101,6 +113,8 @@ def main() -> None:
         with warnings.catch_warnings():
             warnings.showwarning = output.show_warning
             app()
+    except ElsewhereError as error:
+        sys.exit(error.exit_code)
     except DlpError as error:
         output.print_error(str(error))
         sys.exit(error.exit_code)

@@ -165,8 +165,6 @@ class Step:
         return self._output
 
 
-
-
 def supervised_loss(logits: Tensor, batch: Batch, mean: LabelsMean = "batch") -> Tensor:
     """The labels' weighted loss (1/m) sum_i w_i sum_j z_j p_ij (-log f_j(x_i)) of logits [b, c].
 

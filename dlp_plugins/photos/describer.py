@@ -15,8 +15,9 @@ from torchvision.transforms.v2.functional import rgb_to_grayscale
 from dlp_plugins.augmentations._normalize import Normalizer
 from dlp_plugins.backbones.contract import View, normalization
 from dlp_plugins.embeddings.record import Record
+from dlp_plugins.environment import has_bfloat16
 from dlp_plugins.errors import DataError, UsageError
-from dlp_plugins.photos.rounding import has_bfloat16, round_to_bfloat16
+from dlp_plugins.photos.rounding import round_to_bfloat16
 from dlp_plugins.registry import backbones
 
 DEFAULT = "imagenet-lite"

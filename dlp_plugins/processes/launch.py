@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -53,11 +52,6 @@ def launcher() -> Sequence[str]:
     if here.size == here.local_size > 1:
         return ["torchrun", "--nproc-per-node", str(here.size), "-m", "dlp_cli"]
     return ["dlp"]
-
-
-def command(arguments: Sequence[str]) -> str:
-    """A `dlp` command with these arguments, as this process was started."""
-    return shlex.join([*launcher(), *arguments])
 
 
 def _number(name: str, default: int) -> int:

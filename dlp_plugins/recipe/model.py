@@ -88,6 +88,9 @@ class PseudoLabels(Table):
         "discriminant, poisson_mbo and cut: as frequent as among the labels, estimated, or a "
         "number per class",
     )
+    mirror_images: bool = Field(
+        False, description="descriptors are the mean of an image's and its mirror image's"
+    )
     warm_start: bool = Field(False, description="start the solver from the last refresh's scores")
     audit: bool = Field(
         False,
@@ -106,8 +109,10 @@ class Training(Table):
     soft_labels: bool = Field(
         False, description="train on the pseudo-labels' probabilities, not on the best class"
     )
-    precision: Literal["float32", "tf32", "bfloat16", "float16"] = Field(
-        "float32", description="of the network's passes; tf32 and float16 need a GPU"
+    precision: Literal["auto", "float32", "tf32", "bfloat16", "float16"] = Field(
+        "auto",
+        description="of the network's passes; auto: bfloat16 where processor or GPU has it, else "
+        "float32; tf32 and float16 need a GPU",
     )
     deterministic: bool = Field(
         False, description="on a GPU: algorithms that give the same bits again, and are slower"
@@ -115,7 +120,11 @@ class Training(Table):
     sync_batch_norm: bool = Field(
         False, description="several processes on GPUs: batch norm by the whole batch, not by shares"
     )
-    channels_last: bool = Field(False, description="memory format of images and convolutions")
+    channels_last: bool | None = Field(
+        None,
+        description="memory format of images and convolutions; by default on, but not in float32 "
+        "on a GPU, where it is slower",
+    )
     compile: bool = Field(False, description="torch.compile the network")
     image_memory_mb: Count = Field(
         4096, description="MiB of images of a split to hold; more are read in every epoch"

@@ -70,9 +70,7 @@ def share(positions: Tensor, num_labeled: int, processes: Processes) -> tuple[Te
 def share_sizes(size: int, num_labeled: int, processes: Processes) -> list[int]:
     """Images of each process's part of a batch of so many."""
     labeled, unlabeled = processes.shares(num_labeled), processes.shares(size - num_labeled)[::-1]
-    return [
-        a.stop - a.start + b.stop - b.start for a, b in zip(labeled, unlabeled, strict=True)
-    ]
+    return [a.stop - a.start + b.stop - b.start for a, b in zip(labeled, unlabeled, strict=True)]
 
 
 class _Reader(Dataset):

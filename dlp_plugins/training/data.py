@@ -54,9 +54,7 @@ class RunData:
         return known
 
 
-def prepare_data(
-    recipe: Recipe, device: torch.device, processes: Processes = ALONE
-) -> RunData:
+def prepare_data(recipe: Recipe, device: torch.device, processes: Processes = ALONE) -> RunData:
     """Load the data set and choose labelled and validation examples.
 
     processes: those that train together, one after the other where the data are to be downloaded.

@@ -278,6 +278,11 @@ class RunFolder:
         entries = [p for p in found if isinstance(p, dict)] if isinstance(found, list) else []
         return [(str(p.get("path")), str(p.get("sha256"))) for p in entries]
 
+    def read_computation(self) -> dict[str, Any]:
+        """What the run computes with, as it was chosen at its start; empty where unknown."""
+        found = (_read_object(self.environment) or {}).get("computation")
+        return found if isinstance(found, dict) else {}
+
     def read_summary(self) -> dict[str, Any]:
         """The result of a finished run.
 

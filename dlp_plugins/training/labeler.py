@@ -53,7 +53,11 @@ class Labeling:
 
 
 class Labeler:
-    """The recipe's source of pseudo-labels with its propagation."""
+    """The recipe's source of pseudo-labels with its propagation.
+
+    Raises:
+        UsageError: mirror images are asked for where the inputs are vectors.
+    """
 
     def __init__(
         self, recipe: Recipe, data: RunData, learner: Learner, processes: Processes = ALONE
@@ -62,6 +66,8 @@ class Labeler:
         self.processes = processes
         self.propagator = build_propagator(recipe)
         self.source: Source = build_part(recipe, "source")
+        if recipe.pseudo_labels.mirror_images and len(data.train.source.shape) != 3:
+            raise UsageError("pseudo_labels.mirror_images: vectors have no mirror image; leave it.")
 
     def check_teacher(self) -> None:
         """Raise UsageError if the source needs a teacher that the method does not keep."""
@@ -87,7 +93,7 @@ class Labeler:
             Refresh(
                 student=self.learner.network,
                 teacher=self.learner.teacher,
-                describe=lambda network: self._of_all_images(evaluate.describe, network),
+                describe=self._describe,
                 predict=lambda network: self._of_all_images(evaluate.predict, network),
                 propagator=self.propagator,
                 labels=d.known_labels,
@@ -116,10 +122,26 @@ class Labeler:
         same = {n: self.processes.tensor_from_first(getattr(pseudo, n)) for n in names}
         return replace(pseudo, **same)
 
-    def _of_all_images(self, measure: Callable[..., Tensor], network: nn.Module) -> Tensor:
+    def _describe(self, network: nn.Module) -> Tensor:
+        """Descriptors [n, d] of all images, averaged with their mirror images' where asked for."""
+        found = self._of_all_images(evaluate.describe, network)
+        if self.recipe.pseudo_labels.mirror_images:
+            found += self._of_all_images(evaluate.describe, network, self._mirrored)
+            found /= 2
+        return found
+
+    def _mirrored(self, images: Tensor) -> Tensor:
+        return self.learner.plain(images.flip(-1))
+
+    def _of_all_images(
+        self,
+        measure: Callable[..., Tensor],
+        network: nn.Module,
+        view: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
         # Autocast for the network's passes alone: graph and solver compute in float32.
         with self.learner.accelerator.autocast():
-            found = measure(network, self.data.train, self.learner.plain, self.processes)
+            found = measure(network, self.data.train, view or self.learner.plain, self.processes)
         if not found.isfinite().all():
             raise DivergenceError("the network's output is not finite")
         return found

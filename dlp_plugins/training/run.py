@@ -8,8 +8,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
+from accelerate.utils import DistributedType
 
 from dlp_plugins.environment import (
     choose_device,
@@ -18,21 +20,22 @@ from dlp_plugins.environment import (
     peak_memory_mb,
 )
 from dlp_plugins.errors import UsageError
+from dlp_plugins.processes.group import Processes, join
+from dlp_plugins.processes.launch import SIZES
 from dlp_plugins.propagation.health import Convergence
 from dlp_plugins.recipe.model import Recipe
-from dlp_plugins.training import checkpoint, events
+from dlp_plugins.training import checkpoint, events, precision
 from dlp_plugins.training.backend import backend
 from dlp_plugins.training.card import write_card
 from dlp_plugins.training.data import prepare_data
 from dlp_plugins.training.folder import FORMAT, write_json, write_text
 from dlp_plugins.training.progress import PROPAGATION, STUDENT, SUPERVISED, TEACHER, metric
-from dlp_plugins.training.request import Plugin, Request, prepare
+from dlp_plugins.training.request import Request, prepare
 from dlp_plugins.training.resume import check_same_data, last_saved
 from dlp_plugins.training.tracking import tracking
 from dlp_plugins.training.trainer import Trainer
 
 # Where launchers say how many processes there are, and which one this is.
-SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 RANKS = (*SIZES, "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 PRECISION = {"float32": "no", "tf32": "no", "bfloat16": "bf16", "float16": "fp16"}
 
@@ -87,42 +90,72 @@ def train(
     stage_one: Path | None = None,
     listeners: Sequence[events.Listener] = (),
 ) -> dict[str, Any]:
-    """Carry out what was prepared; arguments, result and errors as of `run`."""
-    recipe, folder, tell = request.recipe, request.folder, events.Listeners(listeners)
-    if request.resume and folder.summary.is_file():
-        summary = folder.read_summary()
-        tell(events.RunDone(folder.path, summary))
-        return summary
+    """Carry out what was prepared; arguments, result and errors as of `run`.
+
+    Started by torchrun or accelerate launch, all processes train one network; the first alone has
+    the folder and the listeners.
+    """
+    processes = join(choose_device(device).type)
+    with processes.together():
+        return _train_together(request, device, stage_one, listeners, processes)
+
+
+def _train_together(
+    request: Request,
+    device: str,
+    stage_one: Path | None,
+    listeners: Sequence[events.Listener],
+    processes: Processes,
+) -> dict[str, Any]:
+    folder, first = request.folder, processes.first
+    tell = events.Listeners(listeners if first else ())
+    if request.resume:
+        summary = processes.once(lambda: folder.read_summary() if folder.summary.is_file() else {})
+        if summary:
+            tell(events.RunDone(folder.path, summary))
+            return summary
     inputs = [*request.inputs, *([stage_one] if stage_one is not None else [])]
     # All of this before the folder is made: a bad request leaves nothing.
-    if not request.resume:
+    if first and not request.resume:
         folder.check_free(request.overwrite, inputs)
+    recipe = processes.once(lambda: _resolved(request, choose_device(device)))
     accelerator = build_accelerator(device, recipe.training.precision)
     with backend(accelerator.device, recipe.training):
-        data = prepare_data(recipe, accelerator.device)
-        trainer = Trainer(recipe, data, accelerator, folder, tell)
+        data = prepare_data(recipe, accelerator.device, processes)
+        trainer = Trainer(recipe, data, accelerator, folder, tell, processes)
+        if not first:
+            return _train(trainer, request.resume, stage_one)
         with folder.resumed() if request.resume else folder.new(request.overwrite, inputs):
             if request.resume:
                 check_same_data(folder, data.record)
             else:
-                _describe(trainer, request.plugins)
-            with tracking(recipe, folder) as trackers:
+                _describe(trainer, request)
+            with tracking(request.recipe, folder) as trackers:
                 tell.add(trackers)
                 return _train(trainer, request.resume, stage_one)
 
 
-def _describe(trainer: Trainer, plugins: Sequence[Plugin]) -> None:
+def _resolved(request: Request, device: torch.device) -> Recipe:
+    """The recipe with what the device decides; a resumed one computes as it began."""
+    recipe, folder = request.recipe, request.folder
+    if request.resume:
+        recipe = precision.resumed(recipe, folder.read_computation(), device, folder.path)
+    return precision.resolve(recipe, device)
+
+
+def _describe(trainer: Trainer, request: Request) -> None:
     """Write what is known before training; the recipe last, so that its presence means all."""
     folder = trainer.folder
     environment = {
         "format": FORMAT,
         **describe_environment(trainer.device),
-        "plugins": [plugin.as_dict() for plugin in plugins],
+        "computation": precision.as_record(trainer.recipe),
+        "plugins": [plugin.as_dict() for plugin in request.plugins],
     }
     write_json(folder.environment, environment)
     write_json(folder.model, describe_model(trainer))
     write_json(folder.labeled_indices, trainer.data.record)
-    write_text(folder.recipe, trainer.recipe.to_toml())
+    write_text(folder.recipe, request.recipe.to_toml())  # as asked: 'auto' stays 'auto'
 
 
 def describe_model(trainer: Trainer) -> dict[str, Any]:
@@ -147,12 +180,12 @@ def describe_model(trainer: Trainer) -> dict[str, Any]:
 
 
 def _train(trainer: Trainer, resume: bool, stage_one: Path | None) -> dict[str, Any]:
-    folder, tell = trainer.folder, trainer.tell
-    saved = last_saved(folder) if resume else None
+    folder, tell, processes = trainer.folder, trainer.tell, trainer.processes
+    saved = processes.once(lambda: last_saved(folder) if resume else None)
     if saved is not None:
         trainer.load(saved.tensors, saved.numbers)
     elif stage_one is not None:
-        trainer.load(*checkpoint.load(stage_one))
+        trainer.load(*processes.once(lambda: checkpoint.load(stage_one)))
     else:
         trainer.begin()
     tell(_started(trainer, saved is not None))
@@ -161,6 +194,12 @@ def _train(trainer: Trainer, resume: bool, stage_one: Path | None) -> dict[str, 
     elif resume and saved is None:
         tell(events.Note(f"{folder.path} holds no checkpoint; the run starts from the beginning."))
     trainer.run()
+    return processes.once(lambda: _finish(trainer))
+
+
+def _finish(trainer: Trainer) -> dict[str, Any]:
+    """Write the networks and the summary."""
+    folder, tell = trainer.folder, trainer.tell
     student, teacher = trainer.learner.network, trainer.learner.teacher
     checkpoint.save(folder.weights("student"), student.state_dict())
     if teacher is not None:
@@ -177,31 +216,27 @@ def _train(trainer: Trainer, resume: bool, stage_one: Path | None) -> dict[str, 
     return summary
 
 
-def build_accelerator(device: str, precision: str) -> Accelerator:
+def build_accelerator(device: str, numbers: str) -> Accelerator:
     """Device and precision, by Accelerate.
 
+    Args:
+        numbers: the network's precision, one of PRECISION.
+
     Raises:
-        UsageError: no such device here, the precision does not fit it, or several processes.
+        UsageError: no such device here, or several processes that cannot work together.
     """
-    if (processes := _processes()) > 1:
-        raise UsageError(
-            f"{processes} processes were started ({'/'.join(SIZES)}); until data-parallel "
-            "training exists, start one, without torchrun, accelerate launch or mpirun."
-        )
+    processes = join(choose_device(device).type)
     cpu = choose_device(device).type == "cpu"
-    if cpu and precision in ("float16", "tf32"):
-        raise UsageError(f"training.precision: {precision} needs a GPU; use bfloat16 or float32.")
     # Accelerate keeps one state per process; a second run may want another device or precision.
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
-    with _without(RANKS):  # a launcher's variables make Accelerate wait for other processes
-        return Accelerator(cpu=cpu, mixed_precision=PRECISION[precision])
-
-
-def _processes() -> int:
-    """How many processes a launcher says it has started."""
-    texts = (os.environ.get(name, "") for name in SIZES)
-    return max((int(text) for text in texts if text.isdecimal()), default=1)
+    # The variables of a launcher make Accelerate wait for other processes.
+    with _without(RANKS if processes.alone else ()):
+        accelerator = Accelerator(cpu=cpu, mixed_precision=PRECISION[numbers])
+    kind = accelerator.distributed_type
+    if kind not in (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU):
+        raise UsageError(f"accelerate launch was set to {kind.value}; training is data-parallel.")
+    return accelerator
 
 
 @contextlib.contextmanager
@@ -256,7 +291,7 @@ def _started(trainer: Trainer, resumed: bool) -> events.RunStarted:
     return events.RunStarted(
         folder=trainer.folder.path,
         description=trainer.recipe.description,
-        device=device_name(trainer.device),
+        device=f"{device_name(trainer.device)}, {trainer.recipe.training.precision}",
         num_train=len(data.truth),
         num_labeled=len(data.labeled),
         num_test=len(data.test_labels),

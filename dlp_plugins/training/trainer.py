@@ -343,9 +343,7 @@ class Trainer:
         self, network: torch.nn.Module, images: batches.ImageStore, labels: Tensor
     ) -> dict[str, float]:
         with self.accelerator.autocast():
-            return evaluate.errors(
-                network, images, labels, self.learner.plain, self.processes
-            )
+            return evaluate.errors(network, images, labels, self.learner.plain, self.processes)
 
     def _keep_best(self, name: str, network: torch.nn.Module, errors: dict[str, float]) -> None:
         best = self.progress.best.setdefault(self.stages[self.progress.stage][0], {})

@@ -21,6 +21,7 @@ from dlp_plugins.recipe.check import check_layers
 from dlp_plugins.recipe.files import settings_layer
 from dlp_plugins.recipe.model import Recipe
 from dlp_plugins.training.learner import Learner
+from dlp_plugins.training.precision import resolve
 
 SHAPE, BATCH, LABELED = (3, 32, 32), 6, 2  # imagenet-lite takes nothing smaller
 DEFAULT = {
@@ -63,7 +64,8 @@ def make_recipe(case: dict[str, Any], precision: str) -> Recipe:
         settings |= {"backbone.width": 4, "backbone.blocks": 1}
     if settings["consistency.name"] == "fixmatch":
         settings["consistency.threshold"] = 0.0
-    return check_layers([settings_layer({**settings, "training.precision": precision})])
+    recipe = check_layers([settings_layer({**settings, "training.precision": precision})])
+    return resolve(recipe, CUDA)
 
 
 def make_learner(recipe: Recipe) -> Learner:

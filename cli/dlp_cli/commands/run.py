@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ import typer
 
 from dlp_cli import output
 from dlp_cli.options import Device, DeviceOption, PluginOption, RecipeArgument, SetOption
+from dlp_plugins.processes.launch import is_first, launcher
 
 if TYPE_CHECKING:
     from dlp_plugins.training.folder import RunFolder
@@ -50,14 +52,20 @@ def run(
             overwrite=overwrite,
         )
     folder = request.folder.path
+    shown = open_display(request.name) if is_first() else nullcontext()
     try:
-        with open_display(request.name) as listener:
-            summary = train(request, device=device.value, listeners=[listener])
+        with shown as listener:
+            listeners = [] if listener is None else [listener]
+            summary = train(request, device=device.value, listeners=listeners)
     except KeyboardInterrupt:
+        if not is_first():
+            raise
         again = _command(recipe, texts, device, plugins)
         place = ["--out", str(out)] if out is not None else []
         _explain_interruption(request.folder, shlex.join([*again, *place]))
         raise
+    if not is_first():
+        return
     method = request.recipe.consistency.name
     others = [text for text in texts if not text.startswith("seed=")]
     with output.after_the_work(f"they are in {folder}/summary.json"):
@@ -73,7 +81,7 @@ def _command(
     recipe: str, settings: list[str], device: Device, plugins: list[Path] | None
 ) -> list[str]:
     """The command that this run was started with, less folder, --resume and --overwrite."""
-    words = ["dlp", "run", recipe]
+    words = [*launcher(), "run", recipe]
     for setting in settings:
         words += ["--set", setting]
     if device is not Device.auto:
