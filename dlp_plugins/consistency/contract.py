@@ -38,7 +38,6 @@ from torch import Tensor, nn
 from dlp_plugins.consistency._terms import cross_entropy
 from dlp_plugins.network import Network, Output
 
-
 LabelsMean = Literal["batch", "labeled"]
 TermsMean = Literal["batch", "unlabeled"]
 ImagesMean = LabelsMean | TermsMean

@@ -5,6 +5,7 @@ Every method that speaks to the others is called by all of them, in the same ord
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from dlp_plugins.errors import UsageError
-from dlp_plugins.processes.launch import Launch, launched
+from dlp_plugins.processes.launch import ONE, Launch, launched
 from dlp_plugins.processes.watch import Watch
 
 T = TypeVar("T")
@@ -33,7 +34,7 @@ class Processes:
     local_rank, local_size: the same on this machine.
     """
 
-    def __init__(self, launch: Launch = Launch()) -> None:
+    def __init__(self, launch: Launch = ONE) -> None:
         self.rank, self.size, self.local_rank, self.local_size = launch
 
     @property
@@ -124,7 +125,7 @@ class Processes:
         ends = [0]
         for rank in range(self.size):
             ends.append(ends[-1] + count // self.size + (rank < count % self.size))
-        return [slice(*pair) for pair in zip(ends, ends[1:], strict=False)]
+        return [slice(*pair) for pair in itertools.pairwise(ends)]
 
     def share(self, count: int) -> slice:
         """This process's slice of 0..count."""

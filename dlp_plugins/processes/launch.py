@@ -23,6 +23,9 @@ class Launch(NamedTuple):
     local_size: int = 1
 
 
+ONE = Launch()
+
+
 def launched() -> Launch:
     """This process among those that a launcher started; alone without one.
 
@@ -31,7 +34,7 @@ def launched() -> Launch:
     """
     size = max(_number(name, 1) for name in SIZES)
     if size == 1:
-        return Launch()
+        return ONE
     if _number("WORLD_SIZE", 1) != size or any(name not in os.environ for name in NEEDED):
         raise UsageError(
             f"{size} processes were started ({'/'.join(SIZES)}), but {', '.join(NEEDED)} do not "

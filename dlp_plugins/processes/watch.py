@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 import sys
 import threading
 import time
@@ -45,7 +46,8 @@ class Watch:
         """
         self._thread.start()
         try:
-            yield
+            with _termination_raised():
+                yield
         except BaseException as error:
             if (instead := self._instead_of(error)) is not None:
                 raise instead from error
@@ -58,7 +60,7 @@ class Watch:
         if isinstance(error, KeyboardInterrupt):
             self._claim()
             return None
-        if _of_a_connection(error):  # somebody else is the cause, and may be about to say why
+        if _of_a_connection(error) or _of_a_connection(error.__context__):  # somebody else is the cause, and may be about to say why
             end = time.monotonic() + GRACE_SECONDS / 2
             while time.monotonic() < end:
                 if self._failed():
@@ -121,7 +123,35 @@ class Watch:
         os._exit(1)
 
 
-def _of_a_connection(error: BaseException) -> bool:
+class Terminated(SystemExit):
+    """SIGTERM: torchrun sends it to all when one has died."""
+
+
+@contextmanager
+def _termination_raised() -> Iterator[None]:
+    """SIGTERM raises, so that what it ends can say why; afterwards it is ignored.
+
+    Without that, torchrun would end a process that is about to report the death of another.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise Terminated(128 + number)
+
+    former = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    except BaseException:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise
+    else:
+        signal.signal(signal.SIGTERM, former)
+
+
+def _of_a_connection(error: BaseException | None) -> bool:
     """Whether an error came from talking to another process."""
     if isinstance(error, dist.DistError):
         return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -109,11 +110,14 @@ class Learner:
     def _averaging_gradients(self) -> nn.Module:
         # Not Accelerate's prepare: for mixed precision it replaces the network's own `forward`,
         # of which the methods keep copies as teachers.
-        return DistributedDataParallel(
-            self.network,
-            device_ids=[self.device] if self.device.type == "cuda" else None,
-            broadcast_buffers=False,  # `_average_statistics` keeps them the same
-        )
+        with warnings.catch_warnings():
+            # torch 2.14 has another name for broadcast_buffers, which 2.6 does not know
+            warnings.simplefilter("ignore", FutureWarning)
+            return DistributedDataParallel(
+                self.network,
+                device_ids=[self.device] if self.device.type == "cuda" else None,
+                broadcast_buffers=False,  # `_average_statistics` keeps them the same
+            )
 
     def _average_statistics(self) -> None:
         """Batch norm's running statistics as the mean over the processes, student's and teacher's.
