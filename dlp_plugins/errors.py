@@ -13,6 +13,8 @@ class DlpError(Exception):
     """Base of every error that a user can fix. `exit_code` is what `dlp` leaves with."""
 
     exit_code = 1
+    # Of several processes the first prints errors, and another only those that it alone knows of.
+    of_one_process = False
 
 
 class UsageError(DlpError):

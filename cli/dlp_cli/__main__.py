@@ -34,7 +34,7 @@ from dlp_plugins.errors import DlpError, ElsewhereError, UsageError
 from dlp_plugins.processes.launch import is_first, launched
 
 # Commands that several processes carry out together; torchrun or accelerate launch starts those.
-TOGETHER = ("run",)
+TOGETHER = ("run", "propagate")
 
 # New objects until Python looks for garbage among them, by default 700: importing torch makes
 # hundreds of thousands, all of which stay, and looking at them takes a tenth of its time.
@@ -100,6 +100,7 @@ def dlp(
             f"one; torchrun is for dlp {' and dlp '.join(TOGETHER)}."
         )
     if not is_first():
+        output.silence()
         warnings.showwarning = lambda *_, **__: None  # the first process says the same
 
 
@@ -116,7 +117,8 @@ def main() -> None:
     except ElsewhereError as error:
         sys.exit(error.exit_code)
     except DlpError as error:
-        output.print_error(str(error))
+        if is_first() or error.of_one_process:
+            output.print_error(str(error))
         sys.exit(error.exit_code)
     finally:
         gc.freeze()  # at its end Python would look through all of it once more

@@ -21,6 +21,7 @@ from dlp_plugins.processes.launch import ONE, Launch, launched
 from dlp_plugins.processes.watch import Watch
 
 T = TypeVar("T")
+B = TypeVar("B")
 # One process may compute for long while the others wait; those that died or hang are found by
 # `Watch`, long before this.
 PATIENCE = timedelta(hours=2)
@@ -88,6 +89,14 @@ class Processes:
         dist.broadcast_object_list(held, device=torch.device("cpu"))
         return held[0]
 
+    def each(self, value: T) -> list[T]:
+        """The value of each process, for all. Small objects: they are pickled."""
+        if self.alone:
+            return [value]
+        found: list[Any] = [None] * self.size
+        dist.all_gather_object(found, value)
+        return found
+
     def tensor_from_first(self, tensor: Tensor | None) -> Tensor | None:
         """The first process's tensor, for all. All have one of that shape, or none."""
         if self.alone or tensor is None:
@@ -130,6 +139,13 @@ class Processes:
     def share(self, count: int) -> slice:
         """This process's slice of 0..count."""
         return self.shares(count)[self.rank]
+
+    def share_blocks(
+        self, blocks: Sequence[B], rows: Callable[[B], int]
+    ) -> tuple[Sequence[B], list[int]]:
+        """This process's share of the blocks of some rows, and how many rows each process has."""
+        shares = self.shares(len(blocks))
+        return blocks[shares[self.rank]], [sum(map(rows, blocks[share])) for share in shares]
 
     def gather_rows(self, own: Tensor | None, counts: Sequence[int]) -> Tensor:
         """The rows of all processes, in their order.

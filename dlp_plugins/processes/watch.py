@@ -49,7 +49,11 @@ class Watch:
             with _termination_raised():
                 yield
         except BaseException as error:
-            if (instead := self._instead_of(error)) is not None:
+            instead = self._instead_of(error)
+            final = instead or error
+            if isinstance(final, DlpError) and not isinstance(final, ElsewhereError):
+                final.of_one_process = True
+            if instead is not None:
                 raise instead from error
             raise
         finally:
@@ -57,10 +61,12 @@ class Watch:
 
     def _instead_of(self, error: BaseException) -> DlpError | None:
         """What to raise in the place of an error; None for the error itself, which is the first."""
-        if isinstance(error, KeyboardInterrupt):
+        if isinstance(error, KeyboardInterrupt | ElsewhereError):
             self._claim()
             return None
-        if _of_a_connection(error) or _of_a_connection(error.__context__):  # somebody else is the cause, and may be about to say why
+        if _of_a_connection(error) or _of_a_connection(
+            error.__context__
+        ):  # somebody else is the cause, and may be about to say why
             end = time.monotonic() + GRACE_SECONDS / 2
             while time.monotonic() < end:
                 if self._failed():

@@ -64,7 +64,7 @@ class Labeler:
     ) -> None:
         self.recipe, self.data, self.learner = recipe, data, learner
         self.processes = processes
-        self.propagator = build_propagator(recipe)
+        self.propagator = replace(build_propagator(recipe), processes=processes)
         self.source: Source = build_part(recipe, "source")
         if recipe.pseudo_labels.mirror_images and len(data.train.source.shape) != 3:
             raise UsageError("pseudo_labels.mirror_images: vectors have no mirror image; leave it.")

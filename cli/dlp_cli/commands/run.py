@@ -52,20 +52,15 @@ def run(
             overwrite=overwrite,
         )
     folder = request.folder.path
-    shown = open_display(request.name) if is_first() else nullcontext()
     try:
-        with shown as listener:
+        with open_display(request.name) if is_first() else nullcontext() as listener:
             listeners = [] if listener is None else [listener]
             summary = train(request, device=device.value, listeners=listeners)
     except KeyboardInterrupt:
-        if not is_first():
-            raise
         again = _command(recipe, texts, device, plugins)
         place = ["--out", str(out)] if out is not None else []
         _explain_interruption(request.folder, shlex.join([*again, *place]))
         raise
-    if not is_first():
-        return
     method = request.recipe.consistency.name
     others = [text for text in texts if not text.startswith("seed=")]
     with output.after_the_work(f"they are in {folder}/summary.json"):
