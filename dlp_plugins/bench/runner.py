@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dlp_plugins.bench.claims import Claims
 from dlp_plugins.bench.suite import Suite, Trial
 from dlp_plugins.errors import DlpError, RunFolderError
 from dlp_plugins.recipe.check import check_layers
@@ -17,11 +20,15 @@ from dlp_plugins.recipe.files import Layer
 from dlp_plugins.recipe.model import Recipe
 from dlp_plugins.registry import PROPAGATION
 from dlp_plugins.training import events
-from dlp_plugins.training.folder import RunFolder
+from dlp_plugins.training.folder import LOCK, RunFolder
 from dlp_plugins.training.run import run
+from dlp_plugins.units import counted
 
 # Keys of a recipe that stage one does not depend on.
 STAGE_TWO = (*PROPAGATION, "source", "pseudo_labels", "tracker", "description")
+
+
+WAIT_SECONDS = 1.0  # between two looks at what other processes have finished
 
 
 @dataclass(frozen=True)
@@ -65,8 +72,15 @@ def run_suite(
 
     A trial that is finished already is read, one that was broken off is resumed. A trial that fails
     is recorded and the others go on. A listener that fails is dropped.
+
+    Several processes, also of several machines that share the folder, divide the trials; each
+    returns all results.
     """
     return _Runner(suite, folder, device, plugins, events.Listeners(listeners)).run()
+
+
+class _BusyError(Exception):
+    """Another process trains the stage one that a trial needs."""
 
 
 class _Runner:
@@ -80,34 +94,89 @@ class _Runner:
     ) -> None:
         self.suite, self.folder, self.tell = suite, folder, tell
         self.device, self.plugins = device, plugins
+        self.claims = Claims(folder)
+        self._has_waited = False
         self.shared = Counter(_key(stage_one_alone(trial.recipe)) for trial in suite.trials)
 
     def run(self) -> list[Result]:
-        results = []
-        for number, trial in enumerate(self.suite.trials):
-            results.append(self._result(number, trial))
-            self.tell(TrialDone(number, results[-1]))
-        return results
+        results: dict[int, Result] = {}
+        trials = self.suite.trials
+        with self.claims:
+            while left := [n for n in range(len(trials)) if n not in results]:
+                before = len(results)
+                for number in left:
+                    if (result := self._result(number, trials[number])) is not None:
+                        results[number] = result
+                        self.tell(TrialDone(number, result))
+                if len(results) == before:
+                    self._wait(len(left))
+        return [results[number] for number in range(len(trials))]
 
-    def _result(self, number: int, trial: Trial) -> Result:
+    def _wait(self, left: int) -> None:
+        if not self._has_waited:
+            self.tell(events.Note(f"Waiting for {counted(left, 'run')} of other processes."))
+        self._has_waited = True
+        time.sleep(WAIT_SECONDS)
+
+    def _stop_if_lost(self, event: object) -> None:
+        if self.claims.lost:
+            raise KeyboardInterrupt  # all that passes through listeners
+
+    def _result(self, number: int, trial: Trial) -> Result | None:
+        """None while another process has the trial or the stage one that it needs."""
+        folder = self.folder / trial.folder
         try:
-            stage_one = self._stage_one(number, trial)
-            self._started(number, trial, trial.row, trial.recipe)
-            summary = self._run_or_resume(trial.recipe, self.folder / trial.folder, stage_one)
-            return Result(trial, summary)
+            with self._claimed(folder) as ours:
+                if not ours:
+                    return None
+                stage_one = self._stage_one(number, trial)
+                self._started(number, trial, trial.row, trial.recipe)
+                return Result(trial, self._run_or_resume(trial.recipe, folder, stage_one))
+        except _BusyError:
+            return None
         except DlpError as error:
             return Result(trial, failure=str(error))
         except Exception as error:  # a plug-in's bug must not take the other trials with it
             return Result(trial, failure=f"{type(error).__name__}: {error}")
 
+    @contextlib.contextmanager
+    def _claimed(self, folder: Path) -> Iterator[bool]:
+        """Whether this process has that run, which failed in no other; its failure is told them.
+
+        Raises:
+            DlpError: another process has failed at it.
+        """
+        name = str(folder.relative_to(self.folder))
+        with self.claims.claimed(name, folder / LOCK) as ours:
+            if ours and (why := self.claims.failure(name)) is not None:
+                raise DlpError(why)
+            try:
+                yield ours
+            except _BusyError:
+                raise
+            except Exception as error:
+                is_ours = isinstance(error, DlpError)
+                self.claims.failed(
+                    name, str(error) if is_ours else f"{type(error).__name__}: {error}"
+                )
+                raise
+
     def _stage_one(self, number: int, trial: Trial) -> Path | None:
-        """The end of stage one, trained once for all trials that share it; None if none does."""
+        """The end of stage one, trained once for all trials that share it; None if none does.
+
+        Raises:
+            _BusyError: another process trains it.
+        """
         alone = stage_one_alone(trial.recipe)
         key = _key(alone)
         if self.shared[key] < 2 or not alone.training.stage_one_epochs:
             return None
         common = RunFolder(self.folder / "_stage_one" / key)
-        if not (common.summary.is_file() and common.stage_one.is_file()):
+        if common.summary.is_file() and common.stage_one.is_file():
+            return common.stage_one
+        with self._claimed(common.path) as ours:
+            if not ours:
+                raise _BusyError
             work = f"stage one, shared by {self.shared[key]} runs"
             self._started(number, trial, work, alone)
             # A summary without the file itself: nothing to resume, it is trained again.
@@ -139,7 +208,7 @@ class _Runner:
             overwrite=begun and not resume,  # broken off before its first checkpoint
             plugins=self.plugins,
             stage_one=stage_one,
-            listeners=[self.tell],
+            listeners=[self.tell, self._stop_if_lost],
         )
 
 
