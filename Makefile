@@ -3,6 +3,7 @@
 # make test-torch-sparse  builds torch-sparse (15 to 25 minutes the first time) and tests its solver
 # make test-usb           the extension of Microsoft's USB, in an environment of its own
 # make test-browser       pages in headless Chromium, which it installs (Debian, root); export to ONNX
+# make test-distributed   several processes: the same labels and network, faults; three minutes
 # make test-slow          studies of minutes each
 # make bench              speed against the usual procedure and scikit-learn
 # make bench-labels       accuracy of labels from few labels, with and without the default's steps
@@ -19,7 +20,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-com
 EXTRAS := photos,huggingface,amg,nn-descent,parquet,tensorboard,mlflow,label,report,test
 WHEELS := .venv/wheels
 
-.PHONY: quickstart test unit test-torch-sparse test-usb test-browser test-slow bench bench-labels \
+.PHONY: quickstart test unit test-torch-sparse test-usb test-browser test-distributed test-slow bench bench-labels \
     bench-calibration bench-suggest bench-photos bench-peers gpu lint types clean
 .DELETE_ON_ERROR:
 
@@ -35,7 +36,7 @@ test: lint
 
 # One process per core, one thread per process: with small tensors threads mostly wait for each other.
 unit: .venv/test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow and not browser" --ignore tests/usb --durations=15
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow and not browser and not distributed" --ignore tests/usb --durations=15
 
 test-torch-sparse: .venv/torch-sparse
 	$(BIN)/python -c 'import torch_sparse'
@@ -51,6 +52,10 @@ types: .venv/test
 test-browser: .venv/browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser tests/browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow' tests/photos/test_export.py
+
+# One after the other: each starts processes of its own.
+test-distributed: .venv/test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "distributed and not slow" tests/distributed --durations=5
 
 test-slow: .venv/test
 	$(BIN)/python -m pytest -m slow

@@ -1,70 +1,28 @@
-"""Two processes on one machine: the same labels, the same network, one owner of the folder."""
+"""Two processes on one machine get the labels, the network and the table that one gets."""
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
-import torch
+from two_processes import METHODS, SAME, assert_same, ended, pair
 
-from dlp_plugins.training import checkpoint
+from dlp_plugins.embeddings.run import propagate_file
 from dlp_plugins.training.run import run
 
 pytestmark = pytest.mark.distributed
 
 SCRIPT = Path(__file__).with_name("together.py")
 NAMES = re.findall(r"^@check\ndef (\w+)", SCRIPT.read_text(encoding="utf-8"), re.MULTILINE)
-ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
-TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "dlp_cli")
-TINY = [
-    "--set", "dataset.num_train=300", "--set", "dataset.num_test=100", "--set", "backbone.width=4",
-    "--set", "training.stage_one_epochs=1", "--set", "training.stage_one_steps=4",
-]  # fmt: skip
-PATIENCE = 150  # seconds, on a machine that others use too
-END_SECONDS = 30  # within which a process that died, hangs or raised ends the others
-
-
-def port() -> str:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return str(s.getsockname()[1])
-
-
-def start(rank: int, at: str, *command: str) -> subprocess.Popen[str]:
-    """One of two processes that find each other at that port, without a launcher."""
-    known = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    return subprocess.Popen(
-        [sys.executable, *command],
-        env={**ONE_THREAD, **known, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": at},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def pair(*command: str) -> list[subprocess.Popen[str]]:
-    at = port()
-    return [start(rank, at, *command) for rank in (0, 1)]
-
-
-def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
-    out, err = process.communicate(timeout=PATIENCE)
-    return process.returncode, out + err
 
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory) -> Path:
     """The folder in which two processes have done all checks."""
     folder = tmp_path_factory.mktemp("together")
-    both = pair(str(SCRIPT), str(folder))
-    texts = [ended(process) for process in both]
-    print(*texts, sep="\n")
+    print(*[ended(process) for process in pair(str(SCRIPT), str(folder))], sep="\n")
     return folder
 
 
@@ -73,25 +31,36 @@ def test_two_processes(name, together):
     assert (together / f"{name}.ok").is_file()
 
 
-@pytest.mark.parametrize("method", ["none", "mean_teacher", "temporal_ensembling"])
+@pytest.mark.parametrize("method", METHODS)
 def test_two_processes_train_the_network_of_one(method, together, tmp_path):
-    sys.path.insert(0, str(SCRIPT.parent))
-    from together import SAME
+    run("digits", tmp_path, device="cpu", **SAME, consistency=method)
+    assert_same(tmp_path, together / f"{method}-2")
 
-    alone = tmp_path / "alone"
-    summary = run("digits", alone, device="cpu", **SAME, consistency=method)
-    both = together / f"{method}-2"
-    assert json.loads((both / "summary.json").read_text())["test_error"] == summary["test_error"]
-    names = ["student"] if method != "mean_teacher" else ["student", "teacher"]
-    for name in names:
-        one, two = (
-            checkpoint.load(f / "checkpoint" / f"{name}.safetensors")[0] for f in (alone, both)
-        )
-        for key, tensor in one.items():
-            torch.testing.assert_close(two[key], tensor, rtol=1e-3, atol=1e-5)
-    lines = [(f / "metrics.jsonl").read_text().splitlines() for f in (alone, both)]
-    assert len(lines[0]) == len(lines[1])
-    for ours, theirs in zip(*(map(json.loads, file) for file in lines), strict=True):
-        for key in ours:
-            if key.startswith("loss_"):
-                assert theirs[key] == pytest.approx(ours[key], rel=1e-3)
+
+def test_dlp_propagate_by_two_processes_writes_the_table_of_one(tmp_path):
+    rng = np.random.default_rng(0)
+    classes = np.arange(600) % 8
+    np.save(
+        tmp_path / "x.npy", rng.normal(size=(8, 16))[classes] + 0.5 * rng.normal(size=(600, 16))
+    )
+    np.save(tmp_path / "y.npy", np.where(np.arange(600) < 40, classes, -1))
+    files = (str(tmp_path / "x.npy"), "--labels", str(tmp_path / "y.npy"))
+    command = ("-m", "dlp_cli", "propagate", *files, "--set", "graph.k=8", "--probabilities")
+    both = [ended(p) for p in pair(*command, "--out", str(tmp_path / "two.csv"))]
+    assert [status for status, _ in both] == [0, 0], both
+    assert "wrote" in both[0][1]
+    assert both[1][1] == ""
+    propagate_file(
+        tmp_path / "x.npy", tmp_path / "y.npy", tmp_path / "one.csv", settings=["graph.k=8"],
+        probabilities=True,
+    )  # fmt: skip
+    one, two = (read(tmp_path / name) for name in ("one.csv", "two.csv"))
+    assert one[0] == two[0]
+    column = one[0].index("label")
+    assert [row[column] for row in one[1:]] == [row[column] for row in two[1:]]
+    numbers = [[[float(x) for x in row] for row in table[1:]] for table in (one, two)]
+    np.testing.assert_allclose(*numbers, atol=1e-3)
+
+
+def read(path: Path) -> list[list[str]]:
+    return [line.split(",") for line in path.read_text().splitlines()]

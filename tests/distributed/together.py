@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from two_processes import METHODS, SAME
 
 from dlp_plugins import registry
 from dlp_plugins.graph import Neighbors
@@ -142,22 +143,6 @@ def a_solver_of_all_classes_at_once_runs_in_one_process(processes: Processes) ->
     same_labels(processes, solver="poisson")
 
 
-# Without batch norm, dropout and augmentation nothing is drawn and no statistics are of a share, so
-# that two processes train the same network as one; uneven shares of both kinds of images.
-SAME = {
-    "dataset.num_train": 300,
-    "dataset.num_test": 100,
-    "backbone": {"name": "mlp", "hidden": [32], "batch_norm": False},
-    "augmentation": {"name": "image"},
-    "training.stage_one_epochs": 2,
-    "training.stage_one_steps": 4,
-    "training.stage_two_epochs": 2,
-    "training.batch_size": 40,
-    "training.labeled_per_batch": 9,
-    "training.precision": "float32",
-    "training.soft_labels": True,
-}
-METHODS = ("none", "mean_teacher", "temporal_ensembling")
 FOLDER = Path(sys.argv[1])
 
 
