@@ -44,6 +44,7 @@ RNG = np.random.default_rng(0)
 INSTALLS = "installs; test_wheel.py runs `dlp run digits` from a wheel in an empty environment"
 THIS_SUITE = "what runs these tests; the file or target is checked to exist"
 IN_USB = "needs semilearn: tests/usb/test_docs.py runs it in its own environment"
+SEVERAL = "starts several processes: tests/distributed runs the same"
 MINUTES = "minutes of measuring; the script is checked to exist"
 NOT_RUN = {
     "pip install .": INSTALLS,
@@ -64,12 +65,16 @@ NOT_RUN = {
     "pip install --editable '.[test]'": INSTALLS,
     "dlp label x.npy --images photos --classes cat,dog,bird": "serves a page: tests/browser",
     "dlp label photos.npy --images photos --classes cat,dog": "serves a page: tests/browser",
+    "torchrun --nproc-per-node 2 -m dlp_cli run digits": SEVERAL,
+    "accelerate launch --num_processes 2 -m dlp_cli run digits": SEVERAL,
+    "torchrun --nproc-per-node 2 -m dlp_cli propagate x.npy --labels y.csv --out out.csv": SEVERAL,
     ". .venv/bin/activate": "changes the reader's shell",
     "export OMP_NUM_THREADS=1": "changes the reader's shell",
     "make test": THIS_SUITE,
     "make test-torch-sparse": THIS_SUITE,
     "make test-usb": THIS_SUITE,
     "make test-browser": THIS_SUITE,
+    "make test-distributed": THIS_SUITE,
     "make test-slow": THIS_SUITE,
     "make bench": MINUTES,
     "make bench-labels": MINUTES,

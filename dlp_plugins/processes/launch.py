@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from dlp_plugins.errors import UsageError
@@ -47,14 +46,6 @@ def launched() -> Launch:
 def is_first() -> bool:
     """Whether this process is the one that prints and writes."""
     return _number("RANK", 0) == 0 or max(_number(name, 1) for name in SIZES) == 1
-
-
-def launcher() -> Sequence[str]:
-    """The words before `dlp`'s arguments: torchrun's where it started several processes here."""
-    here = launched()
-    if here.size == here.local_size > 1:
-        return ["torchrun", "--nproc-per-node", str(here.size), "-m", "dlp_cli"]
-    return ["dlp"]
 
 
 def _number(name: str, default: int) -> int:

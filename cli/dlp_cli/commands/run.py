@@ -11,7 +11,7 @@ import typer
 
 from dlp_cli import output
 from dlp_cli.options import Device, DeviceOption, PluginOption, RecipeArgument, SetOption
-from dlp_plugins.processes.launch import is_first, launcher
+from dlp_plugins.processes.launch import is_first, launched
 
 if TYPE_CHECKING:
     from dlp_plugins.training.folder import RunFolder
@@ -84,6 +84,14 @@ def _command(
     for file in plugins or ():
         words += ["--plugin", str(file)]
     return words
+
+
+def launcher() -> list[str]:
+    """The words before `dlp`'s arguments: torchrun's where it started several processes here."""
+    here = launched()
+    if here.size == here.local_size > 1:
+        return ["torchrun", "--nproc-per-node", str(here.size), "-m", "dlp_cli"]
+    return ["dlp"]
 
 
 def _explain_interruption(folder: RunFolder, command: str) -> None:
