@@ -16,7 +16,7 @@ from places import ROOT
 
 from dlp_plugins.training import checkpoint
 
-PATIENCE = 150  # seconds, on a machine that others use too
+PATIENCE = 400  # seconds, on a machine that others use too
 ENVIRONMENT = {
     **os.environ,
     "OMP_NUM_THREADS": "1",

@@ -79,7 +79,8 @@ class Processes:
 
     def once(self, work: Callable[[], T]) -> T:
         """What `work` gives in the first process, for all. Small objects: they are pickled."""
-        return self.from_first(work() if self.first else None)  # type: ignore[arg-type]
+        found: Any = work() if self.first else None
+        return self.from_first(found)
 
     def from_first(self, value: T) -> T:
         """The first process's value, for all. Small objects: they are pickled."""
@@ -97,9 +98,9 @@ class Processes:
         dist.all_gather_object(found, value)
         return found
 
-    def tensor_from_first(self, tensor: Tensor | None) -> Tensor | None:
-        """The first process's tensor, for all. All have one of that shape, or none."""
-        if self.alone or tensor is None:
+    def tensor_from_first(self, tensor: Tensor) -> Tensor:
+        """The first process's tensor, for all; all have one of that shape."""
+        if self.alone:
             return tensor
         shared = tensor.to(torch.uint8) if tensor.dtype == torch.bool else tensor
         shared = shared.contiguous().clone() if shared is tensor else shared.contiguous()

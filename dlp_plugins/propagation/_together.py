@@ -30,11 +30,11 @@ def solve_together(
         columns, residual = found.scores.T.contiguous(), found.residual
     scores = processes.gather_rows(columns, counts).T.contiguous()
     residuals = processes.gather_rows(residual, counts)
-    reports = processes.each(
+    own_report = (
         None if found is None
         else (found.iterations, found.converged, found.limited_by_precision)
     )  # fmt: skip
-    reports = [report for report in reports if report is not None]
+    reports = [report for report in processes.each(own_report) if report is not None]
     converged = all(done for _, done, _ in reports)
     return Solution(
         scores,

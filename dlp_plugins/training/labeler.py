@@ -119,7 +119,8 @@ class Labeler:
         if self.processes.alone:
             return pseudo
         names = ("labels", "certainty", "reached", "class_weights", "probabilities", "scores")
-        same = {n: self.processes.tensor_from_first(getattr(pseudo, n)) for n in names}
+        held = {n: t for n in names if (t := getattr(pseudo, n)) is not None}
+        same: Any = {n: self.processes.tensor_from_first(t) for n, t in held.items()}
         return replace(pseudo, **same)
 
     def _describe(self, network: nn.Module) -> Tensor:

@@ -71,7 +71,7 @@ def test_the_mean_of_the_processes_terms_is_the_whole_batchs(name, stage_two):
         for term, loss in terms(part).items():
             totals[term] += float(loss.detach()) * size * part.part(method.mean_of(term)) / size
     for term, loss in expected.items():
-        assert totals[term] == pytest.approx(float(loss), rel=1e-5, abs=1e-7)
+        assert totals[term] == pytest.approx(float(loss.detach()), rel=1e-5, abs=1e-7)
 
 
 def test_terms_of_random_methods_say_what_they_are_means_of():
