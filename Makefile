@@ -1,5 +1,6 @@
 # make quickstart         a first run, on a machine with nothing but Python and make
 # make test               lint, types, tests: at most 6 minutes on a fresh machine with two cores
+# make test-commands      whole commands as processes of their own, some of them killed; the wheel
 # make test-torch-sparse  builds torch-sparse (15 to 25 minutes the first time) and tests its solver
 # make test-usb           the extension of Microsoft's USB, in an environment of its own
 # make test-browser       pages in headless Chromium, which it installs (Debian, root); export to ONNX
@@ -20,7 +21,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-com
 EXTRAS := photos,huggingface,amg,nn-descent,parquet,tensorboard,mlflow,label,report,test
 WHEELS := .venv/wheels
 
-.PHONY: quickstart test unit test-torch-sparse test-usb test-browser test-distributed test-slow bench bench-labels \
+.PHONY: quickstart test unit test-commands test-torch-sparse test-usb test-browser test-distributed test-slow bench bench-labels \
     bench-calibration bench-suggest bench-photos bench-peers gpu lint types clean
 .DELETE_ON_ERROR:
 
@@ -36,7 +37,10 @@ test: lint
 
 # One process per core, one thread per process: with small tensors threads mostly wait for each other.
 unit: .venv/test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow and not browser and not distributed" --ignore tests/usb --durations=15
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow and not browser and not commands and not distributed" --ignore tests/usb --durations=15
+
+test-commands: .venv/test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m commands --ignore tests/usb
 
 test-torch-sparse: .venv/torch-sparse
 	$(BIN)/python -c 'import torch_sparse'

@@ -42,6 +42,7 @@ def bin_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return home / "bin"
 
 
+@pytest.mark.commands
 def test_digits_runs_from_the_wheel(bin_folder: Path, tmp_path: Path) -> None:
     where = run(
         bin_folder / "python", "-c", "import dlp_plugins; print(dlp_plugins.__file__)",

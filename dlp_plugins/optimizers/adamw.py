@@ -28,5 +28,10 @@ def adamw(
     from scratch and 1e-5 to 1e-4 for pretrained weights.
     """
     return torch.optim.AdamW(
-        params, lr=learning_rate, betas=(beta1, beta2), eps=epsilon, weight_decay=weight_decay
+        params,
+        lr=learning_rate,
+        betas=(beta1, beta2),
+        eps=epsilon,
+        weight_decay=weight_decay,
+        fused=True,
     )

@@ -54,8 +54,8 @@ class Learner:
     """Builds the recipe's network, method and optimizer, and takes steps.
 
     Attributes:
-        network: the student. forward: the same in training, compiled where the recipe says so, its
-            gradients averaged over the processes where there are several.
+        network: the student, compiled where the recipe says so, as is the teacher.
+        forward: the same; its gradients are averaged over the processes where there are several.
         teacher: the method's average of it, or None.
     """
 
@@ -82,9 +82,9 @@ class Learner:
         self.network = network.to(self.device)
         if recipe.training.channels_last:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.forward: nn.Module = self.network if processes.alone else self._averaging_gradients()
         if recipe.training.compile:
-            self.forward = torch.compile(self.forward)  # type: ignore[assignment]
+            self.network.compile()
+        self.forward: nn.Module = self.network if processes.alone else self._averaging_gradients()
         self.augmentation = build_augmentation(
             recipe, self.network, data.dataset.mean, data.dataset.std
         )
@@ -141,6 +141,8 @@ class Learner:
         """Start a stage of so many steps; a teacher restarts as a copy of the student."""
         self.total_steps = total_steps
         self.consistency.begin_stage(self.network, self.num_examples, total_steps)
+        if self.recipe.training.compile and self.teacher is not None:
+            self.teacher.compile()  # a copy of the student, which is copied as it was
 
     def step(
         self,

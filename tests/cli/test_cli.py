@@ -520,6 +520,7 @@ def test_an_error_of_the_data_leaves_with_1_and_no_folder(dlp: Any, tmp_path: Pa
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.commands
 def test_an_interrupted_run_says_how_to_go_on(tmp_path: Path) -> None:
     folder = tmp_path / "my out"
     words = ["run", "digits", *QUICK, "--set", "training.stage_one_epochs=100000", "--out", folder]
@@ -620,6 +621,7 @@ def test_a_closed_pipe_is_quiet() -> None:
 SHORT = ["run", "digits", *QUICK, "--set", "training.checkpoint_seconds=0"]
 
 
+@pytest.mark.commands
 def test_a_closed_pipe_does_not_stop_a_run(tmp_path: Path) -> None:
     folder = tmp_path / "out"
     child = subprocess.Popen(

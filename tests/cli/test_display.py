@@ -423,6 +423,7 @@ def on_terminal(**environment: str) -> str:
     return found.decode()
 
 
+@pytest.mark.commands
 def test_on_a_terminal_it_moves_and_shows_the_end_when_it_is_over() -> None:
     text = on_terminal(NO_COLOR="")
     assert "\x1b[1A" in text  # the cursor goes up: the screen is drawn again in place
@@ -443,6 +444,7 @@ def test_no_color_is_respected() -> None:
     assert not {c for c in codes if c >= 30}, codes  # bold and dim only
 
 
+@pytest.mark.commands
 def test_a_dumb_terminal_gets_plain_lines() -> None:
     text = on_terminal(TERM="dumb")
     assert "\x1b" not in text

@@ -165,6 +165,7 @@ def test_a_failed_write_leaves_the_old_table_and_nothing_else(tmp_path, data, mo
     assert sorted(os.listdir(tmp_path)) == before
 
 
+@pytest.mark.commands
 def test_as_a_command_with_progress_on_stderr_and_the_summary_on_stdout(tmp_path, data):
     command = [sys.executable, "-m", "dlp_cli", "propagate", str(tmp_path / "x.npy")]
     command += ["--labels", str(tmp_path / "y.npy"), "--out", str(tmp_path / "out.csv")]

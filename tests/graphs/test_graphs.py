@@ -297,7 +297,7 @@ def test_an_order_that_keeps_neighbours_close(name, knobs, most, monkeypatch):
 
 def test_blockwise_is_the_same_for_any_block():
     v = points(700)
-    for entries in (1, 700 * 64, 2**28):
+    for entries in (15**2, 701 * 64, 2**28):  # tiles narrower than k, uneven, a single one
         check_exact(search_blockwise(v, 20, entries), v, 20)
 
 
@@ -313,7 +313,7 @@ def test_blockwise_never_holds_all_pairs(monkeypatch):
 
     monkeypatch.setattr(torch.Tensor, "__matmul__", watched)
     search_blockwise(points(900), 5, entries=900 * 50)
-    assert largest == 900 * 50
+    assert 0 < largest <= 900 * 50
 
 
 @pytest.mark.gpu

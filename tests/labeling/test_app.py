@@ -295,6 +295,7 @@ def one_image(tmp_path):
     return folder
 
 
+@pytest.mark.commands
 def test_a_killed_server_has_lost_nothing(data, tmp_path):
     command = [
         sys.executable, "-m", "dlp_cli", "label", data / "x.npy", "--classes", ",".join(NAMES),

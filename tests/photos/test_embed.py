@@ -120,6 +120,7 @@ def test_rounding_is_what_autocast_computes():
     assert cosines(plain.numpy(), cast.numpy()).min() < 0.9995  # or the test shows nothing
 
 
+@pytest.mark.commands
 def test_killed_and_resumed_the_bytes_are_the_same(digits, whole, tmp_path):
     out = tmp_path / "x.npy"
     code = (
