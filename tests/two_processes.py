@@ -37,6 +37,7 @@ SAME = {
     "training.precision": "float32",
     "training.soft_labels": True,
 }
+TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "dlp_cli")
 METHODS = ("none", "mean_teacher", "temporal_ensembling")
 
 

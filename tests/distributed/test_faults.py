@@ -14,13 +14,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-from two_processes import PATIENCE, SAME, assert_same, ended, pair, start
+from two_processes import PATIENCE, SAME, TORCHRUN, assert_same, ended, pair, start
 
 from dlp_plugins.training.run import run
 
 pytestmark = pytest.mark.distributed
 
-TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "dlp_cli")
 END_SECONDS = 30  # in which the others end
 EPOCHS = 6
 
