@@ -5,8 +5,10 @@ Every method that speaks to the others is called by all of them, in the same ord
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import math
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -59,9 +61,11 @@ class Processes:
         if self.alone:
             yield
             return
+        _clean.clear()
         with Watch(self.rank, self.size).ending_together():
             yield
             self.barrier()
+        _clean.set()
 
     def barrier(self) -> None:
         """Wait for all."""
@@ -177,6 +181,13 @@ class Processes:
 
 
 ALONE = Processes()
+_clean = threading.Event()  # whether the last work together has come to its end
+
+
+def _leave() -> None:
+    """Say goodbye, without which NCCL warns; after a failure nobody would answer."""
+    if _clean.is_set():
+        dist.destroy_process_group()
 
 
 def join(device: str) -> Processes:
@@ -212,4 +223,5 @@ def join(device: str) -> Processes:
                 f"{CONNECT_SECONDS} s: {str(error).splitlines()[0]}"
             ) from error
         store.set_timeout(PATIENCE)
+        atexit.register(_leave)
     return Processes(launch)

@@ -32,7 +32,9 @@ class Watch:
 
     def __init__(self, rank: int, size: int) -> None:
         self.rank, self.size = rank, size
-        store = dist.distributed_c10d._get_default_store().clone()  # its own connection
+        store = dist.distributed_c10d._get_default_store()
+        if hasattr(store, "clone"):  # a connection of its own, which waits for no other call
+            store = store.clone()
         self._store = dist.PrefixStore(f"dlp/{next(_numbers)}", store)
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
