@@ -59,6 +59,7 @@ NOT_RUN = {
     "pip install '.[tensorboard]'": INSTALLS,
     "pip install '.[mlflow]'": INSTALLS,
     "pip install '.[wandb]'": INSTALLS,
+    "pip install '.[ray]'": INSTALLS,
     "pip install --no-build-isolation '.[torch-sparse]'": INSTALLS,
     "pip uninstall faiss-cpu && pip install '.[gpu]'": INSTALLS,
     "pip install '.[usb]'": INSTALLS,
