@@ -66,9 +66,8 @@ class Watch:
         if isinstance(error, KeyboardInterrupt | ElsewhereError):
             self._claim()
             return None
-        if _of_a_connection(error) or _of_a_connection(
-            error.__context__
-        ):  # somebody else is the cause, and may be about to say why
+        if any(map(_of_a_connection, (error, error.__context__))):
+            # somebody else is the cause, and may be about to say why
             end = time.monotonic() + GRACE_SECONDS / 2
             while time.monotonic() < end:
                 if self._failed():
@@ -116,7 +115,9 @@ class Watch:
                         seen[rank] = new, now
                     elif now - since > SILENT_SECONDS:
                         self._end(self._lost(rank) if self._claim() else None)
-            except (dist.DistError, RuntimeError):
+            except (dist.DistError, RuntimeError):  # the store has gone, with the first process
+                if self._over.wait(GRACE_SECONDS / 2):
+                    return  # it has gone because all is done
                 self._end(self._lost(0) if self._claim() else None)
 
     def _end(self, error: DlpError | None) -> None:

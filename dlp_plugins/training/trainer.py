@@ -141,7 +141,7 @@ class Trainer:
         if p.step == 0:
             self.learner.consistency.begin_epoch(self.learner.network, p.epoch)
         first, started, reported = p.step, time.monotonic(), 0.0
-        left = [batches.share(p, self._own(stage, p), self.processes)[0] for p in plan[first:]]
+        left = [batches.share(p, self._own(stage, len(p)), self.processes)[0] for p in plan[first:]]
         # To the device once for the whole epoch: a copy in every step would wait for the device.
         on_device = [positions.to(self.device, non_blocking=True) for positions in left]
         read = self.data.train.batches(left)
@@ -185,11 +185,9 @@ class Trainer:
         name, epochs = self.stages[self.progress.stage]
         return epochs * len(self._plan(name)) if epochs else 0
 
-    def _own(self, stage: str, whole: Tensor) -> int:
-        """How many of a planned batch, the first ones, have a label of their own."""
-        if self._labels_alone(stage):
-            return len(whole)
-        return self.recipe.training.labeled_per_batch
+    def _own(self, stage: str, size: int) -> int:
+        """How many images of a planned batch, the first ones, have a label of their own."""
+        return size if self._labels_alone(stage) else self.recipe.training.labeled_per_batch
 
     def _mean_losses(self) -> dict[str, float]:
         """Each term's mean over the steps so far and the processes; waits for the device."""
@@ -209,7 +207,7 @@ class Trainer:
         p = self.progress
         stage, epochs = self.stages[p.stage]
         pseudo, together = self.pseudo, self.processes
-        own = size if self._labels_alone(stage) else self.recipe.training.labeled_per_batch
+        own = self._own(stage, size)
         counts = batches.share_sizes(size, own, together)
         # stage + 1: the bare seed is the network's initialisation
         place = (p.stage + 1, p.epoch, p.step)
