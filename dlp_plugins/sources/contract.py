@@ -24,6 +24,7 @@ class Refresh:
     predict: a network's class probabilities [n, c] float32 of the same.
     propagator: graph, solver and the other components of the recipe.
     labels: [n] int64, the given ones, -1 elsewhere.
+    indices: [n] int64 on the CPU, the place of each image in the data set's own training split.
     scores: [n, c] the last propagation's, to start the solver from; None without one.
     """
 
@@ -34,6 +35,7 @@ class Refresh:
     propagator: Propagator
     labels: Tensor
     num_classes: int
+    indices: Tensor
     scores: Tensor | None = None
 
 

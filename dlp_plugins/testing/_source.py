@@ -69,4 +69,5 @@ def _refresh(teacher: bool) -> Refresh:
         propagator=Propagator.default(k=5),
         labels=labels,
         num_classes=CLASSES,
+        indices=torch.arange(IMAGES),
     )

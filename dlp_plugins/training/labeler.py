@@ -66,6 +66,7 @@ class Labeler:
         self.processes = processes
         self.propagator = replace(build_propagator(recipe), processes=processes)
         self.source: Source = build_part(recipe, "source")
+        self._descriptors: Tensor | None = None
         if recipe.pseudo_labels.mirror_images and len(data.train.source.shape) != 3:
             raise UsageError("pseudo_labels.mirror_images: vectors have no mirror image; leave it.")
 
@@ -98,6 +99,7 @@ class Labeler:
                 propagator=self.propagator,
                 labels=d.known_labels,
                 num_classes=d.dataset.num_classes,
+                indices=d.indices,
                 scores=former.scores,
             )
         )
@@ -124,11 +126,19 @@ class Labeler:
         return replace(pseudo, **same)
 
     def _describe(self, network: nn.Module) -> Tensor:
-        """Descriptors [n, d] of all images, averaged with their mirror images' where asked for."""
+        """Descriptors [n, d] of all images, averaged with their mirror images' where asked for.
+
+        Those of a frozen backbone never change, so they are computed once.
+        """
+        frozen = self.recipe.backbone.trains == "none"
+        if frozen and self._descriptors is not None:
+            return self._descriptors
         found = self._of_all_images(evaluate.describe, network)
         if self.recipe.pseudo_labels.mirror_images:
             found += self._of_all_images(evaluate.describe, network, self._mirrored)
             found /= 2
+        if frozen:
+            self._descriptors = found
         return found
 
     def _mirrored(self, images: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from dlp_plugins.recipe.build import build_part
 from dlp_plugins.recipe.model import Recipe
 from dlp_plugins.training import checkpoint, seeds
 from dlp_plugins.training.data import RunData
+from dlp_plugins.training.finetuning import restrict
 from dlp_plugins.training.parameters import parameter_groups
 
 
@@ -28,8 +29,10 @@ def build_network(
     recipe: Recipe, shape: Sequence[int], num_classes: int, consistency: Consistency
 ) -> Network:
     """The recipe's network for inputs of that shape, with what the method adds, on the CPU."""
+    backbone = build_part(recipe, "backbone", input_shape=tuple(shape))
+    restrict(backbone, recipe.backbone)
     network = Network(
-        build_part(recipe, "backbone", input_shape=tuple(shape)),
+        backbone,
         num_classes,
         heads=consistency.heads,
         normalize_descriptor=recipe.backbone.normalize_descriptor,

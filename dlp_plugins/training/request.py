@@ -137,9 +137,10 @@ def _files(layers: Sequence[Layer]) -> list[Path]:
 
 def _named_paths(recipe: Recipe) -> list[Path]:
     """Files and folders that the recipe names."""
-    values = [recipe.dataset.labeled_indices]
+    values: list[Any] = [recipe.dataset.labeled_indices]
     for key in PARTS:
-        values += getattr(recipe, key).params.values()
+        for value in getattr(recipe, key).params.values():
+            values += value if isinstance(value, list) else [value]
     texts = [v for v in values if isinstance(v, str) and v]
     return [p for text in texts for p in (Path(text), split_key(text)[0]) if _exists(p)]
 

@@ -1,0 +1,84 @@
+"""The sources that add to the paper's: an ensemble of graphs, predictions spread over a graph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dlp_plugins import testing
+from dlp_plugins.errors import DataError
+from dlp_plugins.propagation import Propagator
+from dlp_plugins.sources.contract import Refresh
+from dlp_plugins.sources.ensemble import EnsembleSource
+from dlp_plugins.sources.spread_network import SpreadNetworkSource
+
+N, CLASSES = 60, 3
+
+
+@pytest.fixture
+def refresh() -> Refresh:
+    """Three groups of points; the first six are labelled, image i is row 2 i of the split."""
+    random = torch.Generator().manual_seed(0)
+    truth = torch.arange(N) % CLASSES
+    points = torch.eye(CLASSES)[truth] + 0.3 * torch.rand(N, CLASSES, generator=random)
+    return Refresh(
+        student=torch.nn.Identity(),
+        teacher=None,
+        describe=lambda network: points,
+        predict=lambda network: points.softmax(dim=1),
+        propagator=Propagator.default(k=5),
+        labels=torch.where(torch.arange(N) < 6, truth, -1),
+        num_classes=CLASSES,
+        indices=2 * torch.arange(N),
+    )
+
+
+def write(path: Path, refresh: Refresh, noise: float) -> str:
+    """Embeddings of the whole split, of which the run uses every second row."""
+    rows = np.full((2 * N, CLASSES), np.nan, dtype=np.float16)
+    points = refresh.describe(refresh.student).numpy()
+    rows[::2] = points + noise * np.random.default_rng(1).normal(size=points.shape)
+    np.save(path, rows)
+    return str(path)
+
+
+def test_an_ensemble_is_the_mean_over_its_graphs(tmp_path: Path, refresh: Refresh) -> None:
+    file = write(tmp_path / "x.npy", refresh, 0.05)
+    source = EnsembleSource([file])
+    np.save(tmp_path / "all.npy", refresh.describe(refresh.student).numpy())
+    testing.check_source(EnsembleSource([str(tmp_path / "all.npy")]))
+    found = source.pseudo_labels(refresh)
+    alone = EnsembleSource([file], student=False).pseudo_labels(refresh)
+    student = refresh.propagator(refresh.describe(refresh.student), refresh.labels, CLASSES)
+    mean = (alone.probabilities + student.probabilities) / 2
+    torch.testing.assert_close(found.probabilities, mean)
+    Path(file).unlink()  # its embeddings are read once
+    assert torch.equal(source.pseudo_labels(refresh).labels, found.labels)
+
+
+def test_embeddings_that_do_not_fit_are_refused(tmp_path: Path, refresh: Refresh) -> None:
+    short, text = tmp_path / "short.npy", tmp_path / "text.npy"
+    np.save(short, np.ones((N, 3), dtype=np.float32))
+    text.write_text("1,2")
+    with pytest.raises(DataError, match=r"60 rows, but the training split has at least 119"):
+        EnsembleSource([str(short)]).pseudo_labels(refresh)
+    with pytest.raises(DataError, match="cannot be read"):
+        EnsembleSource([str(text)]).pseudo_labels(refresh)
+
+
+def test_predictions_are_spread_with_the_labels(refresh: Refresh) -> None:
+    """Against (I - alpha Wn)^(-1) (Y_labels + beta P / column sums) in dense float64."""
+    found = SpreadNetworkSource(prior_weight=3.0).pseudo_labels(refresh)
+    p = refresh.propagator
+    graph = p.build_graph(refresh.describe(refresh.student))
+    w = graph.to_scipy().toarray().astype(np.float64)
+    labels = refresh.labels.numpy()
+    y = np.stack([(labels == c) / (labels == c).sum() for c in range(CLASSES)], axis=1)
+    predictions = refresh.predict(refresh.student).double().numpy() * (labels < 0)[:, None]
+    y += 3.0 * predictions / predictions.sum(axis=0)
+    z = np.linalg.solve(np.eye(N) - p.alpha * w, y)
+    expected = np.where(labels >= 0, labels, z.argmax(axis=1))
+    assert found.labels.tolist() == expected.tolist()
