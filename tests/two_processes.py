@@ -28,7 +28,7 @@ SAME = {
     "dataset.num_train": 300,
     "dataset.num_test": 100,
     "backbone": {"name": "mlp", "hidden": [32], "batch_norm": False},
-    "augmentation": {"name": "image"},
+    "augmentation.translate": 0,
     "training.stage_one_epochs": 2,
     "training.stage_one_steps": 4,
     "training.stage_two_epochs": 2,
