@@ -5,6 +5,7 @@
 # make test-usb           the extension of Microsoft's USB, in an environment of its own
 # make test-browser       pages in headless Chromium, which it installs (Debian, root); export to ONNX
 # make test-distributed   several processes: the same labels and network, faults; three minutes
+# make docs               the site, into site/, in an environment of its own; every link checked
 # make test-slow          studies of minutes each
 # make bench              speed against the usual procedure and scikit-learn
 # make bench-labels       accuracy of labels from few labels, with and without the default's steps
@@ -21,8 +22,8 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-com
 EXTRAS := photos,huggingface,amg,nn-descent,parquet,tensorboard,mlflow,label,report,test
 WHEELS := .venv/wheels
 
-.PHONY: quickstart test unit test-commands test-torch-sparse test-usb test-browser test-distributed test-slow bench bench-labels \
-    bench-calibration bench-suggest bench-photos bench-peers gpu lint types clean
+.PHONY: quickstart test unit test-commands test-torch-sparse test-usb test-browser test-distributed test-slow \
+    docs bench bench-labels bench-calibration bench-suggest bench-photos bench-peers gpu lint types clean
 .DELETE_ON_ERROR:
 
 include usb.mk
@@ -60,6 +61,18 @@ test-browser: .venv/browser
 # One after the other: each starts processes of its own.
 test-distributed: .venv/test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "distributed and not slow" tests/distributed --durations=5
+
+# The extra's packages alone: MkDocs reads the package's source and imports none of it.
+docs: .venv-docs/ready
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet
+	@echo "The site is in site/; it opens without a server: site/index.html"
+
+.venv-docs/ready: pyproject.toml
+	test -x .venv-docs/bin/python || $(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['docs'], sep='\n')" > .venv-docs/packages.txt
+	.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check --no-compile \
+	    --requirement .venv-docs/packages.txt
+	@touch $@
 
 test-slow: .venv/test
 	$(BIN)/python -m pytest -m slow
@@ -143,4 +156,4 @@ define build_sparse
 endef
 
 clean:
-	rm -rf .venv .venv-usb .venv-peers runs
+	rm -rf .venv .venv-usb .venv-peers .venv-docs site runs

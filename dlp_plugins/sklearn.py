@@ -114,9 +114,6 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
     prior_weight : float, default=1.0
         What the prior scores of a class given to `fit` count in all beside its labels.
 
-    `n_neighbors`, `gamma`, `alpha`, `max_iter` and `tol` go to the components given by name that
-    know them; a component given as an object keeps its own.
-
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
@@ -150,6 +147,11 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         Features seen in `fit`.
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Their names, when X has string column names.
+
+    Notes
+    -----
+    `n_neighbors`, `gamma`, `alpha`, `max_iter` and `tol` go to the components given by name that
+    know them; a component given as an object keeps its own.
 
     Examples
     --------

@@ -59,7 +59,9 @@ def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def escape(cell: str) -> str:
     """What Markdown would read as a tag, emphasis or the end of a cell."""
-    return cell if cell.startswith("`") else re.sub(r"([<*|])", r"\\\1", cell)
+    if cell.startswith("`"):
+        return cell
+    return re.sub(r"([*|])", r"\\\1", cell).replace("<", "&lt;")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,9 @@ are shortened by settings that are appended to the command. What cannot run here
 from __future__ import annotations
 
 import dataclasses
+import doctest
 import functools
+import importlib
 import itertools
 import os
 import pickle
@@ -32,6 +34,7 @@ from typer.testing import CliRunner
 from dlp_plugins.bench.suite import find_suite, load_suite
 from dlp_plugins.embeddings import plan
 from dlp_plugins.embeddings.plan import Rates
+from dlp_plugins.errors import DlpError
 from dlp_plugins.recipe.check import load_recipe
 from dlp_plugins.registry import KINDS, load_plugin_file
 from dlp_plugins.testing import check_solver
@@ -45,6 +48,7 @@ INSTALLS = "installs; test_wheel.py runs `dlp run digits` from a wheel in an emp
 THIS_SUITE = "what runs these tests; the file or target is checked to exist"
 IN_USB = "needs semilearn: tests/usb/test_docs.py runs it in its own environment"
 SEVERAL = "starts several processes: tests/distributed runs the same"
+WRITES_A_PAGE = "test_a_generated_page_is_up_to_date compares the page"
 MINUTES = "minutes of measuring; the script is checked to exist"
 NOT_RUN = {
     "pip install .": INSTALLS,
@@ -64,8 +68,8 @@ NOT_RUN = {
     "pip uninstall faiss-cpu && pip install '.[gpu]'": INSTALLS,
     "pip install '.[usb]'": INSTALLS,
     "pip install --editable '.[test]'": INSTALLS,
+    "make docs": "builds these pages; .ci/run does it",
     "dlp label x.npy --images photos --classes cat,dog,bird": "serves a page: tests/browser",
-    "dlp label photos.npy --images photos --classes cat,dog": "serves a page: tests/browser",
     "torchrun --nproc-per-node 2 -m dlp_cli run digits": SEVERAL,
     "accelerate launch --num_processes 2 -m dlp_cli run digits": SEVERAL,
     "torchrun --nproc-per-node 2 -m dlp_cli propagate x.npy --labels y.csv --out out.csv": SEVERAL,
@@ -88,7 +92,10 @@ NOT_RUN = {
     ".venv/bin/python -m pytest -x tests/solvers": THIS_SUITE,
     ".venv/bin/python -m pytest -x tests/test_contracts.py -k neumann": THIS_SUITE,
     ".venv/bin/ruff check . && .venv/bin/ruff format . && .venv/bin/mypy": THIS_SUITE,
-    "python docs/make_recipes.py": "test_the_page_of_all_settings_is_up_to_date compares its text",
+    "python docs/make_recipes.py": WRITES_A_PAGE,
+    "python docs/make_commands.py": WRITES_A_PAGE,
+    "python docs/make_components.py": WRITES_A_PAGE,
+    "python docs/make_concepts_png.py": "draws a picture; the script is checked to exist",
     "python benchmarks/photos.py --images 2000 --test-images 128": MINUTES,
     "python benchmarks/audit_quality.py --draws 3": MINUTES,
     "python benchmarks/audit_quality.py --draws 3 --robust": MINUTES,
@@ -115,6 +122,8 @@ NOT_RUN_BLOCKS = {
     "dlp_plugin: my_solver.py": IN_USB,
     "algorithm: fixmatch": "a change to USB's own config; tests/usb runs these algorithms",
 }
+# tests/browser/test_newcomer.py does what the first one says; the others are texts of the code.
+NOT_READ_HERE = {"tutorial.md", "commands.md", "components.md"}
 # Suites, and the runs of these pages, take minutes to days: these are checked, not trained, as are
 # the commands in the headers of recipes.
 CHECKED_ONLY = {"results.md", "usb.md"}
@@ -157,6 +166,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         np.save(tmp_path / name, x.astype(np.float32))
     np.save(tmp_path / "prototypes.npy", np.stack([x[:30].mean(axis=0), x[30:].mean(axis=0)]))
     (tmp_path / "names.txt").write_text("cat\ndog\n")
+    write_faulty_files(tmp_path, x)
     (tmp_path / "labels.csv").write_text("".join(f"{c if c >= 0 else ''}\n" for c in few))
     return tmp_path
 
@@ -178,6 +188,17 @@ def write_photos(folder: Path, count: int) -> None:
     for i in range(count):
         pixels = RNG.integers(0, 256, (40, 48, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{i}.png")
+
+
+def write_faulty_files(folder: Path, x: np.ndarray) -> None:
+    """What the commands of docs/errors.md find."""
+    (folder / "album").mkdir()
+    (folder / "album/torn.png").write_bytes(b"no image")
+    (folder / "three_labels.csv").write_text("0\n1\n1\n")
+    (folder / "by_name.csv").write_text("id,label\ncat1.png,cat\n")
+    broken = x.copy()
+    broken[[3, 7]] = np.nan
+    np.save(folder / "broken.npy", broken)
 
 
 @pytest.fixture(autouse=True)
@@ -226,15 +247,19 @@ class Reader:
                 exec(compile(block.text, str(block), "exec"), self.names)
             elif block.language == "toml":
                 self.check_toml(block)
+            elif block.text.startswith("$ dlp "):
+                self.fail_as_shown(block)
             else:
-                assert block.language == "", f"{block}: nothing runs {block.language}"
+                assert block.language in ("", "math"), f"{block}: nothing runs {block.language}"
 
     def run(self, command: str, block: Block) -> None:
         if command in NOT_RUN:
             check_files_exist(command)
             return
         program, *words = shlex.split(command)
-        if program == "dlp":
+        if command == "dlp label photos.npy --images photos --classes cat,dog":
+            self.export_labels()  # the page itself is tested by tests/browser
+        elif program == "dlp":
             self.dlp(words, block)
         elif not words:
             return  # the name of a program, not a command
@@ -262,6 +287,23 @@ class Reader:
         assert result.exit_code == 0, f"{block}: dlp {shlex.join(words)}\n{result.output}" + (
             f"\n{result.exception}" if result.exception else ""
         )
+
+    def export_labels(self) -> None:
+        """labels.csv, as the page of `dlp label` exports it once a few photos have a label."""
+        names = (self.folder / "photos.ids.csv").read_text().split()[1:]
+        known = [(i, Path(name).parent.name) for i, name in enumerate(names) if "train" in name]
+        lines = "".join(f"{i},{label}\n" for i, label in known[::4])
+        (self.folder / "labels.csv").write_text(f"index,label\n{lines}")
+
+    def fail_as_shown(self, block: Block) -> None:
+        """A command after a prompt, and below it the message it ends with; ... is left out."""
+        command, _, shown = block.text.partition("\n")
+        forget()
+        result = CliRunner().invoke(app, shlex.split(command)[2:])
+        assert isinstance(result.exception, DlpError), f"{block}: {result.output}"
+        message = " ".join(f"error: {result.exception}".split())
+        parts = [re.escape(part) for part in " ".join(shown.split()).split("...")]
+        assert re.fullmatch(".*".join(parts), message), f"{block}: {message}"
 
     def check_toml(self, block: Block) -> None:
         tables = tomllib.loads(block.text)
@@ -326,7 +368,9 @@ def check_files_exist(command: str) -> None:
             assert (ROOT / word).exists() or word == "train.py" or ".venv" in word, command
 
 
-@pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [p for p in GUIDES if p.name not in NOT_READ_HERE], ids=lambda page: page.name
+)
 def test_a_page_works_as_typed_and_in_its_order(
     page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -347,7 +391,7 @@ def test_what_is_not_run_is_in_the_documents() -> None:
 def test_the_readme_names_every_optional_part() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     named = set(re.findall(r"install (?:\S+ )?'\.\[(.+?)\]'", (ROOT / "README.md").read_text()))
-    assert named == set(project["optional-dependencies"]) - {"test", "browser"}
+    assert named == set(project["optional-dependencies"]) - {"test", "browser", "docs"}
 
 
 def test_the_commands_that_once_failed_are_among_those_that_run() -> None:
@@ -365,12 +409,41 @@ def test_the_commands_of_a_recipes_header(path: Path) -> None:
         check_without_training(shlex.split(command)[1:])
 
 
-def test_the_page_of_all_settings_is_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["make_recipes", "make_commands", "make_components"])
+def test_a_generated_page_is_up_to_date(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "docs"))
-    import make_recipes
+    script = importlib.import_module(name)
 
-    page = make_recipes.PAGE.read_text(encoding="utf-8")
-    assert page == make_recipes.page(), "run python docs/make_recipes.py"
+    page = script.PAGE.read_text(encoding="utf-8")
+    assert page == script.page(), f"run python docs/{name}.py"
+
+
+def test_docstrings_become_markdown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    import docstrings
+
+    assert doctest.testmod(docstrings).failed == 0
+    assert docstrings.as_markdown("Raises:\n    E: bad.") == "Raises:\n\n- `E`: bad."
+    assert docstrings.as_markdown("a <b> of `<c>`") == "a &lt;b> of `<c>`"
+
+
+def test_the_page_of_commands_leads_to_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    import make_commands
+
+    assert set(make_commands.GUIDES) <= {command.name for command in app.registered_commands}
+
+
+def test_what_names_the_version_names_the_same_one() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"dlp-plugins {version}," in (ROOT / "docs/citation.md").read_text(encoding="utf-8")
+
+
+def test_the_site_has_every_page() -> None:
+    listed = re.findall(r": (\w+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.M)
+    pages = {path.name for path in (ROOT / "docs").glob("*.md")}
+    assert sorted(listed) == sorted(pages | {"index.md", "contributing.md", "changelog.md"})
 
 
 def test_the_table_of_the_papers_rows_is_up_to_date(

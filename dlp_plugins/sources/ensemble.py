@@ -1,4 +1,4 @@
-"""Several descriptions of the images, each with its graph: the network's, files of embeddings."""
+"""Several descriptions of the images, each with its graph: the network's, embeddings of files."""
 
 from __future__ import annotations
 
