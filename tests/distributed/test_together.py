@@ -58,7 +58,11 @@ def test_dlp_propagate_by_two_processes_writes_the_table_of_one(tmp_path):
     assert one[0] == two[0]
     column = one[0].index("label")
     assert [row[column] for row in one[1:]] == [row[column] for row in two[1:]]
-    numbers = [[[float(x) for x in row] for row in table[1:]] for table in (one, two)]
+    words = {"true": 1.0, "false": 0.0}
+    numbers = [
+        [[words[x] if x in words else float(x) for x in row] for row in table[1:]]
+        for table in (one, two)
+    ]
     np.testing.assert_allclose(*numbers, atol=1e-3)
 
 
