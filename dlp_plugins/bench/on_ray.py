@@ -6,6 +6,7 @@ anew that was lost; the claims (`claims.py`) see to it that no run is done twice
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ def run_suite_on_ray(
     folder, tell = folder.resolve(), events.Listeners(listeners)
     paths = [str(Path(plugin).resolve()) for plugin in plugins]
     try:
-        ray.init(address, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise UsageError(f"--ray-address {address}: {error}") from error
     try:
