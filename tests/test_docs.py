@@ -71,6 +71,7 @@ NOT_RUN = {
     "make docs": "builds these pages; .ci/run does it",
     "dlp label x.npy --images photos --classes cat,dog,bird": "serves a page: tests/browser",
     "torchrun --nproc-per-node 2 -m dlp_cli run digits": SEVERAL,
+    "python benchmarks/processes_speed.py": MINUTES,
     "accelerate launch --num_processes 2 -m dlp_cli run digits": SEVERAL,
     "torchrun --nproc-per-node 2 -m dlp_cli propagate x.npy --labels y.csv --out out.csv": SEVERAL,
     ". .venv/bin/activate": "changes the reader's shell",

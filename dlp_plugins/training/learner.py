@@ -247,7 +247,12 @@ class Learner:
         self.begin_stage(total_steps)
         self.consistency.load_state(checkpoint.with_prefix("consistency", tensors))
         optimizer = self.optimizer.state_dict()
+        weights = [w for group in self.optimizer.param_groups for w in group["params"]]
         for key, value in checkpoint.with_prefix("optimizer", tensors).items():
             index, _, name = key.partition(".")
+            # A fused step reads weights and their averages side by side, in one layout.
+            like = weights[int(index)].detach()
+            if value.shape == like.shape:
+                value = torch.empty_like(like, dtype=value.dtype).copy_(value)
             optimizer["state"].setdefault(int(index), {})[name] = value
         self.optimizer.load_state_dict(optimizer)
