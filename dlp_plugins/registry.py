@@ -40,7 +40,8 @@ class Registry:
     """The components of one kind.
 
     Args:
-        kind: plural name, also the package of the built-in ones and the entry-point group's suffix.
+        kind: plural name, also the package of the built-in ones and the entry-point group's suffix;
+            `singular` is what a recipe calls its table.
         base: `module:Class` every component must give an instance of; imported when first needed.
         context: names of arguments that the program supplies when it builds a component.
     """
@@ -49,6 +50,7 @@ class Registry:
         self.kind = kind
         self.group = f"dlp_plugins.{kind}"
         self._base = base
+        self.singular = {"affinities": "affinity"}.get(kind, kind.removesuffix("s"))
         self._context = frozenset(context)
         self._components: dict[str, Component] = {}
 
@@ -73,10 +75,7 @@ class Registry:
         Raises:
             RegistryError: the name is malformed or taken, or the class has the wrong base.
         """
-        if not name or not all(c.islower() or c.isdigit() or c in "_-." for c in name):
-            raise RegistryError(
-                f"'{name}' cannot name one of {self.kind}: use lower-case letters, digits, _ - ."
-            )
+        self.check_name(name)
 
         def decorate(factory: F) -> F:
             self._add(
@@ -117,6 +116,13 @@ class Registry:
             f"{self.kind} '{name}' is registered twice: by {first} and by {second}. "
             "Rename one, or uninstall the package that you do not want."
         )
+
+    def check_name(self, name: str) -> None:
+        """Raise RegistryError unless a component may have this name."""
+        if not name or not all(c.islower() or c.isdigit() or c in "_-." for c in name):
+            raise RegistryError(
+                f"'{name}' cannot name one of {self.kind}: use lower-case letters, digits, _ - ."
+            )
 
     def unregister(self, name: str) -> None:
         """Forget a component registered at run time (for tests and notebooks)."""
@@ -421,7 +427,7 @@ def of_kind(kind: str) -> Registry:
         RegistryError: no such kind.
     """
     for candidate in KINDS:
-        if kind in (candidate.kind, _singular(candidate.kind)):
+        if kind in (candidate.kind, candidate.singular):
             return candidate
     names = [k.kind for k in KINDS]
     raise RegistryError(
@@ -439,7 +445,3 @@ def list_components(kind: str | None = None) -> dict[str, list[str]]:
     {'weighters': ['entropy', 'margin', 'max_probability', 'uniform']}
     """
     return {k.kind: k.names() for k in ([of_kind(kind)] if kind else KINDS)}
-
-
-def _singular(kind: str) -> str:
-    return {"affinities": "affinity"}.get(kind, kind.removesuffix("s"))

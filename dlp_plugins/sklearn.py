@@ -46,6 +46,18 @@ if TYPE_CHECKING:  # importing these takes longer than scikit-learn; `fit` does
 UNLABELED = -1
 
 
+class Doubts(Bunch):
+    """What `GraphLabelPropagation.audit` returns."""
+
+    def _repr_html_(self) -> str:
+        from dlp_plugins.embeddings.audit import MORE_LIKELY, audit_html
+
+        return audit_html(
+            self.points, self.labels, self.suggested, self.doubt, self.error_rate,
+            int((self.doubt >= MORE_LIKELY).sum()),
+        )  # fmt: skip
+
+
 class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
     """Spreads a few labels over a nearest-neighbour graph (Iscen et al., CVPR 2019).
 
@@ -484,7 +496,7 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         found = self._fitted.audit()
         order = found.order
         suggested = np.where(found.suggested == UNLABELED, found.labels, found.suggested)
-        return Bunch(
+        return Doubts(
             points=found.points[order],
             labels=self.classes_[found.labels[order]],
             suggested=self.classes_[suggested[order]],

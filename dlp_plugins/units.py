@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from dlp_plugins.errors import UsageError
 
+MOST_CLASSES = 10  # counted one by one
 DECIMAL = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9, "t": 10**12}
 BYTES = {
     f"{prefix}{suffix}": (1024**power if "i" in suffix else 1000**power)
@@ -44,6 +46,18 @@ def format_seconds(seconds: float) -> str:
 def counted(count: int, one: str, many: str = "") -> str:
     """The count with its noun: '1 thread', '2 threads', '1,347 classes' (many='classes')."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def counts_by_class(counts: Sequence[int], classes: Sequence[object] | None = None) -> str:
+    """Points of each class; of many classes the range and the median.
+
+    classes: their names, by default their numbers.
+    """
+    if len(counts) <= MOST_CLASSES:
+        names = range(len(counts)) if classes is None else classes
+        return ", ".join(f"{c} {n:,}" for c, n in zip(names, counts, strict=True))
+    middle = sorted(counts)[len(counts) // 2]
+    return f"from {min(counts):,} to {max(counts):,}, median {middle:,}"
 
 
 def _format(value: float, units: list[tuple[float, str]], base: str) -> str:

@@ -32,12 +32,18 @@ GUIDES = {
     "run": "runs", "bench": "results", "embed": "photos", "propagate": "embeddings",
     "audit": "audit", "explain": "audit", "suggest": "suggest", "label": "label",
     "assign": "embeddings", "predict": "photos", "export": "photos", "report": "report",
+    "graph build": "embeddings", "graph info": "embeddings", "graph check": "embeddings",
     "plan": "embeddings", "check": "recipes", "list": "components", "show": "components",
+    "tune": "tune", "new": "plugins", "cp": "recipes", "doctor": "json",
 }  # fmt: skip
 
 
 def page() -> str:
     found = [(c.name or "", c.callback) for c in app.registered_commands]
+    for group in app.registered_groups:
+        assert group.typer_instance is not None
+        inside = group.typer_instance.registered_commands
+        found += [(f"{group.name} {c.name}", c.callback) for c in inside]
     return HEAD + "".join(section(name, callback) for name, callback in found if callback)
 
 

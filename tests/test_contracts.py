@@ -40,9 +40,9 @@ CHECKS: dict[str, Callable[..., None]] = {
     "selectors": testing.check_selector,
     "trackers": testing.check_tracker,
 }
-# Members of a family, trackers that need a store or a service, and a source that needs a file have
+# Members of a family, trackers that need a store or a service, and components that need a file have
 # tests of their own.
-ELSEWHERE = {"timm", "usb", "torch", "mlflow", "wandb", "ensemble"}
+ELSEWHERE = {"timm", "usb", "torch", "mlflow", "wandb", "ensemble", "file"}
 NAMES = [
     (kind, name)
     for kind in CHECKS

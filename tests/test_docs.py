@@ -60,6 +60,7 @@ NOT_RUN = {
     "pip install '.[photos]'": INSTALLS,
     "pip install '.[report]'": INSTALLS,
     "pip install '.[export]'": INSTALLS,
+    "pip install '.[tune]'": INSTALLS,
     "pip install '.[tensorboard]'": INSTALLS,
     "pip install '.[mlflow]'": INSTALLS,
     "pip install '.[wandb]'": INSTALLS,
@@ -68,6 +69,7 @@ NOT_RUN = {
     "pip uninstall faiss-cpu && pip install '.[gpu]'": INSTALLS,
     "pip install '.[usb]'": INSTALLS,
     "pip install --editable '.[test]'": INSTALLS,
+    "pip install --editable dlp-solver-jacobi": "installs; tests/scaffold does so",
     "make docs": "builds these pages; .ci/run does it",
     "dlp label x.npy --images photos --classes cat,dog,bird": "serves a page: tests/browser",
     "torchrun --nproc-per-node 2 -m dlp_cli run digits": SEVERAL,
@@ -75,6 +77,7 @@ NOT_RUN = {
     "accelerate launch --num_processes 2 -m dlp_cli run digits": SEVERAL,
     "torchrun --nproc-per-node 2 -m dlp_cli propagate x.npy --labels y.csv --out out.csv": SEVERAL,
     ". .venv/bin/activate": "changes the reader's shell",
+    "dlp --install-completion": "changes the reader's shell; tests/cli/test_complete.py",
     "export OMP_NUM_THREADS=1": "changes the reader's shell",
     "make test": THIS_SUITE,
     "make test-torch-sparse": THIS_SUITE,
@@ -261,7 +264,10 @@ class Reader:
         if command == "dlp label photos.npy --images photos --classes cat,dog":
             self.export_labels()  # the page itself is tested by tests/browser
         elif program == "dlp":
-            self.dlp(words, block)
+            *words, file = words if words[-2:-1] == [">"] else [*words, None]
+            printed = self.dlp([word for word in words if word != ">"], block)
+            if file:
+                (self.folder / file).write_text(printed)
         elif not words:
             return  # the name of a program, not a command
         elif command == "make quickstart":
@@ -274,20 +280,23 @@ class Reader:
             done = subprocess.run([sys.executable, *words], env=environment, capture_output=True)
             assert done.returncode == 0, f"{block}: {command}\n{done.stdout.decode()}"
 
-    def dlp(self, words: list[str], block: Block) -> None:
+    def dlp(self, words: list[str], block: Block) -> str:
+        """Run the command; what it prints on standard output."""
         words = [{"S": "0", "FOLDER": "data"}.get(w, w).replace("=FOLDER", "=data") for w in words]
-        if len(words) < 2 and words not in (["list"], ["doctor"]):
+        name_alone = 1 + (words[0] == "graph")  # its commands are two words
+        if len(words) <= name_alone and words not in (["list"], ["doctor"]):
             words = [*words, "--help"]  # the name of a command, not a command
-        elif words[0] in ("run", "bench"):
+        elif words[0] in ("run", "bench", "tune"):
             if block.page in CHECKED_ONLY or (words[0] == "bench" and find_suite(words[1])):
                 check_without_training(words)
-                return
+                return ""
             words += shortened(words)
         forget()
         result = CliRunner().invoke(app, words)
         assert result.exit_code == 0, f"{block}: dlp {shlex.join(words)}\n{result.output}" + (
             f"\n{result.exception}" if result.exception else ""
         )
+        return result.stdout
 
     def export_labels(self) -> None:
         """labels.csv, as the page of `dlp label` exports it once a few photos have a label."""
@@ -331,7 +340,8 @@ def shortened(words: list[str]) -> list[str]:
     settings = [*SHORT, *SHORTER[words[1]]]
     if words[1] != "digits" and "backbone" not in given and words[1] != "my_digits.toml":
         settings += ["backbone=small_cnn", "backbone.width=4"]
-    extra = ["--seeds", "1"] if words[0] == "bench" else ["--device", "cpu"]
+    extra = {"bench": ["--seeds", "1"], "tune": ["--trials", "2"]}.get(words[0], [])
+    extra += [] if words[0] == "bench" else ["--device", "cpu"]
     return [*(w for setting in settings for w in ("--set", setting)), *extra]
 
 
@@ -432,7 +442,8 @@ def test_the_page_of_commands_leads_to_pages(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.syspath_prepend(str(ROOT / "docs"))
     import make_commands
 
-    assert set(make_commands.GUIDES) <= {command.name for command in app.registered_commands}
+    names = {f"dlp {name}" for name in make_commands.GUIDES}
+    assert names <= {line[3:] for line in make_commands.page().splitlines() if line[:3] == "## "}
 
 
 def test_what_names_the_version_names_the_same_one() -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
+from places import ROOT
 
 from dlp_plugins import registry
 from dlp_plugins.embeddings.suggest import suggest_file
@@ -13,7 +12,7 @@ from dlp_plugins.recipe.check import load_recipe, parts_of
 from dlp_plugins.training.load import load
 from dlp_plugins.training.run import run
 
-FILE = Path(__file__).with_name("outside_components.py")
+FILE = ROOT / "dlp_plugins/scaffold/minimal.py"
 RECIPE = """
 description = "Nothing but outside components"
 {parts}
@@ -43,7 +42,7 @@ def plugin():
 
 def test_a_recipe_of_outside_components_alone_trains(plugin, tmp_path):
     missing = [kind.kind for kind in registry.KINDS if "outside" not in kind.names()]
-    assert missing == [], "a new kind joins tests/outside_components.py"
+    assert missing == [], "a new kind joins dlp_plugins/scaffold/minimal.py"
     keys = {key for key, _ in parts_of(load_recipe("digits"))} - {"dataset", "tracker"}
     path = tmp_path / "outside.toml"
     path.write_text(RECIPE.format(parts="\n".join(f'{key} = "outside"' for key in sorted(keys))))
@@ -54,7 +53,7 @@ def test_a_recipe_of_outside_components_alone_trains(plugin, tmp_path):
     summary = run(recipe, tmp_path / "run")
     assert summary["test_error"] < 10
     assert summary["pseudo_label_accuracy"] > 90
-    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    lines = (tmp_path / "run/trackers/errors.txt").read_text().splitlines()
     assert [line.split()[0] for line in lines] == list("012345")
     assert load(tmp_path / "run").classes == ("left", "right")
 

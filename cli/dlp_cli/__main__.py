@@ -16,11 +16,14 @@ from dlp_cli.commands import (
     audit,
     bench,
     check,
+    cp,
     doctor,
     embed,
     explain,
     export,
+    graph,
     label,
+    new,
     plan,
     predict,
     propagate,
@@ -28,6 +31,7 @@ from dlp_cli.commands import (
     run,
     show,
     suggest,
+    tune,
 )
 from dlp_cli.commands import list as listing  # `list` is a builtin
 from dlp_plugins.errors import DlpError, ElsewhereError, UsageError
@@ -52,12 +56,12 @@ class _Group(TyperGroup):
 app = typer.Typer(
     cls=_Group,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("run")(run.run)
 app.command("bench")(bench.bench)
+app.command("tune")(tune.tune)
 app.command("embed")(embed.embed)
 app.command("propagate")(propagate.propagate)
 app.command("audit")(audit.audit)
@@ -68,10 +72,13 @@ app.command("assign")(assign.assign)
 app.command("predict")(predict.predict)
 app.command("export")(export.export)
 app.command("report")(report.report)
+app.add_typer(graph.graph, name="graph")
 app.command("plan")(plan.plan)
 app.command("check")(check.check)
+app.command("cp")(cp.cp)
 app.command("list")(listing.list_)
 app.command("show")(show.show)
+app.command("new")(new.new)
 app.command("doctor")(doctor.doctor)
 
 

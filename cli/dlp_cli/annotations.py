@@ -34,25 +34,34 @@ def type_text(annotation: Any) -> str:
     return NAMES.get(plain, getattr(plain, "__name__", str(plain)))
 
 
-def range_text(annotation: Any) -> str:
-    """The declared bounds, or nothing.
+def bounds(annotation: Any, metadata: Any = ()) -> dict[str, float]:
+    """The declared bounds by name: ge, gt, le, lt. Of alternatives, those that have any.
+
+    metadata: of the annotation, where pydantic has taken it off.
 
     >>> from pydantic import Field
-    >>> range_text(Annotated[float, Field(ge=0, lt=1)])
+    >>> bounds(Annotated[float, Field(ge=0, lt=1)] | None)
+    {'ge': 0, 'lt': 1}
+    """
+    found: dict[str, float] = {}
+    if get_origin(annotation) in (Union, types.UnionType):
+        for alternative in get_args(annotation):
+            found |= bounds(alternative)
+    for item in (*getattr(annotation, "__metadata__", ()), *metadata):
+        found |= bounds(None, getattr(item, "metadata", ()))  # pydantic's `Field` holds them
+        for name in BOUNDS:
+            if (bound := getattr(item, name, None)) is not None:
+                found[name] = bound
+    return found
+
+
+def range_text(found: dict[str, float]) -> str:
+    """Bounds as a person would write them, or nothing.
+
+    >>> range_text({"ge": 0, "lt": 1})
     '>= 0, < 1'
     """
-    if get_origin(annotation) in (Union, types.UnionType):
-        return " or ".join(filter(None, map(range_text, get_args(annotation))))
-    return bounds_text(getattr(annotation, "__metadata__", ()))
-
-
-def bounds_text(metadata: Any) -> str:
-    """The bounds among an annotation's metadata, pydantic's `Field` unpacked."""
-    found = []
-    for item in metadata:
-        if nested := getattr(item, "metadata", None):
-            found.append(bounds_text(nested))
-        for name, sign in BOUNDS.items():
-            if (bound := getattr(item, name, None)) is not None:
-                found.append(f"{sign} {bound if isinstance(bound, int) else format(bound, 'g')}")
-    return ", ".join(filter(None, found))
+    return ", ".join(
+        f"{BOUNDS[name]} {bound if isinstance(bound, int) else format(bound, 'g')}"
+        for name, bound in found.items()
+    )

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dlp_cli import complete
+
 if TYPE_CHECKING:
     from dlp_plugins.recipe.model import Recipe
 
@@ -20,7 +22,12 @@ class Device(StrEnum):
 
 
 RecipeArgument = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="A recipe's path, or its name (see `dlp list`).")
+    str,
+    typer.Argument(
+        metavar="RECIPE",
+        help="A recipe's path, or its name (see `dlp list`).",
+        autocompletion=complete.recipes,
+    ),
 ]
 SetOption = Annotated[
     list[str] | None,
@@ -28,6 +35,7 @@ SetOption = Annotated[
         "--set",
         metavar="KEY=VALUE",
         help="Change a setting, solver.alpha=0.9, or a whole component, solver=power. Repeatable.",
+        autocompletion=complete.settings,
     ),
 ]
 PluginOption = Annotated[
@@ -82,6 +90,10 @@ ProbabilitiesOption = Annotated[
 ]
 OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Replace files that exist already.")
+]
+
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document in place of text (docs/json.md).")
 ]
 
 DeviceOption = Annotated[Device, typer.Option(help="auto: a GPU where there is one.")]

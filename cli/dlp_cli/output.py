@@ -76,6 +76,14 @@ def print_line(text: str) -> None:
         print(clean(text), flush=True)
 
 
+def print_json(value: dict[str, Any]) -> None:
+    """One JSON document, for another program; a number that is not finite becomes null."""
+    from dlp_plugins._writing import to_json
+
+    with after_the_work():
+        print(to_json(value, indent=2), flush=True)
+
+
 @contextlib.contextmanager
 def after_the_work(where: str = "") -> Iterator[None]:
     """For printing results: a closed or full standard output is no failure of what was done.

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
-from dlp_cli.annotations import bounds_text, range_text, type_text
+from dlp_cli.annotations import bounds, range_text, type_text
 from dlp_plugins import registry
 from dlp_plugins.component import BUILT_IN, Component
 from dlp_plugins.errors import DlpError
@@ -24,21 +24,41 @@ COLUMNS = ("key", "type", "range", "default", "meaning")
 
 @dataclass(frozen=True)
 class Setting:
-    """One key, in words."""
+    """One key.
+
+    type: in words. bounds: as `annotations.bounds`. value: the default, None where there is none.
+    """
 
     key: str
     type: str
-    range: str
-    default: str
     meaning: str
+    bounds: dict[str, float] = field(default_factory=dict)
+    required: bool = False
+    value: Any = None
+
+    @property
+    def default(self) -> str:
+        """In words."""
+        return "required" if self.required else default_text(self.value)
 
     def row(self, prefix: str = "") -> tuple[str, ...]:
-        return (prefix + self.key, self.type, self.range, self.default, self.meaning)
+        """As COLUMNS."""
+        within = range_text(self.bounds)
+        return (prefix + self.key, self.type, within, self.default, self.meaning)
+
+    def as_dict(self, prefix: str = "") -> dict[str, Any]:
+        """For JSON: the default as the value that it is."""
+        return {
+            "key": prefix + self.key,
+            "type": self.type,
+            "bounds": self.bounds,
+            "required": self.required,
+            "default": json.loads(json.dumps(self.value, default=str)),
+            "meaning": self.meaning,
+        }
 
 
-EXTENDS = Setting(
-    "extends", "text", "", "", "recipe to start from: a path beside this file, or a name"
-)
+EXTENDS = Setting("extends", "text", "recipe to start from: a path beside this file, or a name")
 
 
 @dataclass(frozen=True)
@@ -68,18 +88,34 @@ class SettingsTable:
         rows = [
             Setting(
                 name,
-                type_text(field.annotation),
-                range_text(field.annotation) or bounds_text(field.metadata),
-                "required" if field.is_required() else default_text(field.get_default()),
-                field.description or "",
+                type_text(info.annotation),
+                info.description or "",
+                bounds(info.annotation, info.metadata),
+                info.is_required(),
+                None if info.is_required() else info.get_default(),
             )
-            for name, field in self.model.model_fields.items()
-            if name not in hidden and table_model(field.annotation) is None
+            for name, info in self.model.model_fields.items()
+            if name not in hidden and table_model(info.annotation) is None
         ]
         if self.kind:
             meaning = f"the component: {', '.join(registry.of_kind(self.kind).names())}"
-            rows.insert(0, Setting("name", "text", "", self.default, meaning))
+            rows.insert(0, Setting("name", "text", meaning, value=self.default or None))
         return rows if self.key else [EXTENDS, *rows]
+
+    def as_dict(self, components: bool) -> dict[str, Any]:
+        """For JSON; with the parameters of its components, if asked for."""
+        prefix = f"{self.key}." if self.key else ""
+        found: dict[str, Any] = {
+            "table": self.key,
+            "repeated": self.repeated,
+            "settings": [setting.as_dict(prefix) for setting in self.settings()],
+        }
+        if components and self.kind:
+            found["components"] = [
+                {"name": c.name, "parameters": [s.as_dict(prefix) for s in parameters(c)]}
+                for c in self.components()
+            ]
+        return found
 
     def components(self) -> list[Component]:
         """Those that come with the project and can be imported here."""
@@ -100,19 +136,19 @@ def tables() -> list[SettingsTable]:
 
 
 def _tables_of(model: type[BaseModel], prefix: str) -> Iterator[SettingsTable]:
-    for name, field in model.model_fields.items():
-        inner = table_model(field.annotation)
+    for name, info in model.model_fields.items():
+        inner = table_model(info.annotation)
         if inner is None:
             continue
         if issubclass(inner, Part):
-            default = field.get_default(call_default_factory=True)
+            default = info.get_default(call_default_factory=True)
             parts = default if isinstance(default, list | tuple) else [default] if default else []
             names = ", ".join(part.name for part in parts)
             kind = registry.of_kind(name).kind
-            repeated = _is_list(field.annotation)
+            repeated = _is_list(info.annotation)
             yield SettingsTable(prefix + name, inner, repeated, names, kind)
         else:
-            yield SettingsTable(prefix + name, inner, _is_list(field.annotation))
+            yield SettingsTable(prefix + name, inner, _is_list(info.annotation))
         yield from _tables_of(inner, f"{prefix}{name}.")
 
 
@@ -122,9 +158,10 @@ def parameters(component: Component) -> list[Setting]:
         Setting(
             p.name,
             type_text(p.annotation),
-            range_text(p.annotation),
-            "required" if p.required else default_text(p.default),
             p.description,
+            bounds(p.annotation),
+            p.required,
+            None if p.required else p.default,
         )
         for p in component.parameters
     ]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -13,20 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from dlp_plugins.bench.claims import Claims
+from dlp_plugins.bench.running import Runs, key_of, stage_one_alone
 from dlp_plugins.bench.suite import Suite, Trial
-from dlp_plugins.errors import DlpError, RunFolderError
-from dlp_plugins.recipe.check import check_layers
-from dlp_plugins.recipe.files import Layer
+from dlp_plugins.errors import DlpError
 from dlp_plugins.recipe.model import Recipe
-from dlp_plugins.registry import PROPAGATION
 from dlp_plugins.training import events
 from dlp_plugins.training.folder import LOCK, RunFolder
-from dlp_plugins.training.run import run
 from dlp_plugins.units import counted
-
-# Keys of a recipe that stage one does not depend on.
-STAGE_TWO = (*PROPAGATION, "source", "pseudo_labels", "tracker", "description")
-
 
 WAIT_SECONDS = 1.0  # between two looks at what other processes have finished
 
@@ -93,10 +84,11 @@ class _Runner:
         tell: events.Listeners,
     ) -> None:
         self.suite, self.folder, self.tell = suite, folder, tell
-        self.device, self.plugins = device, plugins
+        self.runs = Runs(folder, device, plugins, "a suite")
         self.claims = Claims(folder)
+        self.listeners: list[events.Listener] = [tell, self._stop_if_lost]
         self._has_waited = False
-        self.shared = Counter(_key(stage_one_alone(trial.recipe)) for trial in suite.trials)
+        self.shared = Counter(key_of(stage_one_alone(trial.recipe)) for trial in suite.trials)
 
     def run(self) -> list[Result]:
         results: dict[int, Result] = {}
@@ -131,7 +123,8 @@ class _Runner:
                     return None
                 stage_one = self._stage_one(number, trial)
                 self._started(number, trial, trial.row, trial.recipe)
-                return Result(trial, self._run_or_resume(trial.recipe, folder, stage_one))
+                summary = self.runs.run_or_resume(trial.recipe, folder, self.listeners, stage_one)
+                return Result(trial, summary)
         except _BusyError:
             return None
         except DlpError as error:
@@ -168,7 +161,7 @@ class _Runner:
             _BusyError: another process trains it.
         """
         alone = stage_one_alone(trial.recipe)
-        key = _key(alone)
+        key = key_of(alone)
         if self.shared[key] < 2 or not alone.training.stage_one_epochs:
             return None
         common = RunFolder(self.folder / "_stage_one" / key)
@@ -178,47 +171,11 @@ class _Runner:
             if not ours:
                 raise _BusyError
             work = f"stage one, shared by {self.shared[key]} runs"
-            self._started(number, trial, work, alone)
-            # A summary without the file itself: nothing to resume, it is trained again.
-            self._run_or_resume(alone, common.path, None, again=common.summary.is_file())
-        return common.stage_one
+            return self.runs.shared_stage_one(
+                trial.recipe, self.listeners, lambda one: self._started(number, trial, work, one)
+            )
 
     def _started(self, number: int, trial: Trial, work: str, recipe: Recipe) -> None:
         t = recipe.training
         epochs = t.stage_one_epochs + t.stage_two_epochs
         self.tell(TrialStarted(number, len(self.suite.trials), work, trial.seed, epochs))
-
-    def _run_or_resume(
-        self, recipe: Recipe, folder: Path, stage_one: Path | None, again: bool = False
-    ) -> dict[str, Any]:
-        target = RunFolder(folder)
-        begun = target.recipe.is_file()
-        if begun:
-            try:
-                target.check_same_recipe(recipe.as_dict())
-            except RunFolderError as error:
-                raise RunFolderError(f"{error} For a suite: give another --out.") from None
-        saved = (target.training, target.training_previous, target.stage_one, target.summary)
-        resume = begun and not again and any(path.exists() for path in saved)
-        return run(
-            recipe,
-            folder,
-            device=self.device,
-            resume=resume,
-            overwrite=begun and not resume,  # broken off before its first checkpoint
-            plugins=self.plugins,
-            stage_one=stage_one,
-            listeners=[self.tell, self._stop_if_lost],
-        )
-
-
-def stage_one_alone(recipe: Recipe) -> Recipe:
-    """The recipe's stage one: the same for all recipes that differ only in what comes after it."""
-    settings = {k: v for k, v in recipe.as_dict().items() if k not in STAGE_TWO}
-    training = {**settings["training"], "stage_two_epochs": 0}
-    return check_layers([Layer("stage one", {**settings, "training": training})])
-
-
-def _key(stage_one: Recipe) -> str:
-    text = json.dumps(stage_one.as_dict(), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]

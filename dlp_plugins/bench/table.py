@@ -15,6 +15,7 @@ from typing import Any
 from dlp_plugins.bench.runner import Result
 from dlp_plugins.bench.suite import TABLES, Figure, Suite
 from dlp_plugins.errors import DataError, RunFolderError
+from dlp_plugins.notebook.html import table as html_table
 from dlp_plugins.training.folder import write_json, write_text
 
 # Column titles of the errors, in the order shown; a column that no run filled is left out.
@@ -55,7 +56,17 @@ class RowResult:
         return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
-def collect(results: Iterable[Result]) -> list[RowResult]:
+class Table(list[RowResult]):
+    """The rows; a list, but for how a notebook shows it."""
+
+    def _repr_html_(self) -> str:
+        failed = "; ".join(f"{row.row}, {failure}" for row in self for failure in row.failures)
+        texts = [row_texts(row, self) for row in self]
+        title = f"{sum(row.runs for row in self):,} runs"
+        return html_table(title, texts, header(self), f"Failed: {failed}" if failed else "")
+
+
+def collect(results: Iterable[Result]) -> Table:
     """Results by row, in the order of the suite."""
     rows: dict[str, RowResult] = {}
     for result in results:
@@ -66,7 +77,7 @@ def collect(results: Iterable[Result]) -> list[RowResult]:
         for column in {**ERRORS, **OTHERS}:
             if result.summary and column in result.summary:
                 row.values.setdefault(column, []).append(result.summary[column])
-    return list(rows.values())
+    return Table(rows.values())
 
 
 def columns(rows: Sequence[RowResult]) -> dict[str, str]:

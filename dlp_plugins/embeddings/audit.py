@@ -20,6 +20,7 @@ from dlp_plugins.embeddings._label_noise import LabelNoise
 from dlp_plugins.embeddings.duplicates import Distinct
 from dlp_plugins.graph import Graph
 from dlp_plugins.inputs import UNLABELED
+from dlp_plugins.notebook.html import table
 from dlp_plugins.propagation import Propagator
 from dlp_plugins.propagation.beliefs import PLAIN, Beliefs
 from dlp_plugins.propagation.leave_one_out import LeaveOneOut
@@ -31,6 +32,7 @@ FOLDS = 5
 FLOOR = 1e-3  # added to probabilities, so that neither kind of evidence alone excludes a class
 WITNESSES = 3
 MORE_LIKELY = 0.5
+SHOWN = 10  # labels in a notebook
 # Labels left out at each refresh of a training, and the error of G_ii that is enough for a rate.
 GLANCE, GLANCE_TOLERANCE = 500, 1e-4
 
@@ -62,6 +64,13 @@ class Audit:
         """[m] positions, the most doubtful label first, those without a doubt last."""
         return np.argsort(-np.nan_to_num(self.doubt, nan=-1.0), kind="stable")
 
+    def _repr_html_(self) -> str:
+        """For a notebook: the labels that are likely wrong, classes by number."""
+        return audit_html(
+            self.points[self.order], self.labels[self.order], self.suggested[self.order],
+            self.doubt[self.order], self.error_rate, self.likely_wrong()[0],
+        )  # fmt: skip
+
     def likely_wrong(self, precision: float = 0.0) -> tuple[int, float]:
         """How many of the most doubtful labels to look at, and the share of them that is wrong.
 
@@ -72,6 +81,30 @@ class Audit:
         mean = doubt.cumsum() / np.arange(1, len(doubt) + 1)
         count = int((mean >= precision).sum())
         return count, float(mean[count - 1]) if count else 0.0
+
+
+def audit_html(
+    points: np.ndarray,
+    labels: np.ndarray,
+    suggested: np.ndarray,
+    doubt: np.ndarray,
+    error_rate: float,
+    count: int,
+) -> str:
+    """A table of the first `count` labels, in this order, under what was found of all.
+
+    labels, suggested: classes as they are to be called.
+    """
+    rows = [
+        (points[i], labels[i], suggested[i], f"{doubt[i]:.2f}") for i in range(min(count, SHOWN))
+    ]
+    return table(
+        f"{count:,} of {len(points):,} labels are likely wrong",
+        rows,
+        ("point", "label", "suggested", "doubt"),
+        f"and {count - SHOWN:,} more. " * (count > SHOWN)
+        + f"Of all labels an estimated {error_rate:.1%} are wrong.",
+    )
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ class Built:
     ) -> Built:
         """Of descriptors [n, d], checked."""
         clock = clock or Clock(silent)
-        distinct = find_distinct(descriptors)
+        distinct = find_distinct(descriptors, propagator.graph.merges_duplicates)
         with clock.phase("transform"):
             f = propagator.apply_transform(distinct.select(descriptors).to(device))
         with clock.phase("neighbours"):

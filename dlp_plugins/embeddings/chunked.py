@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from dlp_plugins._threads import row_slices
-from dlp_plugins.embeddings.duplicates import Distinct, find_distinct
+from dlp_plugins.embeddings.duplicates import find_distinct
 from dlp_plugins.embeddings.index import Index
 from dlp_plugins.embeddings.memory import ClassChunks
 from dlp_plugins.embeddings.prototypes import images_only, node_beliefs, node_labels
@@ -160,10 +160,9 @@ def propagate_chunked(
     with clock.phase("read", points) as tick:
         descriptors = load(tick)
         zero_vectors = points - int(descriptors.any(dim=1).sum())
-        if prototypes is None:
-            distinct = find_distinct(descriptors)
-        else:  # copies are each other's neighbours in the paper
-            distinct = Distinct(torch.arange(points), None)
+        # with prototypes, copies are each other's neighbours in the paper
+        merge = prototypes is None and propagator.graph.merges_duplicates
+        distinct = find_distinct(descriptors, merge)
         descriptors = distinct.select(descriptors).to(device)
         nodes = beliefs.grouped(distinct.group).to(device)
         known = nodes.labels(distinct.labels(labels))

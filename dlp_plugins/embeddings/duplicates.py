@@ -61,12 +61,17 @@ class Distinct:
         return found
 
 
-def find_distinct(rows: Tensor) -> Distinct:
+def find_distinct(rows: Tensor, merge: bool = True) -> Distinct:
     """Groups of equal rows of x [n, d], on the CPU; each zero row is a group of its own.
 
     A zero row has no direction: two of them have nothing in common.
+
+    Args:
+        merge: False leaves every row a group of its own, as a graph from a file needs it.
     """
     n = len(rows)
+    if not merge:
+        return Distinct(torch.arange(n), None)
     keys = _keys(rows)
     _, first, group = np.unique(keys, return_index=True, return_inverse=True)
     if len(first) == n:

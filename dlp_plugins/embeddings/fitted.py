@@ -84,7 +84,7 @@ class FittedPropagation:
         The rest is as `propagate_chunked` takes it; `robust` goes with neither `start` nor `auto`.
         """
         rows, given = to_descriptors(x), to_labels(labels)
-        distinct = find_distinct(rows)
+        distinct = find_distinct(rows, propagator.graph.merges_duplicates)
         if len(distinct.points) < 2:  # a new point needs neighbours
             distinct = Distinct(torch.arange(len(rows)), None)
         rows, known = distinct.select(rows), distinct.labels(given)

@@ -73,7 +73,7 @@ def propagate_chunked_multi_label(
     with clock.phase("read", points) as tick:
         descriptors = load(tick)
         zero_vectors = points - int(descriptors.any(dim=1).sum())
-        distinct = find_distinct(descriptors)
+        distinct = find_distinct(descriptors, propagator.graph.merges_duplicates)
         descriptors = distinct.select(descriptors).to(device)
     note, _ = transform(propagator, descriptors, clock)
     with clock.phase("neighbours"):

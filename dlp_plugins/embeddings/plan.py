@@ -106,6 +106,16 @@ class Plan:
     reasons: list[str]
 
     @property
+    def picked(self) -> tuple[Choice, Choice, Choice]:
+        """Builder, solver and refiner; one that does not fit is not used."""
+        return self.builder, self.solver, self.refiner
+
+    @property
+    def fits(self) -> bool:
+        """Whether there are a builder and a solver within the budget."""
+        return self.builder.fits and self.solver.fits
+
+    @property
     def seconds(self) -> float:
         """Of the chosen components, without reading and writing files."""
         refining = self.refiner.seconds if self.refiner.fits else 0.0

@@ -44,7 +44,7 @@ def select_points(
             there are none.
     """
     clock = clock or Clock(silent)
-    distinct = find_distinct(descriptors)
+    distinct = find_distinct(descriptors, propagator.graph.merges_duplicates)
     known = distinct.labels(labels)
     check_request(selector, distinct, known, count)
     with clock.phase("transform"):

@@ -21,10 +21,12 @@ class GraphBuilder(ABC):
     Attributes:
         k: neighbours of each point; a set of n points gives at most n - 1.
         exact: whether the neighbours are the true ones (recall 1 but for ties).
+        merges_duplicates: points with the same embedding may be searched once, as one point.
     """
 
     k: int
     exact: bool = False
+    merges_duplicates: bool = True
 
     @abstractmethod
     def neighbors(self, descriptors: Tensor) -> Neighbors:

@@ -48,7 +48,7 @@ class Space:
     @full_precision()
     def of(cls, propagator: Propagator, descriptors: Tensor, clock: Clock) -> Self:
         """From unit rows [n, d]."""
-        distinct = find_distinct(descriptors)
+        distinct = find_distinct(descriptors, propagator.graph.merges_duplicates)
         with clock.phase("transform"):
             f = propagator.apply_transform(distinct.select(descriptors))
         with clock.phase("neighbours"):

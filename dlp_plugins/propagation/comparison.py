@@ -17,6 +17,7 @@ from dlp_plugins.graph import Graph
 from dlp_plugins.inputs import UNLABELED
 from dlp_plugins.normalizers.clamp import Clamp
 from dlp_plugins.normalizers.class_mass import ClassMass
+from dlp_plugins.notebook.html import table
 from dlp_plugins.propagation.beliefs import PLAIN, Beliefs
 from dlp_plugins.propagation.propagator import Propagator
 from dlp_plugins.propagation.start import LogisticRegression, Start
@@ -83,6 +84,16 @@ class Comparison:
     chosen: Method
     judged: int
     repeats: int
+
+    def _repr_html_(self) -> str:
+        """For a notebook: the methods with their accuracies."""
+        rows = [
+            (row.name, f"{100 * row.accuracy:.1f} ± {100 * row.error:.1f}", f"{_points(row)}")
+            for row in self.rows
+        ]
+        columns = ("method", "accuracy, %", "above the default")
+        title = f"Methods by cross-validation on {self.judged:,} labels"
+        return table(title, rows, columns, self.describe())
 
     def describe(self) -> str:
         """What was chosen and why, in a sentence."""

@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from dlp_plugins.inputs import check_descriptors, to_descriptors
+from dlp_plugins.notebook.html import table
 from dlp_plugins.propagation.beliefs import Beliefs, best_labels, soft_given, to_prior
 from dlp_plugins.propagation.propagator import Propagator
 from dlp_plugins.refiners.contract import Given
+from dlp_plugins.units import counts_by_class
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,18 @@ class MultiLabels:
     scores: Tensor
     thresholds: Tensor
     reached: Tensor
+
+    def _repr_html_(self) -> str:
+        """For a notebook: how many labels there are."""
+        per_point = self.labels.sum(dim=1)
+        n, c = self.labels.shape
+        most = int(per_point.max()) if n else 0
+        rows = [
+            ("labels per point", f"{float(per_point.double().mean()):.2f}, at most {most}"),
+            ("points per class", counts_by_class(self.labels.sum(dim=0).tolist())),
+            ("points no label reaches", f"{int((~self.reached).sum()):,}"),
+        ]
+        return table(f"Several labels each for {n:,} points, {c:,} classes", rows)
 
 
 def propagate_multi_label(

@@ -8,13 +8,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from dlp_plugins.graph import Graph
 from dlp_plugins.inputs import UNLABELED
+from dlp_plugins.notebook.html import table
 from dlp_plugins.propagation.health import Health
 from dlp_plugins.refiners.contract import Classifier
+from dlp_plugins.units import counts_by_class
 
 if TYPE_CHECKING:
     from dlp_plugins.propagation.calibration import Calibration
@@ -44,6 +47,25 @@ class Assignment:
         """[n] float32: w_i z_(y_i), the factor of each example's loss; 0 for an unreached point."""
         return self.certainty * self.class_weights[self.labels.clamp(min=0)]
 
+    def _repr_html_(self) -> str:
+        """For a notebook: how many points each class has, and whether to trust them."""
+        found = self.labels[self.labels != UNLABELED]
+        counts = torch.bincount(found, minlength=len(self.class_weights)).tolist()
+        health = self.health
+        rows: list[tuple[str, str]] = [
+            ("points per class", counts_by_class(counts)),
+            ("points without a label", f"{len(self.labels) - len(found):,}"),
+            ("certainty, quartiles", quartiles(self.certainty)),
+        ]
+        if (probability := getattr(self, "probability", None)) is not None:
+            rows.append(("probability, quartiles", quartiles(probability)))
+        rows += [
+            ("components without a label", f"{health.unlabeled_components:,}"),
+            ("classes without a point", f"{health.empty_classes:,}"),
+            ("solver", health.convergence.describe()),
+        ]
+        return table(f"Labels of {len(self.labels):,} points, {len(counts):,} classes", rows)
+
 
 @dataclass(frozen=True)
 class PseudoLabels(Assignment):
@@ -68,6 +90,12 @@ class PseudoLabels(Assignment):
     probability: Tensor | None = None
     calibration: Calibration | None = None
     unknown: Tensor | None = None
+
+
+def quartiles(x: Tensor) -> str:
+    """Quartiles of x [n] in words; a dash without points."""
+    found = np.quantile(x.cpu().numpy(), (0.25, 0.5, 0.75)).tolist() if len(x) else []
+    return ", ".join(f"{q:.3f}" for q in found) or "-"
 
 
 def label_matrix(labels: Tensor, num_classes: int) -> Tensor:

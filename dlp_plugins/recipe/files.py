@@ -52,10 +52,15 @@ def read_layers(path: Path) -> list[Layer]:
             return chain
         if not isinstance(base, str):
             raise RecipeError(f"{path}: extends: found {base!r}; allowed: the path of a recipe")
-        path = _base_of(path, base)
+        path = base_of(path, base)
 
 
-def _base_of(path: Path, base: str) -> Path:
+def base_of(path: Path, base: str) -> Path:
+    """The file that `extends = base` means in the recipe at `path`.
+
+    Raises:
+        RecipeError: there is none, neither beside the recipe nor among those of the project.
+    """
     beside = path.parent / base
     if beside.is_file():
         return beside

@@ -116,6 +116,10 @@ class Note:
     text: str
 
 
+class StopRun(BaseException):  # as a KeyboardInterrupt, no failure
+    """A listener raises it to end the run: what it has saved stays, and it can be resumed."""
+
+
 Event = (
     RunStarted | StageStarted | EpochStarted | PhaseStarted | PseudoLabelsRefreshed
     | StepDone | EpochDone | CheckpointSaved | RunDone | RunInterrupted | Note
@@ -124,8 +128,8 @@ Listener = Callable[[Event], None]
 
 
 class Listeners:
-    """Many listeners as one, of which none can stop a run: one that raises is dropped, with a
-    warning. Only a KeyboardInterrupt passes.
+    """Many listeners as one, of which none can break a run: one that raises is dropped, with a
+    warning. Only a KeyboardInterrupt passes, and `StopRun`.
     """
 
     def __init__(self, listeners: Iterable[Callable[[Any], None]] = ()) -> None:

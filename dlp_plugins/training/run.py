@@ -32,6 +32,7 @@ from dlp_plugins.training.folder import FORMAT, write_json, write_text
 from dlp_plugins.training.progress import PROPAGATION, STUDENT, SUPERVISED, TEACHER, metric
 from dlp_plugins.training.request import Request, prepare
 from dlp_plugins.training.resume import check_same_data, last_saved
+from dlp_plugins.training.summary import Summary
 from dlp_plugins.training.tracking import tracking
 from dlp_plugins.training.trainer import Trainer
 
@@ -51,7 +52,7 @@ def run(
     stage_one: Path | None = None,
     listeners: Sequence[events.Listener] = (),
     **settings: Any,
-) -> dict[str, Any]:
+) -> Summary:
     """Train by a recipe and return what goes to summary.json.
 
     >>> run("digits", out="runs/a", seed=3, solver="power", **{"solver.alpha": 0.9})
@@ -89,7 +90,7 @@ def train(
     device: str = "auto",
     stage_one: Path | None = None,
     listeners: Sequence[events.Listener] = (),
-) -> dict[str, Any]:
+) -> Summary:
     """Carry out what was prepared; arguments, result and errors as of `run`.
 
     Started by torchrun or accelerate launch, all processes train one network; the first alone has
@@ -106,14 +107,14 @@ def _train_together(
     stage_one: Path | None,
     listeners: Sequence[events.Listener],
     processes: Processes,
-) -> dict[str, Any]:
+) -> Summary:
     folder, first = request.folder, processes.first
     tell = events.Listeners(listeners if first else ())
     if request.resume:
         summary = processes.once(lambda: folder.read_summary() if folder.summary.is_file() else {})
         if summary:
             tell(events.RunDone(folder.path, summary))
-            return summary
+            return Summary(summary)
     inputs = [*request.inputs, *([stage_one] if stage_one is not None else [])]
     # All of this before the folder is made: a bad request leaves nothing.
     if first and not request.resume:
@@ -179,7 +180,7 @@ def describe_model(trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def _train(trainer: Trainer, resume: bool, stage_one: Path | None) -> dict[str, Any]:
+def _train(trainer: Trainer, resume: bool, stage_one: Path | None) -> Summary:
     folder, tell, processes = trainer.folder, trainer.tell, trainer.processes
     saved = processes.once(lambda: last_saved(folder) if resume else None)
     if saved is not None:
@@ -194,7 +195,7 @@ def _train(trainer: Trainer, resume: bool, stage_one: Path | None) -> dict[str, 
     elif resume and saved is None:
         tell(events.Note(f"{folder.path} holds no checkpoint; the run starts from the beginning."))
     trainer.run()
-    return processes.once(lambda: _finish(trainer))
+    return Summary(processes.once(lambda: _finish(trainer)))
 
 
 def _finish(trainer: Trainer) -> dict[str, Any]:
@@ -248,7 +249,7 @@ def _without(names: Sequence[str]) -> Iterator[None]:
         os.environ.update(kept)
 
 
-def summarize(trainer: Trainer) -> dict[str, Any]:
+def summarize(trainer: Trainer) -> Summary:
     """The run's result. Errors in percent, student and teacher, last and (by validation) best.
 
     `best_...` is of the last stage, `supervised_best_...` of the one before it. `residual` and
@@ -257,7 +258,7 @@ def summarize(trainer: Trainer) -> dict[str, Any]:
     p = trainer.progress
     final = p.history[-1] if p.history else {}
     supervised = [line for line in p.history if line["stage"] == SUPERVISED]
-    summary: dict[str, Any] = {}
+    summary = Summary()
     for network in (STUDENT, TEACHER):
         errors = [metric(network, name) for name in ("test_error", "test_error_top5")]
         summary.update({k: final[k] for k in errors if k in final})

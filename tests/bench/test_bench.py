@@ -11,7 +11,8 @@ import pytest
 from places import ROOT
 
 from dlp_plugins.bench import table
-from dlp_plugins.bench.runner import STAGE_TWO, TrialStarted, run_suite, stage_one_alone
+from dlp_plugins.bench.runner import TrialStarted, run_suite
+from dlp_plugins.bench.running import STAGE_TWO, stage_one_alone
 from dlp_plugins.bench.suite import find_suite, load_suite, suite_of_recipe
 from dlp_plugins.errors import DataError, RunFolderError, UsageError
 from dlp_plugins.recipe.model import Recipe

@@ -13,7 +13,7 @@ import tomllib
 from importlib.metadata import version
 from pathlib import Path
 from textwrap import dedent
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
@@ -33,31 +33,6 @@ QUICK = [
     "--set", "dataset.num_train=120", "--set", "dataset.num_test=50", "--set", "backbone.width=4",
     "--set", "dataset.num_labeled=20", "--device", "cpu",
 ]  # fmt: skip
-
-
-class Done(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def dlp(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    """A function that runs the command in this process."""
-
-    def dlp_(*words: str | Path) -> Done:
-        capsys.readouterr()
-        monkeypatch.setattr(sys, "argv", ["dlp", *map(str, words)])
-        code = 0
-        try:
-            main()
-        except SystemExit as leaving:
-            code = int(leaving.code or 0)
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err
-        return Done(code, captured.out, captured.err)
-
-    return dlp_
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +15,7 @@ from dlp_cli.options import (
     DeviceOption,
     EmbeddingsArgument,
     IdsOption,
+    JsonOption,
     KeyOption,
     LabelsOption,
     MemoryOption,
@@ -62,6 +63,7 @@ def audit(
     device: DeviceOption = Device.auto,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the table.")] = False,
     plugins: PluginOption = None,
+    as_json: JsonOption = False,
 ) -> None:  # fmt: skip
     """Find the labels that are likely wrong."""
     from dlp_plugins.embeddings.audit_file import prepare_audit
@@ -73,9 +75,39 @@ def audit(
     )  # fmt: skip
     with show_phases(PHASES) as progress:
         found, clock = job.run(progress)
+    if as_json:
+        summary = to_json(found, job.job.given, precision)
+        output.print_json({**summary, "seconds": clock.seconds, "table": str(out)})
+        return
     _summary(found, job.job.given, precision)
     output.say("seconds: " + ", ".join(f"{k} {v:.1f}" for k, v in clock.seconds.items()))
     output.say(f"wrote {out}")
+
+
+def to_json(found: Audit, given: LabelFile, precision: float) -> dict[str, Any]:
+    """The summary, with all labels that are likely wrong, the most doubtful first."""
+    count, share = found.likely_wrong(precision)
+    wrong = []
+    for i in found.order[:count].tolist():
+        index = int(found.points[i])
+        point = {"index": index} | ({"id": given.ids.values[index]} if given.ids else {})
+        wrong.append(
+            point
+            | {
+                "label": given.classes[found.labels[i]],
+                "suggested": given.classes[found.suggested[i]],
+                "doubt": float(found.doubt[i]),
+                "against": [int(p) for p in found.against[i] if p >= 0],
+            }
+        )
+    return {
+        "labels": len(found.points),
+        "error_rate": found.error_rate,
+        "precision": precision,
+        "estimated_precision": share if count else None,
+        "likely_wrong": wrong,
+        "only_of_their_class": int((found.suggested < 0).sum()),
+    }
 
 
 def _summary(found: Audit, given: LabelFile, precision: float) -> None:

@@ -9,19 +9,25 @@ from typing import Annotated, Any
 
 import typer
 
-from dlp_cli import options, output
+from dlp_cli import complete, options, output
 from dlp_cli.options import Device, DeviceOption, PluginOption, SetOption
 
 
 def bench(
     target: Annotated[
-        str, typer.Argument(metavar="SUITE|RECIPE", help="A suite, or a recipe to vary.")
+        str,
+        typer.Argument(
+            metavar="SUITE|RECIPE",
+            help="A suite, or a recipe to vary.",
+            autocompletion=complete.suites,
+        ),
     ],
     vary: Annotated[
         list[str] | None,
         typer.Option(
             metavar="KEY=VALUE,VALUE",
             help="Try each of these values: solver=cg,power. Several make every combination.",
+            autocompletion=complete.settings,
         ),
     ] = None,
     overrides: SetOption = None,

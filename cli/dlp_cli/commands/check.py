@@ -7,20 +7,26 @@ from collections.abc import Iterator
 from typing import Any
 
 from dlp_cli import options, output
-from dlp_cli.options import PluginOption, RecipeArgument, SetOption
+from dlp_cli.options import JsonOption, PluginOption, RecipeArgument, SetOption
 
 
 def check(
     recipe: RecipeArgument,
     overrides: SetOption = None,
     plugins: PluginOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Check a recipe without training; print every setting, in the form that --set takes."""
     checked = options.load(recipe, overrides, plugins)
 
     from dlp_plugins.recipe.check import check_dependencies
 
-    for key, value in _flatten(checked.as_dict()):
+    settings = dict(_flatten(checked.as_dict()))
+    if as_json:
+        check_dependencies(checked)
+        output.print_json({"recipe": recipe, "settings": settings})
+        return
+    for key, value in settings.items():
         output.say(f"{key} = {_toml(value)}")
     check_dependencies(checked)
     output.say(f"OK: {recipe} is valid.", style="green")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,6 +14,7 @@ from dlp_cli.options import (
     DeviceOption,
     EmbeddingsArgument,
     IdsOption,
+    JsonOption,
     KeyOption,
     LabelsOption,
     MemoryOption,
@@ -44,7 +44,7 @@ def explain(
         str,
         typer.Option(metavar="I", help="The point: its id if points have ids, or row from 0."),
     ],
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON, with all shares.")] = False,
+    as_json: JsonOption = False,
     overrides: SetOption = None,
     ids: IdsOption = None,
     key: KeyOption = None,
@@ -63,7 +63,7 @@ def explain(
             memory=memory, device=device.value, progress=progress,
         )  # fmt: skip
     if as_json:
-        output.print_line(json.dumps(to_json(found, given), indent=2))
+        output.print_json(to_json(found, given))
     else:
         _show(found, given)
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
 
 from dlp_cli import output
+from dlp_cli.options import JsonOption
+
+if TYPE_CHECKING:
+    from dlp_plugins.embeddings.plan import Choice, Plan
 
 
 def plan(
@@ -28,6 +32,7 @@ def plan(
             metavar="FILE", help="Speeds measured before; written if there is no such file."
         ),
     ] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Predict memory and time from a few seconds of measuring, on the CPU."""
     from dlp_plugins.embeddings import plan as planner
@@ -48,9 +53,13 @@ def plan(
         if rates:
             planner.save_rates(rates, known)
     chosen = planner.predict(known, count, num_classes, budget)
+    if as_json:
+        asked = {"points": count, "dim": dim, "classes": num_classes, "k": known.k}
+        output.print_json({**asked, "budget": budget, **to_json(chosen)})
+        return
 
-    def row(choice: planner.Choice) -> tuple[str | Text, ...]:
-        picked = choice.fits and choice in (chosen.builder, chosen.solver, chosen.refiner)
+    def row(choice: Choice) -> tuple[str | Text, ...]:
+        picked = choice.fits and choice in chosen.picked
         return (
             choice.kind,
             Text(choice.name, "green" if picked else ""),
@@ -75,10 +84,39 @@ def plan(
     output.print_table(("part", "component", "time", "memory", "answer", ""), rows)
     for reason in chosen.reasons:
         output.say(reason)
-    if not (chosen.builder.fits and chosen.solver.fits):
+    if not chosen.fits:
         return
     output.say(
         f"In all about {format_seconds(chosen.seconds)} and {format_bytes(chosen.memory)} of "
         f"{format_bytes(budget)}, for {count:,} points of {dim:,} numbers, {num_classes:,} "
         f"classes, k = {known.k}. Times may be off by a factor of 5."
     )
+
+
+def to_json(plan: Plan) -> dict[str, Any]:
+    """Candidates, what is chosen, and its sums: seconds and bytes."""
+    from dlp_plugins.registry import EMBEDDINGS
+
+    def part(kind: str, name: str | None, seconds: float, memory: float | None) -> dict[str, Any]:
+        known = {"part": kind, "component": name, "seconds": seconds, "memory": memory}
+        return known | {"exact": True, "fits": True, "chosen": True}
+
+    def candidate(choice: Choice) -> dict[str, Any]:
+        found = part(choice.kind, choice.name, choice.seconds, choice.memory)
+        chosen = choice.fits and choice in plan.picked
+        return found | {"exact": choice.exact, "fits": choice.fits, "chosen": chosen}
+
+    parts = [
+        part("transform", EMBEDDINGS["transform"], plan.transform_seconds, None),
+        *map(candidate, plan.builders),
+        part("assembly", None, plan.assemble_seconds, plan.assemble_memory),
+        *map(candidate, plan.solvers),
+        candidate(plan.refiner),
+    ]
+    return {
+        "fits": plan.fits,
+        "seconds": plan.seconds if plan.fits else None,
+        "memory": plan.memory if plan.fits else None,
+        "parts": parts,
+        "reasons": plan.reasons,
+    }

@@ -17,6 +17,7 @@ from dlp_cli.options import (
     DeviceOption,
     EmbeddingsArgument,
     IdsOption,
+    JsonOption,
     KeyOption,
     MemoryOption,
     OverwriteOption,
@@ -25,6 +26,7 @@ from dlp_cli.options import (
     SetOption,
     TableOption,
 )
+from dlp_plugins.units import MOST_CLASSES, counts_by_class
 
 if TYPE_CHECKING:
     from dlp_plugins.embeddings.chunked import Outcome
@@ -46,7 +48,6 @@ PHASES = {
     "write": "Writing the table",
     "index": "Writing the index",
 }
-MOST_CLASSES = 10  # counted one by one in the summary
 
 
 def propagate(
@@ -71,6 +72,14 @@ def propagate(
     names: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Names of the prototypes, a line each (.txt, .csv)."),
+    ] = None,
+    graph: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Neighbour lists found before, .npz: by `dlp graph build`, or by another library "
+            "(--set graph.holds=distance). In place of a search.",
+        ),
     ] = None,
     overrides: SetOption = None,
     ids: IdsOption = None,
@@ -146,40 +155,54 @@ def propagate(
         ),
     ] = None,
     plugins: PluginOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Spread a few labels over the nearest-neighbour graph of embeddings."""
+    from dlp_cli.display.propagation_json import to_json
+    from dlp_plugins.embeddings.multi_label import MultiOutcome
     from dlp_plugins.embeddings.run import prepare
-    from dlp_plugins.units import format_bytes
 
     options.load_plugins(plugins)
+    from_file = [] if graph is None else ["graph=file", f"graph.path={graph}"]
     job = prepare(
-        embeddings, labels, out, settings=overrides or (), ids=ids, key=key, classes=classes,
-        class_shares=class_shares, probabilities=probabilities, memory=memory,
+        embeddings, labels, out, settings=from_file + (overrides or []), ids=ids, key=key,
+        classes=classes, class_shares=class_shares, probabilities=probabilities, memory=memory,
         device=device.value, overwrite=overwrite, save_index=save_index,
         prototypes=prototypes, names=names, start=start, auto=auto, robust=robust,
         prior=prior, prior_weight=prior_weight, calibrated=calibrate, unknown=unknown, truth=truth,
         multi_label=multi_label,
     )  # fmt: skip
+    if not as_json:
+        _announce(job)
+    with show_phases(PHASES) as progress:
+        outcome = job.run_multi_label(progress) if multi_label else job.run(progress)
+    if as_json:
+        output.print_json(to_json(job, outcome))
+    elif isinstance(outcome, MultiOutcome):
+        output.print_table(("", "value"), multi_label_rows(job, outcome))
+        output.say(f"wrote {out}")
+    else:
+        _show(job, outcome)
+
+
+def _announce(job: FilePropagation) -> None:
+    from dlp_plugins.units import format_bytes
+
     source, chunks = job.source, job.chunks
     output.say(
         f"{source.points:,} points of {source.dim} numbers, {len(job.given.classes):,} classes: "
         f"about {format_bytes(chunks.peak)} of {format_bytes(job.budget)} memory, "
         f"{chunks.width:,} classes at a time{', scores in a scratch file' * chunks.on_disk}."
     )
-    if multi_label:
-        with show_phases(PHASES) as progress:
-            several = job.run_multi_label(progress)
-        output.print_table(("", "value"), multi_label_rows(job, several))
-        output.say(f"wrote {out}")
-        return
-    with show_phases(PHASES) as progress:
-        outcome = job.run(progress)
+
+
+def _show(job: FilePropagation, outcome: Outcome) -> None:
     output.print_table(("", "value"), _summary(job, outcome))
     if outcome.comparison is not None:
         _show_comparison(outcome.comparison)
     for note in _notes(job, outcome):
         output.say(note)
-    output.say(f"wrote {out}" + (f" and {save_index}" if save_index else ""))
+    output.say(f"wrote {job.out}" + (f" and {job.index}" if job.index else ""))
 
 
 def _summary(job: FilePropagation, outcome: Outcome) -> list[tuple[str, str]]:
@@ -208,7 +231,7 @@ def _summary(job: FilePropagation, outcome: Outcome) -> list[tuple[str, str]]:
         ("certainty, quartiles", ", ".join(f"{q:.3f}" for q in quartiles) or "-"),
         *probability,
         *quality_rows(job.quality(outcome)),
-        ("points per class", _counts(outcome.counts.tolist(), given.classes)),
+        ("points per class", counts_by_class(outcome.counts.tolist(), given.classes)),
         ("class shares", _shares(job.propagator.class_shares, outcome, given.classes)),
         ("seconds", ", ".join(f"{k} {v:.1f}" for k, v in outcome.clock.seconds.items())),
     ]
@@ -258,10 +281,3 @@ def _shares(rule: ClassShares, outcome: Outcome, classes: list[str] | list[int])
             f"{c} {s:.3f}" for c, s in zip(classes, shares, strict=True)
         )
     return f"{source}: from {min(shares):.4f} to {max(shares):.4f}"
-
-
-def _counts(counts: list[int], classes: list[str] | list[int]) -> str:
-    if len(counts) <= MOST_CLASSES:
-        return ", ".join(f"{c} {n:,}" for c, n in zip(classes, counts, strict=True))
-    middle = sorted(counts)[len(counts) // 2]
-    return f"from {min(counts):,} to {max(counts):,}, median {middle:,}"

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dlp_cli import options, output
-from dlp_cli.options import PluginOption
+from dlp_cli import complete, options, output
+from dlp_cli.options import JsonOption, PluginOption
 
 if TYPE_CHECKING:
+    from dlp_cli.settings import Setting, SettingsTable
     from dlp_plugins.component import Component
 
 MEMBERS_SHOWN = 20
@@ -19,21 +20,30 @@ MEMBERS_SHOWN = 20
 def show(
     kind: Annotated[
         str,
-        typer.Argument(metavar="KIND", help="solvers, backbones, ..., recipes or settings."),
+        typer.Argument(
+            metavar="KIND",
+            help="solvers, backbones, ..., recipes or settings.",
+            autocompletion=complete.kinds_and_more,
+        ),
     ],
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME]", help="See `dlp list KIND`; of settings: a table's name."),
+        typer.Argument(
+            metavar="[NAME]",
+            help="See `dlp list KIND`; of settings: a table's name.",
+            autocompletion=complete.names,
+        ),
     ] = None,
     matching: Annotated[
         str, typer.Option("--filter", metavar="TEXT", help="Of a family: members with this text.")
     ] = "",
     plugins: PluginOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Show a component's parameters, docs and origin, a recipe's text, or what settings mean."""
     options.load_plugins(plugins)
     if kind in ("setting", "settings"):
-        _print_settings(name)
+        _show_settings(name, as_json)
         return
     if name is None:
         from dlp_plugins.errors import UsageError
@@ -42,21 +52,66 @@ def show(
             f"dlp show {kind} NAME: the name is missing. `dlp list {kind}` lists them."
         )
     if kind in ("recipe", "recipes"):
-        from dlp_plugins.recipe.files import find_recipe
-
-        output.say(find_recipe(name).read_text(encoding="utf-8").rstrip())
+        _show_recipe(name, as_json)
         return
     from dlp_plugins.registry import of_kind
 
     found = of_kind(kind)
     component = found.get(name) if ":" in name else found.find(name)
+    if as_json:
+        output.print_json(to_json(component, name, matching))
+        return
     _print_about(component, name)
     _print_parameters(component)
     if component.family and ":" not in name:
         _print_members(component, matching)
 
 
-def _print_settings(name: str | None) -> None:
+def to_json(component: Component, name: str, matching: str = "") -> dict[str, Any]:
+    """All that is known of a component; of a family also its members with that text."""
+    table = _table_of(component)
+    members = component.members() if component.family and ":" not in name else None
+    return {
+        "kind": component.kind,
+        "name": name,
+        "doc": inspect.getdoc(component.factory) or "",
+        "origin": component.origin,
+        "requires": list(component.requires),
+        "missing": component.missing(),
+        "install": component.install_command if component.missing() else None,
+        "family": component.family,
+        "members": None if members is None else [m for m in members if matching in m],
+        "table": table.key if table else None,
+        "parameters": [setting.as_dict() for setting in _parameters(component, table)],
+    }
+
+
+def _table_of(component: Component) -> SettingsTable | None:
+    """The table of a recipe that holds its parameters; None for selectors."""
+    from dlp_cli import settings
+
+    return next((t for t in settings.tables() if t.kind == component.kind), None)
+
+
+def _parameters(component: Component, table: SettingsTable | None) -> list[Setting]:
+    """Its own, then those of its table, of which the first is the name."""
+    from dlp_cli import settings
+
+    return [*settings.parameters(component), *(table.settings()[1:] if table else ())]
+
+
+def _show_recipe(name: str, as_json: bool) -> None:
+    from dlp_plugins.recipe.files import find_recipe
+
+    path = find_recipe(name)
+    text = path.read_text(encoding="utf-8")
+    if as_json:
+        output.print_json({"kind": "recipes", "name": path.stem, "file": str(path), "text": text})
+    else:
+        output.say(text.rstrip())
+
+
+def _show_settings(name: str | None, as_json: bool) -> None:
     from dlp_cli import settings
     from dlp_plugins.errors import UsageError, did_you_mean
 
@@ -66,7 +121,10 @@ def _print_settings(name: str | None) -> None:
             f"A recipe has no table '{name}'.{did_you_mean(name, known)} "
             f"Tables: {', '.join(filter(None, known))}."
         )
-    chosen = known.values() if name is None else [known[name]]
+    chosen = [*known.values()] if name is None else [known[name]]
+    if as_json:
+        output.print_json({"tables": [t.as_dict(components=name is not None) for t in chosen]})
+        return
     rows = [
         s.row(f"{table.key}." if table.key else "") for table in chosen for s in table.settings()
     ]
@@ -93,30 +151,20 @@ def _print_about(component: Component, name: str) -> None:
 
 
 def _print_parameters(component: Component) -> None:
-    from dlp_cli import settings
+    from dlp_cli.settings import COLUMNS
 
-    table = next((t for t in settings.tables() if t.kind == component.kind), None)
-    if table is None:  # selectors are no part of a recipe
-        _print_own_parameters(component)
-        return
-    rows = [*settings.parameters(component), *table.settings()[1:]]  # the first is the name
+    table = _table_of(component)
+    rows = _parameters(component, table)
     if rows:
-        output.print_table(("parameter", *settings.COLUMNS[1:]), [s.row() for s in rows])
-        example = f"--set {table.key}.{rows[0].key}=..."
+        output.print_table(("parameter", *COLUMNS[1:]), [s.row() for s in rows])
+        example = f"--set {table.key if table else 'selector'}.{rows[0].key}=..."
+    if table is None:  # selectors are no part of a recipe
+        own = example if rows else f"--selector {component.name}"
+        output.say(f"{'' if rows else 'No parameters. '}On the command line: dlp suggest {own}")
+    elif rows:
         output.say(f"In a recipe: {table.title}; on the command line: {example}")
     else:
         output.say(f"No parameters. On the command line: --set {table.key}={component.name}")
-
-
-def _print_own_parameters(component: Component) -> None:
-    from dlp_cli import settings
-
-    rows = settings.parameters(component)
-    if rows:
-        output.print_table(("parameter", *settings.COLUMNS[1:]), [s.row() for s in rows])
-        output.say(f"On the command line: dlp suggest --set selector.{rows[0].key}=...")
-    else:
-        output.say(f"No parameters. On the command line: dlp suggest --selector {component.name}")
 
 
 def _print_members(component: Component, matching: str) -> None:

@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
-from dlp_cli import options, output
+from dlp_cli import complete, options, output
 from dlp_cli.display.phases import show_phases
 from dlp_cli.options import (
     Device,
     DeviceOption,
     EmbeddingsArgument,
+    JsonOption,
     KeyOption,
     MemoryOption,
     PluginOption,
@@ -47,7 +48,11 @@ def suggest(
     ] = None,
     selector: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Who chooses: see `dlp list selectors`."),
+        typer.Option(
+            metavar="NAME",
+            help="Who chooses: see `dlp list selectors`.",
+            autocompletion=complete.selectors,
+        ),
     ] = None,
     overrides: SetOption = None,
     ids: Annotated[
@@ -58,6 +63,7 @@ def suggest(
     device: DeviceOption = Device.auto,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the table.")] = False,
     plugins: PluginOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Choose the points to label next, from no label at all or from some."""
     from dlp_plugins.embeddings.suggest import prepare_suggestion
@@ -70,6 +76,20 @@ def suggest(
     with show_phases(PHASES) as progress:
         chosen, clock = job.run(progress)
     labeled = int((job.labels >= 0).sum())
+    if as_json:
+        named = [] if job.ids is None else job.ids.values
+        output.print_json(
+            {
+                "points": job.source.points,
+                "labeled": labeled,
+                "chosen": [
+                    {"index": i} | ({"id": named[i]} if named else {}) for i in chosen.tolist()
+                ],
+                "seconds": clock.seconds,
+                "table": str(out),
+            }
+        )
+        return
     seconds = ", ".join(f"{phase} {s:.1f}" for phase, s in clock.seconds.items())
     output.say(
         f"{len(chosen):,} of {job.source.points:,} points, {labeled:,} labelled before; "

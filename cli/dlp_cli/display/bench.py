@@ -17,6 +17,8 @@ from dlp_plugins.training import events
 class BenchDisplay:
     """A context manager to be called with every event. On a pipe only the lines are printed."""
 
+    everything = "all runs"
+
     def __init__(self) -> None:
         self.progress = Bars(
             TextColumn("{task.description}", markup=False),
@@ -26,7 +28,7 @@ class BenchDisplay:
             console=console,
             disable=not console.is_terminal,
         )
-        self.all = self.progress.add_task("all runs", total=None)
+        self.all = self.progress.add_task(self.everything, total=None)
         self.trial = self.progress.add_task("", total=None)
 
     def __enter__(self) -> Self:

@@ -1,28 +1,34 @@
-"""A third party's file: one component of every kind, each as short as its contract allows."""
+"""One component of every kind, each as short as its contract allows: what `dlp new` starts from.
+
+Read as text, never imported by the package: it registers "outside" in each kind, as a third party's
+file would, and tests load it as one. `component.py` cuts the components out, each with the imports
+that it uses, so a component here stands by itself: no helper of the file.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from dlp_plugins import registry
 from dlp_plugins.affinities.contract import Affinity
 from dlp_plugins.augmentations.contract import Augmentation
 from dlp_plugins.balancers.contract import Balancer
-from dlp_plugins.consistency.contract import Consistency
+from dlp_plugins.consistency.contract import Consistency, Step
 from dlp_plugins.datasets.contract import Dataset, TensorImages
-from dlp_plugins.graph import Neighbors
-from dlp_plugins.graphs.contract import GraphBuilder
+from dlp_plugins.graph import Graph, Neighbors
+from dlp_plugins.graphs.contract import GraphBuilder, K, clip_k
 from dlp_plugins.normalizers.contract import Normalizer
 from dlp_plugins.propagation import PseudoLabels
-from dlp_plugins.refiners.contract import Refined, Refiner
+from dlp_plugins.refiners.contract import Given, Refined, Refiner
 from dlp_plugins.schedules.contract import Schedule
 from dlp_plugins.selectors.contract import Pool, Selector
-from dlp_plugins.solvers.contract import Solution, Solver
+from dlp_plugins.solvers.contract import Alpha, Solution, Solver, relative_residual
 from dlp_plugins.sources.contract import Refresh, Source
 from dlp_plugins.trackers.contract import Tracker
 from dlp_plugins.transforms.contract import Transform
@@ -77,14 +83,15 @@ class Unit(Transform):
 @registry.graphs.register("outside")
 @dataclass(frozen=True)
 class AllPairs(GraphBuilder):
-    """All similarities at once."""
+    """All similarities at once, so for a few thousand points."""
 
-    k: int = 5
+    k: K = 5
+    exact = True
 
     def neighbors(self, descriptors: Tensor) -> Neighbors:
-        similarities = (descriptors @ descriptors.T).fill_diagonal_(-2)
-        values, indices = similarities.topk(self.k, dim=1)
-        return Neighbors(indices, values)
+        similarities = (descriptors @ descriptors.T).fill_diagonal_(-2)  # never the point itself
+        values, indices = similarities.topk(clip_k(self.k, descriptors), dim=1)
+        return Neighbors(indices.int(), values)
 
 
 @registry.affinities.register("outside")
@@ -98,24 +105,25 @@ class Linear(Affinity):
 @registry.solvers.register("outside")
 @dataclass(frozen=True)
 class Walk(Solver):
-    """Ten steps of Z <- alpha Wn Z + Y, whose residual is not looked at."""
+    """So many steps of Z <- alpha Wn Z + Y, which has the answer as its fixed point."""
 
-    alpha: float = 0.9
-    approximate = True
+    alpha: Alpha = 0.9
+    steps: Annotated[int, Field(ge=1, description="products with the graph")] = 200
 
-    def solve(self, state: Any, labels: Tensor, initial: Tensor | None = None) -> Solution:
+    def solve(self, state: Graph, labels: Tensor, initial: Tensor | None = None) -> Solution:
         z = labels
-        for _ in range(10):
+        for _ in range(self.steps):
             z = self.alpha * state.matmul(z) + labels
-        return Solution(z, 10, torch.zeros(labels.shape[1]), True)
+        residual = relative_residual(state, self.alpha, z, labels)
+        return Solution.judged(z, self.steps, residual, 1e-4, labels)
 
 
 @registry.normalizers.register("outside")
-class Softmax(Normalizer):
-    """Softmax of scaled scores; a row of zeros stays zero."""
+class Roots(Normalizer):
+    """Square roots of positive scores, to sum 1; a row without any stays zero."""
 
     def apply(self, scores: Tensor, total: Tensor | None, shares: Tensor) -> Tensor:
-        return (100 * scores).softmax(dim=1) * scores.any(dim=1, keepdim=True)
+        return nn.functional.normalize(scores.clamp(min=0).sqrt(), p=1, dim=1)
 
 
 @registry.refiners.register("outside")
@@ -123,7 +131,7 @@ class Sharpen(Refiner):
     """Squares, to sum 1."""
 
     def refine(
-        self, descriptors: Tensor, graph: Any, probabilities: Tensor, given: Any, shares: Tensor
+        self, descriptors: Tensor, graph: Graph, probabilities: Tensor, given: Given, shares: Tensor
     ) -> Refined:
         squares = probabilities.square()
         return Refined(squares / squares.sum(dim=1, keepdim=True).clamp(min=1e-12))
@@ -139,10 +147,10 @@ class Best(Weighter):
 
 @registry.balancers.register("outside")
 class Even(Balancer):
-    """No balance."""
+    """No balance: 1 for every class that has an example."""
 
     def class_weights(self, counts: Tensor) -> Tensor:
-        return torch.ones(len(counts))
+        return (counts > 0).float()
 
 
 @registry.sources.register("outside")
@@ -159,7 +167,7 @@ class Both(Source):
 class Halved(Consistency):
     """Half the labels' loss."""
 
-    def losses(self, step: Any) -> dict[str, Tensor]:
+    def losses(self, step: Step) -> dict[str, Tensor]:
         return {name: loss / 2 for name, loss in super().losses(step).items()}
 
 
@@ -180,14 +188,15 @@ class Down(Schedule):
 
 @registry.trackers.register("outside")
 class Errors(Tracker):
-    """One error per line."""
+    """A line per epoch in trackers/errors.txt: its number and the test error."""
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / "metrics.jsonl"
+        self.path = folder / "trackers" / "errors.txt"
 
     def log(self, metrics: dict[str, Any], step: int) -> None:
-        with self.path.open("a") as file:
-            file.write(f"{step} {metrics['test_error']}\n")
+        self.path.parent.mkdir(exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(f"{step} {metrics.get('test_error')}\n")
 
 
 @registry.selectors.register("outside")

@@ -1,0 +1,205 @@
+"""Neighbour lists as a file: SciPy's CSR layout in .npz, or arrays of any neighbour search.
+
+Arrays of a file, n points:
+    data, indices, indptr, shape    a sparse matrix [n, n] as `scipy.sparse.save_npz` writes it
+    indices, distances              [n, k], as most libraries return them; -1 where there is none
+    indices, similarities           the same with cosines
+Further arrays are left alone; ours has `settings`, a text in JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import psutil
+
+from dlp_plugins import _writing
+from dlp_plugins.errors import DataError
+
+Holds = Literal["similarity", "cosine_distance", "distance"]
+HOLDS = ("similarity", "cosine_distance", "distance")
+MAX_COLUMNS = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Neighbours of n points as rows of a sparse matrix.
+
+    indptr: [n + 1] int64. indices: [nnz] int32. values: [nnz] float32. settings: how they were
+    found, where the file tells it.
+    """
+
+    indptr: np.ndarray
+    indices: np.ndarray
+    values: np.ndarray
+    settings: dict[str, Any]
+
+    @property
+    def num_points(self) -> int:
+        return len(self.indptr) - 1
+
+    def padded(self, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """The k largest values of each row, without the point itself: indices and values [n, k].
+
+        Rows with fewer have -1 and 0 at their end.
+        """
+        n = self.num_points
+        counts = np.diff(self.indptr)
+        row = np.repeat(np.arange(n), counts)
+        others = self.indices != row
+        row, column, value = row[others], self.indices[others], self.values[others]
+        order = np.lexsort([-value, row])
+        row, column, value = row[order], column[order], value[order]
+        first = np.searchsorted(row, np.arange(n))
+        place = np.arange(len(row)) - first[row]
+        width = min(k, int(place.max(initial=-1)) + 1)
+        kept = place < width
+        indices = np.full((n, width), -1, dtype=np.int32)
+        values = np.zeros((n, width), dtype=np.float32)
+        indices[row[kept], place[kept]] = column[kept]
+        values[row[kept], place[kept]] = value[kept]
+        return indices, values
+
+
+def read_lists(path: Path, holds: Holds = "similarity") -> Lists:
+    """The lists of a file, values as cosines.
+
+    Args:
+        holds: what its values are; 'distance' is Euclidean, between rows of unit length. Arrays
+            called `similarities` are cosines in any case.
+
+    Raises:
+        DataError: the file is missing, too large for the memory that is free, or holds no lists.
+    """
+    arrays = _arrays(path)
+    settings = _settings(path, arrays)
+    if {"data", "indptr", "shape"} <= arrays.keys():
+        found = _from_csr(path, arrays)
+    elif {"distances", "similarities"} & arrays.keys():
+        found = _from_lists(path, arrays)
+        holds = "similarity" if "similarities" in arrays else holds
+        if holds == "similarity" and "distances" in arrays:
+            raise DataError(
+                f"{path} holds distances. Set graph.holds to cosine_distance, or to distance where "
+                "they are Euclidean."
+            )
+    else:
+        raise DataError(
+            f"{path}: found the arrays {', '.join(sorted(arrays)) or 'none'}; expected data, "
+            "indices, indptr and shape (scipy.sparse.save_npz), or indices with distances or "
+            "similarities."
+        )
+    indptr, indices, values = found
+    if not np.isfinite(values).all():
+        raise DataError(f"{path}: some values are NaN or infinite. Remove them.")
+    return Lists(indptr, indices, to_cosines(values, holds), settings)
+
+
+def to_cosines(values: np.ndarray, holds: Holds) -> np.ndarray:
+    """Cosines of similarities, or of distances between rows of unit length."""
+    if holds == "cosine_distance":
+        return 1 - values
+    return 1 - np.square(values) / 2 if holds == "distance" else values  # |a - b|^2 = 2 - 2 a.b
+
+
+def write_lists(
+    path: Path, indices: np.ndarray, similarities: np.ndarray, settings: dict[str, Any]
+) -> None:
+    """Write lists [n, k] in SciPy's CSR layout; -1 is left out.
+
+    Raises:
+        SaveError: the file cannot be written.
+    """
+    n = len(indices)
+    found = indices >= 0
+    arrays = {
+        "format": np.array(b"csr"),
+        "shape": np.array([n, n]),
+        "indptr": np.append(0, np.cumsum(found.sum(axis=1, dtype=np.int64))),
+        "indices": indices[found].astype(np.int32),
+        "data": similarities[found].astype(np.float32),
+        "settings": np.array(json.dumps(settings)),
+    }
+    with _writing.replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    if not path.is_file():
+        raise DataError(f"{path}: there is no such file.")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+        if size > psutil.virtual_memory().available:
+            raise DataError(f"{path} unpacks to {size:,} bytes, more than the memory that is free.")
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, MemoryError) as error:
+        raise DataError(f"{path} cannot be read as .npz: {error}") from error
+
+
+def _settings(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    if "settings" not in arrays:
+        return {}
+    try:
+        found = json.loads(str(arrays["settings"]))
+    except ValueError as error:
+        raise DataError(f"{path}: its array `settings` is no JSON: {error}") from error
+    return found if isinstance(found, dict) else {}
+
+
+def _from_csr(
+    path: Path, arrays: dict[str, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    form = arrays.get("format", np.array(b"csr"))
+    if form.shape != () or form.item() not in (b"csr", "csr"):
+        raise DataError(f"{path} holds a sparse matrix of another layout; save it as CSR.")
+    shape, indptr = arrays["shape"], arrays["indptr"]
+    indices, data = arrays.get("indices"), arrays["data"]
+    square = shape.shape == (2,) and shape[0] == shape[1] and shape[0] <= MAX_COLUMNS
+    n = int(shape[0]) if square else -1
+    whole = (
+        square
+        and indices is not None
+        and indptr.dtype.kind in "iu"
+        and indices.dtype.kind in "iu"
+        and data.dtype.kind in "fiub"
+        and indptr.shape == (n + 1,)
+        and indices.ndim == 1
+        and indices.shape == data.shape
+        and indptr[0] == 0
+        and indptr[-1] == len(indices)
+        and bool((np.diff(indptr) >= 0).all())
+        and (len(indices) == 0 or (indices.min() >= 0 and indices.max() < n))
+    )
+    if not whole or indices is None:
+        raise DataError(f"{path} holds no square sparse matrix in CSR form whose indices fit.")
+    return indptr.astype(np.int64), indices.astype(np.int32), data.astype(np.float32)
+
+
+def _from_lists(
+    path: Path, arrays: dict[str, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    indices = arrays.get("indices")
+    values = arrays["similarities"] if "similarities" in arrays else arrays["distances"]
+    if (
+        indices is None
+        or indices.dtype.kind not in "iu"
+        or values.dtype.kind not in "fiu"
+        or indices.ndim != 2
+        or indices.shape != values.shape
+        or len(indices) > MAX_COLUMNS
+    ):
+        raise DataError(f"{path}: `indices` and the values beside them must both be [n, k].")
+    found = indices >= 0 if indices.dtype.kind == "i" else indices < len(indices)
+    if (indices[found] >= len(indices)).any():
+        raise DataError(
+            f"{path}: an index is {indices.max():,}, but there are {len(indices):,} rows."
+        )
+    indptr = np.append(0, np.cumsum(found.sum(axis=1, dtype=np.int64)))
+    return indptr, indices[found].astype(np.int32), values[found].astype(np.float32)

@@ -1,0 +1,1 @@
+"""`dlp new`: a small installable package with one component of any kind."""

@@ -1,0 +1,1 @@
+"""`dlp tune`: settings searched by Optuna, judged by the validation error alone."""
