@@ -74,6 +74,7 @@ NOT_RUN = {
     "dlp label x.npy --images photos --classes cat,dog,bird": "serves a page: tests/browser",
     "torchrun --nproc-per-node 2 -m dlp_cli run digits": SEVERAL,
     "python benchmarks/processes_speed.py": MINUTES,
+    "dlp bench --ray": SEVERAL,
     "accelerate launch --num_processes 2 -m dlp_cli run digits": SEVERAL,
     "torchrun --nproc-per-node 2 -m dlp_cli propagate x.npy --labels y.csv --out out.csv": SEVERAL,
     ". .venv/bin/activate": "changes the reader's shell",
