@@ -61,6 +61,7 @@ NOT_RUN = {
     "pip install '.[report]'": INSTALLS,
     "pip install '.[export]'": INSTALLS,
     "pip install '.[tune]'": INSTALLS,
+    "pip install '.[adapters]'": INSTALLS,
     "pip install '.[tensorboard]'": INSTALLS,
     "pip install '.[mlflow]'": INSTALLS,
     "pip install '.[wandb]'": INSTALLS,

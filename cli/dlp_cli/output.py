@@ -50,11 +50,22 @@ console = SafeConsole(markup=False, highlight=False, emoji=False)
 error_console = SafeConsole(stderr=True, markup=False, highlight=False, emoji=False)
 
 
+def can_redraw(of: Console) -> bool:
+    """Whether lines can be drawn again: on a terminal, and not below a notebook.
+
+    `!dlp run` in a notebook has a terminal, but what moves its cursor does nothing on the page: it
+    would show every frame of a display below the last. Jupyter's kernels set this variable for the
+    programs that they start; the terminals of JupyterLab, which are real ones, do not have it.
+    """
+    return of.is_interactive and "JPY_PARENT_PID" not in os.environ
+
+
 @contextlib.contextmanager
-def waiting(text: str) -> Iterator[None]:
+def waiting(text: str, of: Console | None = None) -> Iterator[None]:
     """A spinner while something takes a few seconds; nothing on a pipe."""
-    if console.is_interactive and sys.stdout.isatty():
-        with console.status(text):
+    of = of or console
+    if can_redraw(of) and of.file.isatty():
+        with of.status(text):
             yield
     else:
         yield

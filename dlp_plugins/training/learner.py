@@ -247,12 +247,18 @@ class Learner:
         self.begin_stage(total_steps)
         self.consistency.load_state(checkpoint.with_prefix("consistency", tensors))
         optimizer = self.optimizer.state_dict()
-        weights = [w for group in self.optimizer.param_groups for w in group["params"]]
         for key, value in checkpoint.with_prefix("optimizer", tensors).items():
             index, _, name = key.partition(".")
-            # A fused step reads weights and their averages side by side, in one layout.
-            like = weights[int(index)].detach()
-            if value.shape == like.shape:
-                value = torch.empty_like(like, dtype=value.dtype).copy_(value)
             optimizer["state"].setdefault(int(index), {})[name] = value
         self.optimizer.load_state_dict(optimizer)
+        self._lay_out_state()
+
+    def _lay_out_state(self) -> None:
+        """Give the optimizer's tensors the memory format of their parameters.
+
+        A checkpoint keeps none, and a fused step walks through both in the order of memory.
+        """
+        for parameter, slot in self.optimizer.state.items():
+            for name, value in slot.items():
+                if torch.is_tensor(value) and value.shape == parameter.shape:
+                    slot[name] = torch.empty_like(parameter).copy_(value)

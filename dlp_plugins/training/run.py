@@ -20,12 +20,14 @@ from dlp_plugins.environment import (
     peak_memory_mb,
 )
 from dlp_plugins.errors import UsageError
+from dlp_plugins.notebook.progress import in_notebook
 from dlp_plugins.processes.group import Processes, join
 from dlp_plugins.processes.launch import SIZES
 from dlp_plugins.propagation.health import Convergence
 from dlp_plugins.recipe.model import Recipe
 from dlp_plugins.training import checkpoint, events, precision
 from dlp_plugins.training.backend import backend
+from dlp_plugins.training.bar import EpochBar
 from dlp_plugins.training.card import write_card
 from dlp_plugins.training.data import prepare_data
 from dlp_plugins.training.folder import FORMAT, write_json, write_text
@@ -67,7 +69,8 @@ def run(
         plugins: Python files that register components.
         stage_one: a finished stage one of the same settings to start stage two from, instead of
             training it again (a run's `checkpoint/stage_one.safetensors`).
-        listeners: called with every event; one that fails is dropped and the run goes on.
+        listeners: called with every event; one that fails is dropped and the run goes on. In a
+            notebook, where none is given, a bar shows the epochs.
         settings: the recipe's keys with other values; a dotted key is written in a mapping.
 
     Raises:
@@ -81,6 +84,8 @@ def run(
     request = prepare(
         recipe, out, settings=settings, plugins=plugins, resume=resume, overwrite=overwrite
     )
+    if not listeners and in_notebook():
+        listeners = [EpochBar()]
     return train(request, device=device, stage_one=stage_one, listeners=listeners)
 
 

@@ -81,6 +81,7 @@ def test_the_code_is_clean(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.commands  # pip
 def test_one_installs_and_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     made = CliRunner().invoke(app, ["new", "weighter", NAME])

@@ -48,7 +48,7 @@ def plan(
     if rates and rates.exists():
         known = planner.load_rates(rates, dim, k)
     else:
-        with output.error_console.status("Measuring this machine"):
+        with output.waiting("Measuring this machine", output.error_console):
             known = planner.measure(dim, k)
         if rates:
             planner.save_rates(rates, known)

@@ -9,7 +9,7 @@ from typing import Self
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
 from dlp_cli.display.bars import Bars
-from dlp_cli.output import console
+from dlp_cli.output import can_redraw, console
 from dlp_plugins.bench.runner import TrialDone, TrialStarted
 from dlp_plugins.training import events
 
@@ -26,7 +26,7 @@ class BenchDisplay:
             MofNCompleteColumn(),
             TimeRemainingColumn(),
             console=console,
-            disable=not console.is_terminal,
+            disable=not can_redraw(console),
         )
         self.all = self.progress.add_task(self.everything, total=None)
         self.trial = self.progress.add_task("", total=None)

@@ -35,7 +35,7 @@ BLOCKS = " ▁▂▃▄▅▆▇█"
 def open_display(title: str) -> Iterator[Listener]:
     """A listener that shows a run as it goes, for the length of the context."""
     console = output.console
-    if not (console.is_interactive and sys.stdout.isatty()):
+    if not (output.can_redraw(console) and sys.stdout.isatty()):
         yield PlainLines(output.print_line)
         return
     state = RunState(title)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from dlp_cli.display.bars import Bars
-from dlp_cli.output import console, error_console
+from dlp_cli.output import can_redraw, console, error_console
 
 Report = Callable[[str, float, float | None], None]
 
@@ -23,8 +24,8 @@ def show_phases(titles: dict[str, str]) -> Iterator[Report]:
     if console.quiet:
         yield lambda phase, done, total: None
         return
-    if not error_console.is_terminal:
-        yield _lines(titles)
+    if not can_redraw(error_console):
+        yield _lines(titles, percent=error_console.is_terminal)
         return
     with Bars(
         TextColumn("{task.description}", markup=False),
@@ -43,16 +44,25 @@ def show_phases(titles: dict[str, str]) -> Iterator[Report]:
         yield report
 
 
-def _lines(titles: dict[str, str]) -> Report:
+def _lines(titles: dict[str, str], percent: bool) -> Report:
+    """percent: one line at a time is written over, as a notebook can."""
     began: dict[str, float] = {}
+    shown: dict[str, int] = {}
 
     def report(phase: str, done: float, total: float | None) -> None:
         start = began.setdefault(phase, time.perf_counter())
+        share = int(100 * done / total) if total else 0
+        if percent and phase not in ended and share != shown.get(phase):
+            shown[phase] = share
+            print(
+                f"\r{titles.get(phase, phase)}: {share:3} % ", end="", file=sys.stderr, flush=True
+            )
         if total is not None and done >= total and phase not in ended:
             ended.add(phase)
-            error_console.print(
-                f"{titles.get(phase, phase)}: {time.perf_counter() - start:.1f} s", soft_wrap=True
-            )
+            text = f"{titles.get(phase, phase)}: {time.perf_counter() - start:.1f} s"
+            if percent:
+                print("\r", end="", file=sys.stderr, flush=True)
+            error_console.print(text + "  " * percent, soft_wrap=True)
 
     ended: set[str] = set()
     return report
