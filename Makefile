@@ -6,6 +6,7 @@
 # make test-torch-sparse  builds torch-sparse (15 to 25 minutes the first time) and tests its solver
 # make test-usb           the extension of Microsoft's USB, in an environment of its own
 # make test-browser       pages in headless Chromium, which it installs (Debian, root); export to ONNX
+# make test-distributed   several processes: the same labels and network, faults; three minutes
 # make docs               the site, into site/, in an environment of its own; every link checked
 # make test-slow          studies of minutes each
 # make bench              speed against the usual procedure and scikit-learn
@@ -23,8 +24,9 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-com
 EXTRAS := photos,huggingface,amg,nn-descent,parquet,tensorboard,mlflow,label,report,tune,test
 WHEELS := .venv/wheels
 
-.PHONY: quickstart test unit test-commands faults test-faults test-torch-sparse test-usb test-browser test-slow docs \
-    bench bench-labels bench-calibration bench-suggest bench-photos bench-peers gpu lint types clean
+.PHONY: quickstart test unit test-commands faults test-faults test-torch-sparse test-usb test-browser \
+    test-distributed test-slow docs bench bench-labels bench-calibration bench-suggest bench-photos bench-peers gpu \
+    lint types clean
 .DELETE_ON_ERROR:
 
 include usb.mk
@@ -39,7 +41,9 @@ test: lint
 
 # One process per core, one thread per process: with small tensors threads mostly wait for each other.
 unit: .venv/test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow and not browser and not commands" --ignore tests/usb --ignore tests/faults --durations=15
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto \
+	    -m "not slow and not browser and not commands and not distributed" \
+	    --ignore tests/usb --ignore tests/faults --durations=15
 
 test-commands: .venv/test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m commands --ignore tests/usb --ignore tests/faults
@@ -68,6 +72,10 @@ types: .venv/test
 test-browser: .venv/browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser tests/browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow' tests/photos/test_export.py tests/training/test_finetuning.py
+
+# One after the other: each starts processes of its own.
+test-distributed: .venv/test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "distributed and not slow" tests/distributed --durations=5
 
 # The extra's packages alone: MkDocs reads the package's source and imports none of it.
 docs: .venv-docs/ready

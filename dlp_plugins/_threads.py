@@ -58,6 +58,11 @@ def _libraries() -> ThreadpoolController:
     return ThreadpoolController()
 
 
+def length(rows: slice) -> int:
+    """How many rows a slice with both ends takes."""
+    return rows.stop - rows.start
+
+
 def slices(n: int, size: int) -> Iterator[slice]:
     """0..n in slices of `size` rows; the last may be shorter."""
     return (slice(start, min(start + size, n)) for start in range(0, n, size))

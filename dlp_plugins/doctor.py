@@ -29,6 +29,7 @@ EXTRAS = {
     "tensorboard": (("tensorboard",), False, "tracker tensorboard"),
     "mlflow": (("mlflow",), False, "tracker mlflow"),
     "wandb": (("wandb",), False, "tracker wandb"),
+    "ray": (("ray",), False, "dlp bench --ray: workers on a cluster"),
     "gpu": (("faiss",), True, "FAISS on a GPU"),
 }
 

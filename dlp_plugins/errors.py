@@ -13,6 +13,8 @@ class DlpError(Exception):
     """Base of every error that a user can fix. `exit_code` is what `dlp` leaves with."""
 
     exit_code = 1
+    # Of several processes the first prints errors, and another only those that it alone knows of.
+    of_one_process = False
 
 
 class UsageError(DlpError):
@@ -71,6 +73,14 @@ class RunFolderError(UsageError):
 
 class SaveError(DlpError):
     """A file could not be written (full disk, no permission); what was there before is intact."""
+
+
+class LostProcessError(DlpError):
+    """One of several processes has died or hangs."""
+
+
+class ElsewhereError(DlpError):
+    """Another of several processes has failed and has said why; this one ends without a word."""
 
 
 class ConvergenceWarning(UserWarning):

@@ -47,6 +47,7 @@ RNG = np.random.default_rng(0)
 INSTALLS = "installs; test_wheel.py runs `dlp run digits` from a wheel in an empty environment"
 THIS_SUITE = "what runs these tests; the file or target is checked to exist"
 IN_USB = "needs semilearn: tests/usb/test_docs.py runs it in its own environment"
+SEVERAL = "starts several processes: tests/distributed runs the same"
 WRITES_A_PAGE = "test_a_generated_page_is_up_to_date compares the page"
 MINUTES = "minutes of measuring; the script is checked to exist"
 NOT_RUN = {
@@ -64,6 +65,7 @@ NOT_RUN = {
     "pip install '.[tensorboard]'": INSTALLS,
     "pip install '.[mlflow]'": INSTALLS,
     "pip install '.[wandb]'": INSTALLS,
+    "pip install '.[ray]'": INSTALLS,
     "pip install --no-build-isolation '.[torch-sparse]'": INSTALLS,
     "pip uninstall faiss-cpu && pip install '.[gpu]'": INSTALLS,
     "pip install '.[usb]'": INSTALLS,
@@ -71,6 +73,11 @@ NOT_RUN = {
     "pip install --editable dlp-solver-jacobi": "installs; tests/scaffold does so",
     "make docs": "builds these pages; .ci/run does it",
     "dlp label x.npy --images photos --classes cat,dog,bird": "serves a page: tests/browser",
+    "torchrun --nproc-per-node 2 -m dlp_cli run digits": SEVERAL,
+    "python benchmarks/processes_speed.py": MINUTES,
+    "dlp bench --ray": SEVERAL,
+    "accelerate launch --num_processes 2 -m dlp_cli run digits": SEVERAL,
+    "torchrun --nproc-per-node 2 -m dlp_cli propagate x.npy --labels y.csv --out out.csv": SEVERAL,
     ". .venv/bin/activate": "changes the reader's shell",
     "dlp --install-completion": "changes the reader's shell; tests/cli/test_complete.py",
     "export OMP_NUM_THREADS=1": "changes the reader's shell",
@@ -81,6 +88,7 @@ NOT_RUN = {
     "make test-torch-sparse": THIS_SUITE,
     "make test-usb": THIS_SUITE,
     "make test-browser": THIS_SUITE,
+    "make test-distributed": THIS_SUITE,
     "make test-slow": THIS_SUITE,
     "make bench": MINUTES,
     "make bench-labels": MINUTES,

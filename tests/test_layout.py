@@ -17,7 +17,7 @@ MOST_LOOSE_FILES = 14
 # From the foundation up; a room may import rooms of its own level or below.
 LEVELS = [
     {"errors", "units", "notebook"},
-    {"_threads", "_semilearn", "_files", "component", "environment", "inputs"},
+    {"_threads", "_semilearn", "_files", "component", "environment", "inputs", "processes"},
     {"registry", "graph", "network"},
     {kind.kind for kind in KINDS} - {"sources", "selectors"},
     {"propagation", "doctor"},  # doctor tries the FAISS search of a graph builder

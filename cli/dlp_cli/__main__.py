@@ -35,7 +35,11 @@ from dlp_cli.commands import (
     tune,
 )
 from dlp_cli.commands import list as listing  # `list` is a builtin
-from dlp_plugins.errors import DlpError, in_words
+from dlp_plugins.errors import DlpError, ElsewhereError, UsageError, in_words
+from dlp_plugins.processes.launch import is_first, launched
+
+# Commands that several processes carry out together; torchrun or accelerate launch starts those.
+TOGETHER = ("run", "propagate")
 
 # New objects until Python looks for garbage among them, by default 700: importing torch makes
 # hundreds of thousands, all of which stay, and looking at them takes a tenth of its time.
@@ -100,6 +104,7 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def dlp(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
@@ -108,6 +113,14 @@ def dlp(
 
     Start with: dlp run digits
     """
+    if (size := launched().size) > 1 and context.invoked_subcommand not in TOGETHER:
+        raise UsageError(
+            f"{size} processes were started, but dlp {context.invoked_subcommand} uses one. Start "
+            f"one; torchrun is for dlp {' and dlp '.join(TOGETHER)}."
+        )
+    if not is_first():
+        output.silence()
+        warnings.showwarning = lambda *_, **__: None  # the first process says the same
 
 
 def _cause(error: Exception) -> str:
@@ -128,8 +141,11 @@ def main() -> None:
         with warnings.catch_warnings():
             warnings.showwarning = output.show_warning
             app()
+    except ElsewhereError as error:
+        sys.exit(error.exit_code)
     except DlpError as error:
-        output.print_error(str(error))
+        if is_first() or error.of_one_process:
+            output.print_error(str(error))
         sys.exit(error.exit_code)
     except KeyboardInterrupt:  # before there was a command
         sys.exit(130)

@@ -71,6 +71,11 @@ def waiting(text: str, of: Console | None = None) -> Iterator[None]:
         yield
 
 
+def silence() -> None:
+    """Print no results from now on: another process does. Errors are printed all the same."""
+    console.quiet = True
+
+
 def say(text: str | Text = "", style: str = "") -> None:
     """Print to standard output; lines are never broken, so commands and paths can be copied."""
     console.print(clean(text) if isinstance(text, str) else text, style=style, soft_wrap=True)
@@ -78,7 +83,8 @@ def say(text: str | Text = "", style: str = "") -> None:
 
 def print_line(text: str) -> None:
     """A line of progress, without the console: of a long run the pipe shows each at once."""
-    print(clean(text), flush=True)
+    if not console.quiet:
+        print(clean(text), flush=True)
 
 
 def print_json(value: dict[str, Any]) -> None:

@@ -17,6 +17,11 @@ host (`.item()`, `float(t)`, `if t:`), has no shape that depends on one (boolean
 and copies nothing from the host (`torch.tensor(...)`). `Batch.num_labeled` and slices serve instead
 of masks. tests/fake_cuda checks it.
 
+Several processes. Each takes its share of the labelled and of the unlabelled images of a batch, and
+the gradients are averaged. The trainer multiplies each term by the process's part of the images
+that it is a mean over (`labels_mean`, `terms_mean`), so that the sum is that of the whole batch. A
+method that remembers examples passes on what it remembers by `Step.gather`.
+
 The family `usb` is the exception to both: its weights are USB's own, and its losses may wait.
 """
 
@@ -25,13 +30,24 @@ from __future__ import annotations
 from abc import ABC
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from dlp_plugins.consistency._terms import cross_entropy
 from dlp_plugins.network import Network, Output
+
+LabelsMean = Literal["batch", "labeled"]
+TermsMean = Literal["batch", "unlabeled"]
+ImagesMean = LabelsMean | TermsMean
+
+
+class Counts(NamedTuple):
+    """Images of a batch: how many carry a label of their own, and how many there are."""
+
+    labeled: int
+    size: int
 
 
 @dataclass(frozen=True)
@@ -48,6 +64,7 @@ class Batch:
     propagated: the others carry pseudo-labels (stage two), or nothing (stage one).
     probabilities: [b, c] float32 p_ij, the soft pseudo-labels to train on; None: train on `labels`.
         The rows of labelled images are not read: they keep their own label.
+    whole: of all processes, where this is one process's share; None where it is everything.
     """
 
     images: Tensor
@@ -58,6 +75,7 @@ class Batch:
     num_labeled: int
     propagated: bool = False
     probabilities: Tensor | None = None
+    whole: Counts | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -69,8 +87,21 @@ class Batch:
 
     @property
     def share_known(self) -> float:
-        """`num_known` as a share of the batch."""
-        return self.num_known / max(len(self), 1)
+        """`num_known` as a share of the batch, of the whole one where this is a part."""
+        labeled, size = self.whole or Counts(self.num_labeled, len(self))
+        return (size if self.propagated else labeled) / max(size, 1)
+
+    def part(self, of: ImagesMean) -> float:
+        """The share of the whole batch's images of that kind that are here: 1 without others."""
+        if self.whole is None:
+            return 1.0
+        labeled, size = self.whole
+        here, everywhere = {
+            "batch": (len(self), size),
+            "labeled": (self.num_known, size if self.propagated else labeled),
+            "unlabeled": (len(self) - self.num_labeled, size - labeled),
+        }[of]
+        return here / max(everywhere, 1)
 
     @property
     def targets(self) -> Tensor:
@@ -86,6 +117,11 @@ class Batch:
         return p * self.class_weights * self.certainty[:, None]
 
 
+def unchanged(rows: Tensor) -> Tensor:
+    """The rows of all processes where there is one."""
+    return rows
+
+
 @dataclass
 class Step:
     """One training step, as a consistency method sees it.
@@ -97,6 +133,8 @@ class Step:
     number: optimiser steps taken so far in this stage, from 0.
     epoch: the same in epochs, a float.
     total_steps: optimiser steps of the whole stage.
+    gather: rows [b, ...] of this process's images to those of all processes, in their order; all
+        call it. A single process gets its own back.
 
     The trainer seeds torch's global generators before each step.
     """
@@ -108,6 +146,7 @@ class Step:
     number: int
     epoch: float
     total_steps: int
+    gather: Callable[[Tensor], Tensor] = unchanged
     _view: Tensor | None = None
     _output: Output | None = None
 
@@ -123,9 +162,6 @@ class Step:
         if self._output is None:
             self._output = self.student(self.view)
         return self._output
-
-
-LabelsMean = Literal["batch", "labeled"]
 
 
 def supervised_loss(logits: Tensor, batch: Batch, mean: LabelsMean = "batch") -> Tensor:
@@ -146,12 +182,16 @@ class Consistency(ABC):  # noqa: B024 - every method has a default
         heads: heads the student must have (2 for Mean Teacher's second head).
         needs_unlabeled: whether stage one must show the unlabelled images as well.
         labels_mean: over which images the method's paper averages the labels' loss.
+        terms_mean: over which images its other terms are means.
+        many_processes: whether it may be trained by several processes.
         teacher: the averaged network, measured beside the student; None without one.
     """
 
     heads: int = 1
     needs_unlabeled: bool = False
     labels_mean: LabelsMean = "batch"
+    terms_mean: TermsMean = "batch"
+    many_processes: bool = True
     teacher: nn.Module | None = None
 
     def extend(self, network: Network) -> None:  # noqa: B027
@@ -183,6 +223,10 @@ class Consistency(ABC):  # noqa: B024 - every method has a default
     def losses(self, step: Step) -> dict[str, Tensor]:
         """Named scalar terms of the loss, 'supervised' (the labels' weighted loss) among them."""
         return {"supervised": supervised_loss(step.output.logits, step.batch, self.labels_mean)}
+
+    def mean_of(self, term: str) -> ImagesMean:
+        """Over which images a term of `losses` is a mean."""
+        return self.labels_mean if term == "supervised" else self.terms_mean
 
     def after_step(self, student: Network, number: int) -> None:  # noqa: B027
         """Called after the optimiser's step; `number` counts from 0 within the stage."""

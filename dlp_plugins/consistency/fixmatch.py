@@ -43,6 +43,7 @@ class FixMatch(WithTeacher):
 
     needs_unlabeled = True
     labels_mean = "labeled"
+    terms_mean = "unlabeled"
     copies_statistics = True
 
     def losses(self, step: Step) -> dict[str, Tensor]:

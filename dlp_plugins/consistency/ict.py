@@ -55,6 +55,7 @@ class InterpolationConsistency(WithTeacher):
 
     needs_unlabeled = True
     labels_mean = "labeled"
+    terms_mean = "unlabeled"
 
     def losses(self, step: Step) -> dict[str, Tensor]:
         terms = self._supervised(step) if self.mix_labeled else super().losses(step)

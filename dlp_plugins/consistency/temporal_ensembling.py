@@ -71,7 +71,7 @@ class TemporalEnsembling(Consistency):
         correction = torch.where(count > 0, 1 - self.momentum**count, 1.0)
         target = self._memory["ensemble"][index] / correction[:, None]
         error = squared_error(predicted, target) * (count > 0)
-        self._remember(index, predicted.detach())
+        self._remember(step.gather(index), step.gather(predicted.detach()))
         weight = self.weight * step.batch.share_known * ramp_up(step.epoch, self.ramp_up_epochs)
         return {**super().losses(step), "consistency": weight * error.mean()}
 

@@ -37,6 +37,7 @@ class Usb(Consistency):
     """
 
     needs_unlabeled = True
+    many_processes = False  # USB's algorithms keep thresholds and queues of their own batch
 
     def __init__(
         self,

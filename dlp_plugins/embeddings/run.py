@@ -36,6 +36,7 @@ from dlp_plugins.embeddings.truth import read_truth
 from dlp_plugins.environment import choose_device, free_memory
 from dlp_plugins.errors import UsageError, did_you_mean
 from dlp_plugins.inputs import UNLABELED
+from dlp_plugins.processes.group import join
 from dlp_plugins.propagation import Propagator
 from dlp_plugins.propagation.beliefs import Beliefs
 from dlp_plugins.propagation.class_shares import ESTIMATE, known_shares
@@ -98,29 +99,46 @@ class FilePropagation:
         """As `run`, where a point may have several labels."""
         if self.out is None:
             raise UsageError("There is no file to write the table to.")
+        with self.propagator.processes.together():
+            return self._run_multi_label(self.out, progress)
+
+    def _run_multi_label(self, out: Path, progress: Progress) -> MultiOutcome:
         outcome = propagate_chunked_multi_label(
             self.propagator, self.source.load, self.source.points, len(self.given.classes),
-            self.chunks, self.beliefs, scratch=self.out.parent, device=self.device,
+            self.chunks, self.beliefs, scratch=out.parent, device=self.device,
             progress=progress,
         )  # fmt: skip
+        if not self.propagator.processes.first:
+            outcome.scores.close()
+            return outcome
         with outcome.scores, outcome.clock.phase("write", self.source.points) as tick:
-            write_multi_table(self.out, outcome, self.given, self.probabilities, tick)
+            write_multi_table(out, outcome, self.given, self.probabilities, tick)
         return outcome
 
     def run(self, progress: Progress = silent) -> Outcome:
-        """Propagate and write the table, then the index; `progress` is called in each phase."""
+        """Propagate and write the table, then the index; `progress` is called in each phase.
+
+        Of several processes, which share the work, the first one writes.
+        """
         if self.out is None:
             raise UsageError("There is no file to write the table to.")
+        with self.propagator.processes.together():
+            return self._run(self.out, progress)
+
+    def _run(self, out: Path, progress: Progress) -> Outcome:
         outcome = propagate_chunked(
             self.propagator, self.source.load, self.given.labels, len(self.given.classes),
-            self.chunks, scratch=self.out.parent, device=self.device, progress=progress,
+            self.chunks, scratch=out.parent, device=self.device, progress=progress,
             beliefs=self.beliefs, keep_index=self.index is not None, start=self.start,
             auto=self.auto, robust=self.robust,
             prototypes=None if self.prototypes is None else self.prototypes.load(),
             calibrated=self.calibrated, unknown=self.unknown,
         )  # fmt: skip
+        if not self.propagator.processes.first:
+            outcome.probabilities.close()
+            return replace(outcome, index=None)
         with outcome.probabilities, outcome.clock.phase("write", self.source.points) as tick:
-            table.write_table(self.out, outcome, self.given, self.probabilities, tick)
+            table.write_table(out, outcome, self.given, self.probabilities, tick)
         if self.index is not None and outcome.index is not None:
             with outcome.clock.phase("index"):
                 record = read_record(self.source.path)
@@ -226,7 +244,9 @@ def prepare(
         raise UsageError(f"Give --{missing} FILE{' or --prototypes FILE' * (labels is None)}.")
     check_dependencies(propagation_recipe(settings, named=named), EMBEDDINGS)
     where = choose_device(device)
-    budget = parse_bytes(memory) if memory else FREE_SHARE * free_memory(where)
+    processes = join(where.type)
+    free = free_memory(where) / (processes.local_size if where.type == "cpu" else 1)
+    budget = parse_bytes(memory) if memory else FREE_SHARE * free
     if out is not None:
         table.check_out(out, overwrite)
     index = None if save_index is None else Path(save_index)
@@ -256,7 +276,7 @@ def prepare(
     if prior is not None:
         given, scores = open_prior(Path(prior), source.points).match(given, prior_weight)
         beliefs = Beliefs(given.given, scores)
-    propagator = build_propagator(recipe)
+    propagator = replace(build_propagator(recipe), processes=processes)
     if classes_of is not None:
         propagator = with_prototypes(propagator, len(classes_of.names))
     if class_shares is not None:
@@ -277,6 +297,8 @@ def prepare(
         need = with_start(need, source.points, source.dim)
     if index is not None:
         need = need.with_index(source.points, source.dim, k)
+    # the same chunks in all processes, whose memory may differ
+    budget = min(processes.each(budget))
     chunks = choose_chunks(need, source.points, len(given.classes), budget, solver.columnwise)
     return FilePropagation(
         recipe, propagator, source, given, chunks, budget, where, out, probabilities, beliefs,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Annotated, NamedTuple
 
 import torch
@@ -39,12 +40,15 @@ class ApproximateBuilder(GraphBuilder):
         """Candidates of each row of v [n, d] float32 by inner product."""
 
     def neighbors(self, descriptors: Tensor) -> Neighbors:
+        return self._neighbors(descriptors, self.search)
+
+    def _neighbors(self, descriptors: Tensor, search: Callable[[Array, int], Found]) -> Neighbors:
         k = clip_k(self.k, descriptors)
         if k == 0:
             return no_neighbors(descriptors)
         if len(descriptors) <= MAX_ALL_PAIRS_POINTS:
             return search_blockwise(descriptors, k)
-        found = self.search(descriptors.cpu().contiguous().numpy(), k + 1)
+        found = search(descriptors.cpu().contiguous().numpy(), k + 1)
         others = drop_self(torch.from_numpy(found.indices), torch.from_numpy(found.similarities))
         similarities = others.similarities.masked_fill(others.indices < 0, 0.0)
         order = None if found.order is None else torch.from_numpy(found.order).long()

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - the usual name for it
 
-from dlp_plugins._threads import parallel, row_slices, slices
+from dlp_plugins._threads import length, parallel, row_slices, slices
 from dlp_plugins.graphs._kmeans import find_centroids
 from dlp_plugins.graphs._top_k import Array, Nearest, Pairs, nearest
 from dlp_plugins.graphs._upper_bound import (
@@ -29,6 +29,7 @@ from dlp_plugins.graphs._upper_bound import (
     short_vectors,
     tail_share,
 )
+from dlp_plugins.processes.group import ALONE, Processes
 
 MAX_GROUP_POINTS = 2**16  # largest group of query points
 MIN_GROUPS = 8  # fewest groups, so that every thread has work
@@ -63,8 +64,12 @@ class CellLists:
         return slice(self.start[cell], self.start[cell + 1])
 
 
-def search(v: Array, k: int, size: int, probes: int, seed: int) -> tuple[Array, Array, Array]:
+def search(
+    v: Array, k: int, size: int, probes: int, seed: int, processes: Processes = ALONE
+) -> tuple[Array, Array, Array]:
     """The k nearest of each row of v [n, d] float32, itself included, among its `probes` cells.
+
+    processes: each takes its share of the groups of query points; all get all.
 
     Returns:
         indices [n, k] int32 and similarities [n, k] float32; -1 and -inf where cells held fewer;
@@ -93,8 +98,15 @@ def search(v: Array, k: int, size: int, probes: int, seed: int) -> tuple[Array, 
         indices[original] = np.where(found.indices < 0, -1, order[found.indices])
         similarities[original] = found.similarities
 
-    for _ in parallel(group, slices(n, min(MAX_GROUP_POINTS, 1 + n // MIN_GROUPS))):
+    groups = list(slices(n, min(MAX_GROUP_POINTS, 1 + n // max(MIN_GROUPS, processes.size))))
+    mine, counts = processes.share_blocks(groups, length)
+    for _ in parallel(group, mine):
         pass
+    if not processes.alone:
+        own = order[mine[0].start : mine[-1].stop] if mine else None
+        for found in (indices, similarities):
+            part = None if own is None else torch.from_numpy(found[own])
+            found[order] = processes.gather_rows(part, counts).numpy()
     return indices, similarities, order
 
 

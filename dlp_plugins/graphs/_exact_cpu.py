@@ -16,14 +16,16 @@ much again, unless one comparison discards almost all of it. So:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+import torch
 
-from dlp_plugins._threads import parallel, row_slices, slices
+from dlp_plugins._threads import length, parallel, row_slices, slices
 from dlp_plugins.graphs._kmeans import order_by_nearness
-from dlp_plugins.graphs._top_k import Array, Pairs, nearest, restore_order
+from dlp_plugins.graphs._top_k import Array, Nearest, Pairs, nearest, restore_order
 from dlp_plugins.graphs._upper_bound import ROUNDING, ShortVectors, confirm, short_vectors
+from dlp_plugins.processes.group import ALONE, Processes
 
 # A block of pairs: large enough that calls cost little, small enough to stay in the L3 cache.
 BLOCK_ROWS, BLOCK_COLUMNS = 2048, 512
@@ -41,8 +43,10 @@ FAIL_RATE = 0.01  # share of points whose threshold may be too high
 TIE_TOLERANCE = 1e-6  # rounding of an inner product of unit vectors
 
 
-def search(v: Array, k: int) -> tuple[Array, Array, Array | None]:
+def search(v: Array, k: int, processes: Processes = ALONE) -> tuple[Array, Array, Array | None]:
     """The k nearest others of each row of v [n, d] float32 by inner product, 0 < k < n.
+
+    processes: each takes its share of the blocks of pairs; all get all.
 
     Returns:
         indices [n, k] int32 and similarities [n, k] float32, unordered within a row; from
@@ -61,19 +65,45 @@ def search(v: Array, k: int) -> tuple[Array, Array, Array | None]:
         left: Array = np.arange(n)
         indices, similarities = np.empty((n, k), np.int32), np.empty((n, k), np.float32)
     else:
-        threshold = _guess(near, rank, sample)
+        threshold = _guess(near, rank, sample, processes)
         order: Array = np.argsort(threshold).astype(np.int32)
         short = None if short is None else ShortVectors(short.values[order])
-        found = nearest(_pairs_above(v[order], short, threshold[order]), n, k)
+        pairs = _pairs_above(v[order], short, threshold[order], processes)
+        found = _joined(nearest(pairs, n, k), k, processes)
         indices, similarities = restore_order(order, found.indices, found.similarities)
         left = order[found.counts < k]
     blocks = [left[rows] for rows in row_slices(len(left), n, ALL_PAIRS_ENTRIES)]
-    for block, best in zip(blocks, parallel(lambda b: _all_pairs(v, b, k), blocks), strict=True):
+    mine, counts = processes.share_blocks(blocks, len)
+    for block, best in zip(mine, parallel(lambda b: _all_pairs(v, b, k), mine), strict=True):
         indices[block], similarities[block] = best
+    if blocks and not processes.alone:
+        own = np.concatenate(mine) if mine else None
+        for found_here in (indices, similarities):
+            found_here[left] = _gathered(
+                None if own is None else found_here[own], counts, processes
+            )
     return indices, similarities, by_nearness
 
 
-def _guess(v: Array, rank: int, sample: int) -> Array:
+def _gathered(own: Array | None, counts: Sequence[int], processes: Processes) -> Array:
+    part = None if own is None else torch.from_numpy(own)
+    return processes.gather_rows(part, counts).numpy()
+
+
+def _joined(found: Nearest, k: int, processes: Processes) -> Nearest:
+    """The k best of what all processes found, which have no pair in common."""
+    if processes.alone:
+        return found
+    n = len(found.counts)
+    lists = [_gathered(a, [n] * processes.size, processes) for a in found]
+    parts = [
+        Nearest(*part) for part in zip(*(np.split(a, processes.size) for a in lists), strict=True)
+    ]
+    best = nearest((part.pairs() for part in parts), n, k)
+    return best._replace(counts=np.sum([part.counts for part in parts], axis=0))
+
+
+def _guess(v: Array, rank: int, sample: int, processes: Processes = ALONE) -> Array:
     """[n] each point's rank-th largest similarity with a sample; infinite for a crowded one."""
     n = len(v)
     chosen = v[np.random.default_rng(0).choice(n, sample, replace=False)]
@@ -85,7 +115,9 @@ def _guess(v: Array, rank: int, sample: int) -> Array:
         crowded = largest[:, -crowd] > largest[:, -rank] - TIE_TOLERANCE
         return np.where(crowded, np.float32(np.inf), largest[:, -rank])
 
-    return np.concatenate(list(parallel(block, slices(n, GUESS_ROWS))))
+    mine, counts = processes.share_blocks(list(slices(n, GUESS_ROWS)), length)
+    found = list(parallel(block, mine))
+    return _gathered(np.concatenate(found) if found else None, counts, processes)
 
 
 def _sample_size(n: int, k: int, hits: int) -> int:
@@ -109,8 +141,13 @@ def _rank(n: int, k: int, sample: int) -> int:
     return int(ranks[safe[0]]) if len(safe) else 0
 
 
-def _pairs_above(v: Array, short: ShortVectors | None, threshold: Array) -> Iterator[Pairs]:
-    """Pairs (i, j) of rows of v with s_ij >= t_i, in both directions; thresholds must ascend."""
+def _pairs_above(
+    v: Array, short: ShortVectors | None, threshold: Array, processes: Processes = ALONE
+) -> Iterator[Pairs]:
+    """Pairs (i, j) of rows of v with s_ij >= t_i, in both directions; thresholds must ascend.
+
+    Of several processes each finds those of its own panels, whose lengths descend.
+    """
     n = len(v)
     compared = v if short is None else short.values
 
@@ -141,7 +178,9 @@ def _pairs_above(v: Array, short: ShortVectors | None, threshold: Array) -> Iter
 
     finite = int(np.searchsorted(threshold, np.inf))
     yield Pairs(*(np.empty(0, t) for t in (np.int32, np.int32, np.float32)))  # if all are crowded
-    for panels in parallel(panel, slices(finite, BLOCK_ROWS)):
+    for panels in parallel(
+        panel, list(slices(finite, BLOCK_ROWS))[processes.rank :: processes.size]
+    ):
         yield from panels
 
 

@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import Field
+from torch import Tensor
 
+from dlp_plugins.graph import Neighbors
 from dlp_plugins.graphs import _cells_cpu
 from dlp_plugins.graphs._approximate import ApproximateBuilder, Found, Seed
 from dlp_plugins.graphs._top_k import Array
 from dlp_plugins.graphs.contract import K
+from dlp_plugins.processes.group import Processes
 from dlp_plugins.registry import graphs
 
 
@@ -32,3 +35,10 @@ class Cells(ApproximateBuilder):
 
     def search(self, v: Array, k: int) -> Found:
         return Found(*_cells_cpu.search(v, k, self.size, self.probes, self.seed))
+
+    def neighbors_together(self, descriptors: Tensor, processes: Processes) -> Neighbors:
+        def search(v: Array, k: int) -> Found:
+            settings = self.size, self.probes, self.seed
+            return Found(*_cells_cpu.search(v, k, *settings, processes))
+
+        return self._neighbors(descriptors, search)

@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from dlp_plugins.graph import Neighbors
+from dlp_plugins.processes.group import Processes
 
 K = Annotated[int, Field(ge=1, description="neighbours of each point")]
 
@@ -40,6 +41,25 @@ class GraphBuilder(ABC):
             any similarity there. An `order` of the points by nearness, if the search finds one,
             makes solving faster.
         """
+
+    def neighbors_together(self, descriptors: Tensor, processes: Processes) -> Neighbors:
+        """The same by several processes, which all hold the descriptors and all get the neighbours.
+
+        By default the first one searches while the others wait.
+        """
+        found = self.neighbors(descriptors) if processes.first else None
+        n, k = len(descriptors), clip_k(self.k, descriptors)
+        has_order = processes.from_first(found is not None and found.order is not None)
+        if found is None:
+            device = descriptors.device
+            order = torch.empty(n, dtype=torch.int64, device=device) if has_order else None
+            indices = torch.empty(n, k, dtype=torch.int64, device=device)
+            found = Neighbors(indices, torch.empty(n, k, device=device), order)
+        same = processes.tensor_from_first
+        indices, order = found.indices.long(), found.order
+        return Neighbors(
+            same(indices), same(found.similarities), None if order is None else same(order.long())
+        )
 
 
 def clip_k(k: int, descriptors: Tensor) -> int:

@@ -11,6 +11,7 @@ from dlp_plugins.graph import Neighbors
 from dlp_plugins.graphs import _exact_cpu
 from dlp_plugins.graphs._blockwise import search_blockwise
 from dlp_plugins.graphs.contract import GraphBuilder, K, clip_k, no_neighbors
+from dlp_plugins.processes.group import ALONE, Processes
 from dlp_plugins.registry import graphs
 
 
@@ -26,12 +27,16 @@ class Exact(GraphBuilder):
     exact = True
 
     def neighbors(self, descriptors: Tensor) -> Neighbors:
+        return self.neighbors_together(descriptors, ALONE)
+
+    def neighbors_together(self, descriptors: Tensor, processes: Processes) -> Neighbors:
         k = clip_k(self.k, descriptors)
         if k == 0:
             return no_neighbors(descriptors)
         if descriptors.device.type != "cpu":
-            return search_blockwise(descriptors, k)
-        indices, similarities, order = _exact_cpu.search(descriptors.contiguous().numpy(), k)
+            return search_blockwise(descriptors, k, processes=processes)
+        v = descriptors.contiguous().numpy()
+        indices, similarities, order = _exact_cpu.search(v, k, processes)
         return Neighbors(
             torch.from_numpy(indices),
             torch.from_numpy(similarities),

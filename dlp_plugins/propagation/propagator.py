@@ -30,7 +30,9 @@ from dlp_plugins.inputs import (
     to_descriptors,
 )
 from dlp_plugins.normalizers.contract import Normalizer
+from dlp_plugins.processes.group import ALONE, Processes
 from dlp_plugins.propagation._outputs import checked, checked_neighbors, checked_solution
+from dlp_plugins.propagation._together import solve_together
 from dlp_plugins.propagation.beliefs import PLAIN, Beliefs, to_beliefs
 from dlp_plugins.propagation.calibration import calibrate
 from dlp_plugins.propagation.class_shares import (
@@ -77,6 +79,8 @@ class Propagator:
     certainty_scale: points over whose largest certainty all are divided, 'unlabeled' or 'all'.
     class_shares: of the classes among unlabelled points: 'equal', 'labels' (as frequent as among
         the labels), 'estimate', or a number > 0 per class.
+    processes: those that share the work: the search by points, the solve by classes. All hold all
+        descriptors, call every step in the same order, and get every result whole.
     """
 
     transform: Transform
@@ -90,6 +94,7 @@ class Propagator:
     mutual: bool = False
     certainty_scale: CertaintyScale = "unlabeled"
     class_shares: ClassShares = EQUAL
+    processes: Processes = ALONE
 
     @classmethod
     def default(cls, *, class_shares: Any = EQUAL, **parameters: Any) -> Propagator:
@@ -143,7 +148,11 @@ class Propagator:
     @full_precision()
     def find_neighbors(self, unit: Tensor) -> Neighbors:
         """The nearest others of each of n points, from unit rows [n, d] float32."""
-        return checked_neighbors(self.graph.neighbors(unit), self.graph, len(unit))
+        if self.processes.alone:
+            found = self.graph.neighbors(unit)
+        else:
+            found = self.graph.neighbors_together(unit, self.processes)
+        return checked_neighbors(found, self.graph, len(unit))
 
     @full_precision()
     def assemble_graph(self, neighbors: Neighbors) -> Graph:
@@ -156,7 +165,11 @@ class Propagator:
     @full_precision()
     def solve(self, state: Any, y: Tensor, initial: Tensor | None = None) -> Solution:
         """Scores Z of a label matrix Y [n, c]; `state` is what the solver's `prepare` returned."""
-        return checked_solution(self.solver.solve(state, y, initial), self.solver, tuple(y.shape))
+        if self.processes.alone:
+            found = self.solver.solve(state, y, initial)
+        else:
+            found = solve_together(self.solver, state, y, initial, self.processes)
+        return checked_solution(found, self.solver, tuple(y.shape))
 
     @full_precision()
     def normalize(self, scores: Tensor, labels: Tensor, shares: Tensor) -> Tensor:

@@ -125,6 +125,9 @@ class Training(Table):
     deterministic: bool = Field(
         False, description="on a GPU: algorithms that give the same bits again, and are slower"
     )
+    sync_batch_norm: bool = Field(
+        False, description="several processes on GPUs: batch norm by the whole batch, not by shares"
+    )
     channels_last: bool | None = Field(
         None,
         description="memory format of images and convolutions; by default on, but not in float32 "

@@ -17,6 +17,7 @@ from dlp_plugins.datasets.contract import (
     list_unreadable,
 )
 from dlp_plugins.errors import DataError
+from dlp_plugins.processes.group import Processes
 
 # The share of free device memory that images may take; the rest is for training.
 DEVICE_SHARE = 0.5
@@ -59,6 +60,24 @@ def _repeat(positions: Tensor, count: int, generator: torch.Generator) -> Tensor
     passes = -(-count // len(positions))
     orders = [torch.randperm(len(positions), generator=generator) for _ in range(passes)]
     return positions[torch.cat(orders)[:count]]
+
+
+def share(positions: Tensor, num_labeled: int, processes: Processes) -> tuple[Tensor, int]:
+    """This process's part of a batch [b], and how many of it are labelled, which come first.
+
+    Where the labelled ones cannot be shared evenly, the last processes get one unlabelled more.
+    """
+    if processes.alone:
+        return positions, num_labeled
+    first = positions[:num_labeled][processes.share(num_labeled)]
+    unlabeled = processes.shares(len(positions) - num_labeled)[::-1][processes.rank]
+    return torch.cat([first, positions[num_labeled:][unlabeled]]), len(first)
+
+
+def share_sizes(size: int, num_labeled: int, processes: Processes) -> list[int]:
+    """Images of each process's part of a batch of so many."""
+    labeled, unlabeled = processes.shares(num_labeled), processes.shares(size - num_labeled)[::-1]
+    return [a.stop - a.start + b.stop - b.start for a, b in zip(labeled, unlabeled, strict=True)]
 
 
 class _Reader(Dataset):

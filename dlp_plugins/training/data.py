@@ -14,6 +14,7 @@ from torch import Tensor
 from dlp_plugins import registry
 from dlp_plugins.datasets.contract import UNKNOWN, Dataset, Images, TensorImages
 from dlp_plugins.errors import DataError
+from dlp_plugins.processes.group import ALONE, Processes
 from dlp_plugins.recipe.model import Recipe
 from dlp_plugins.training import splits
 from dlp_plugins.training.batches import ImageStore
@@ -59,13 +60,27 @@ class RunData:
         return sum(len(store.unreadable) for store in stores if store is not None)
 
 
-def prepare_data(recipe: Recipe, device: torch.device) -> RunData:
+def prepare_data(recipe: Recipe, device: torch.device, processes: Processes = ALONE) -> RunData:
     """Load the data set and choose labelled and validation examples.
+
+    processes: those that train together, one after the other where the data are to be downloaded.
 
     Raises:
         DataError, LabelError: missing or unreadable data, labels out of range, none labelled, or
-            more asked for than there are.
+            more asked for than there are; another process sees other data.
     """
+    if not recipe.dataset.params.get("download"):
+        data = _prepare(recipe, device, processes)
+    else:
+        data = processes.in_turn(lambda: _prepare(recipe, device, processes))
+    if processes.from_first(data.record) != data.record:
+        raise DataError(
+            f"Process {processes.rank} of {processes.size} sees other data than the first one."
+        )
+    return data
+
+
+def _prepare(recipe: Recipe, device: torch.device, processes: Processes) -> RunData:
     part = recipe.dataset
     dataset: Dataset = registry.datasets.build(part.name, **part.params)
     seed = recipe.seed if part.split_seed is None else part.split_seed
@@ -102,7 +117,9 @@ def prepare_data(recipe: Recipe, device: torch.device) -> RunData:
     validation = splits.select(dataset.train, held_out)
 
     t = recipe.training
-    workers = min(MOST_WORKERS, os.cpu_count() or 1) if t.workers is None else t.workers
+    workers = t.workers
+    if workers is None:
+        workers = max(1, min(MOST_WORKERS, os.cpu_count() or 1) // processes.local_size)
 
     def store(images: Images) -> ImageStore:
         return ImageStore(images, device, workers, t.image_memory_mb)

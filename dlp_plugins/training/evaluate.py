@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dlp_plugins.network import Output
+from dlp_plugins.processes.group import ALONE, Processes
 from dlp_plugins.training.batches import ImageStore
 
 BATCH = 512
@@ -26,17 +27,32 @@ def evaluation(network: nn.Module) -> Iterator[None]:
         network.train(was_training)
 
 
-def outputs(
-    network: nn.Module, images: ImageStore, view: Callable[[Tensor], Tensor]
-) -> Iterator[Output]:
-    """What the network says of every image, in order, batch by batch."""
+def of_every_image(
+    read: Callable[[Output], Tensor],
+    network: nn.Module,
+    images: ImageStore,
+    view: Callable[[Tensor], Tensor],
+    processes: Processes = ALONE,
+) -> Tensor:
+    """What `read` takes from the network's output, [n, ...] for every image, in order.
+
+    Several processes share the batches, which stay the same, so that the numbers do.
+    """
+    plan = list(torch.arange(len(images.source)).split(BATCH))
+    shares = processes.shares(len(plan))
     with evaluation(network):
-        for batch in images.in_order(BATCH):
-            yield network(view(batch))
+        mine = images.batches(plan[shares[processes.rank]])
+        found = [read(network(view(batch))) for batch in mine]
+    counts = [sum(map(len, plan[share])) for share in shares]
+    return processes.gather_rows(torch.cat(found) if found else None, counts)
 
 
 def errors(
-    network: nn.Module, images: ImageStore, labels: Tensor, view: Callable[[Tensor], Tensor]
+    network: nn.Module,
+    images: ImageStore,
+    labels: Tensor,
+    view: Callable[[Tensor], Tensor],
+    processes: Processes = ALONE,
 ) -> dict[str, float]:
     """Percent of images with a known label that are classified wrongly.
 
@@ -45,7 +61,7 @@ def errors(
     Returns:
         'error', and with over 10 classes 'error_top5': the true class is not among the best five.
     """
-    logits = torch.cat([o.logits for o in outputs(network, images, view)])
+    logits = of_every_image(lambda o: o.logits, network, images, view, processes)
     labels = images.known(labels)  # now that all of them are read
     known = labels >= 0
     logits, labels = logits[known], labels[known, None]
@@ -60,11 +76,23 @@ def _percent_missed(logits: Tensor, labels: Tensor, k: int) -> float:
     return 100.0 * float(1 - hit.double().mean())
 
 
-def describe(network: nn.Module, images: ImageStore, view: Callable[[Tensor], Tensor]) -> Tensor:
+def describe(
+    network: nn.Module,
+    images: ImageStore,
+    view: Callable[[Tensor], Tensor],
+    processes: Processes = ALONE,
+) -> Tensor:
     """Descriptors [n, d] float32 of every image."""
-    return torch.cat([o.descriptor.float() for o in outputs(network, images, view)])
+    return of_every_image(lambda o: o.descriptor.float(), network, images, view, processes)
 
 
-def predict(network: nn.Module, images: ImageStore, view: Callable[[Tensor], Tensor]) -> Tensor:
+def predict(
+    network: nn.Module,
+    images: ImageStore,
+    view: Callable[[Tensor], Tensor],
+    processes: Processes = ALONE,
+) -> Tensor:
     """Class probabilities [n, c] float32 of every image."""
-    return torch.cat([o.logits.float().softmax(dim=1) for o in outputs(network, images, view)])
+    return of_every_image(
+        lambda o: o.logits.float().softmax(dim=1), network, images, view, processes
+    )

@@ -9,20 +9,26 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from types import FrameType
 from typing import Any, Self
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SAME_SECONDS = 5.0
 
 
 class Interrupts:
-    """Context in which signals are kept until `check` is called.
+    """Context in which a first signal only sets `asked`.
+
+    several: this is one of several processes. Their launcher passes on a Ctrl-C that the terminal
+        has sent to all of them already, so a signal that soon follows the first is the same.
 
     One that the process was started to ignore (`nohup`) stays ignored.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, several: bool = False) -> None:
         self.asked = False
+        self._several, self._asked_at = several, 0.0
         self._former: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
@@ -36,11 +42,8 @@ class Interrupts:
             signal.signal(which, handler)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        now = time.monotonic()
+        if self.asked and not (self._several and now - self._asked_at < SAME_SECONDS):
             raise KeyboardInterrupt
-        self.asked = True
-
-    def check(self) -> None:
-        """Raise KeyboardInterrupt if a signal has come."""
-        if self.asked:
-            raise KeyboardInterrupt
+        if not self.asked:
+            self.asked, self._asked_at = True, now

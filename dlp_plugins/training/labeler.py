@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
 
 from dlp_plugins.embeddings.audit import Audit, audit_by_graph
 from dlp_plugins.errors import DivergenceError, UsageError
+from dlp_plugins.processes.group import ALONE, Processes
 from dlp_plugins.propagation import PseudoLabels
 from dlp_plugins.recipe.build import build_part, build_propagator
 from dlp_plugins.recipe.model import Recipe
@@ -58,9 +59,12 @@ class Labeler:
         UsageError: mirror images are asked for where the inputs are vectors.
     """
 
-    def __init__(self, recipe: Recipe, data: RunData, learner: Learner) -> None:
+    def __init__(
+        self, recipe: Recipe, data: RunData, learner: Learner, processes: Processes = ALONE
+    ) -> None:
         self.recipe, self.data, self.learner = recipe, data, learner
-        self.propagator = build_propagator(recipe)
+        self.processes = processes
+        self.propagator = replace(build_propagator(recipe), processes=processes)
         self.source: Source = build_part(recipe, "source")
         self._descriptors: Tensor | None = None
         if recipe.pseudo_labels.mirror_images and len(data.train.source.shape) != 3:
@@ -102,6 +106,7 @@ class Labeler:
         )
         if len(d.train.unreadable) > known_unreadable:
             return self.refresh(former)  # without the labels of images that could not be read
+        pseudo = self._same_everywhere(pseudo)
         state = PseudoLabelState.propagated(
             pseudo, soft=self.recipe.training.soft_labels, keep_scores=settings.warm_start
         )
@@ -109,10 +114,19 @@ class Labeler:
         certainty = mean_certainty(pseudo, d.unlabeled)
         seconds = time.monotonic() - started
         audit = None
-        if settings.audit and pseudo.graph is not None:
+        if settings.audit and pseudo.graph is not None and self.processes.first:
             alpha = self.propagator.alpha
             audit = audit_by_graph(pseudo.graph, d.known_labels, d.dataset.num_classes, alpha)
         return Labeling(state, pseudo, certainty, right, seconds, audit)
+
+    def _same_everywhere(self, pseudo: PseudoLabels) -> PseudoLabels:
+        """The first process's: on GPUs a sum may differ in its last bit from process to process."""
+        if self.processes.alone:
+            return pseudo
+        names = ("labels", "certainty", "reached", "class_weights", "probabilities", "scores")
+        held = {n: t for n in names if (t := getattr(pseudo, n)) is not None}
+        same: Any = {n: self.processes.tensor_from_first(t) for n, t in held.items()}
+        return replace(pseudo, **same)
 
     def _describe(self, network: nn.Module) -> Tensor:
         """Descriptors [n, d] of all images, averaged with their mirror images' where asked for.
@@ -141,7 +155,7 @@ class Labeler:
     ) -> Tensor:
         # Autocast for the network's passes alone: graph and solver compute in float32.
         with self.learner.accelerator.autocast():
-            found = measure(network, self.data.train, view or self.learner.plain)
+            found = measure(network, self.data.train, view or self.learner.plain, self.processes)
         if not found.isfinite().all():
             raise DivergenceError("the network's output is not finite")
         return found

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from dlp_plugins.augmentations.contract import Augmentation
 from dlp_plugins.backbones.contract import normalization
-from dlp_plugins.consistency.contract import Batch, Consistency, Step
+from dlp_plugins.consistency.contract import Batch, Consistency, Step, unchanged
+from dlp_plugins.errors import UsageError
 from dlp_plugins.network import Network
+from dlp_plugins.processes.group import ALONE, Processes
 from dlp_plugins.recipe.build import build_part
 from dlp_plugins.recipe.model import Recipe
 from dlp_plugins.training import checkpoint, seeds
@@ -54,25 +58,36 @@ class Learner:
 
     Attributes:
         network: the student, compiled where the recipe says so, as is the teacher.
+        forward: the same; its gradients are averaged over the processes where there are several.
         teacher: the method's average of it, or None.
     """
 
-    def __init__(self, recipe: Recipe, data: RunData, accelerator: Accelerator) -> None:
-        self.recipe, self.accelerator = recipe, accelerator
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: RunData,
+        accelerator: Accelerator,
+        processes: Processes = ALONE,
+    ) -> None:
+        self.recipe, self.accelerator, self.processes = recipe, accelerator, processes
         self.device = accelerator.device
         self.num_examples, self.total_steps = len(data.truth), 0
         self.consistency: Consistency = build_part(
             recipe, "consistency", num_classes=data.dataset.num_classes
         )
+        self._check_processes()
         seeds.seed_step(recipe.seed)
         network = build_network(
             recipe, data.train.source.shape, data.dataset.num_classes, self.consistency
         )
+        if recipe.training.sync_batch_norm and not processes.alone:
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         self.network = network.to(self.device)
         if recipe.training.channels_last:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if recipe.training.compile:
             self.network.compile()
+        self.forward: nn.Module = self.network if processes.alone else self._averaging_gradients()
         self.augmentation = build_augmentation(
             recipe, self.network, data.dataset.mean, data.dataset.std
         )
@@ -81,6 +96,40 @@ class Learner:
             build_part(recipe, "optimizer", params=parameter_groups(self.network, recipe.optimizer))
         )
         self._base_rates = [g["lr"] * g["rate"] for g in self.optimizer.param_groups]
+
+    def _check_processes(self) -> None:
+        """Raise UsageError where several processes cannot train as the recipe wants."""
+        if self.processes.alone:
+            return
+        name = self.recipe.consistency.name
+        if not self.consistency.many_processes:
+            raise UsageError(f"consistency {name} trains in one process. Start one.")
+        if self.recipe.training.sync_batch_norm and self.device.type != "cuda":
+            raise UsageError(
+                "training.sync_batch_norm: torch's synchronised batch norm needs GPUs. Leave it "
+                "out: without it each process normalises by its own share of the batch."
+            )
+
+    def _averaging_gradients(self) -> nn.Module:
+        # Not Accelerate's prepare: for mixed precision it replaces the network's own `forward`,
+        # of which the methods keep copies as teachers.
+        with warnings.catch_warnings():
+            # torch 2.14 has another name for broadcast_buffers, which 2.6 does not know
+            warnings.simplefilter("ignore", FutureWarning)
+            return DistributedDataParallel(
+                self.network,
+                device_ids=[self.device] if self.device.type == "cuda" else None,
+                broadcast_buffers=False,  # `_average_statistics` keeps them the same
+            )
+
+    def _average_statistics(self) -> None:
+        """Batch norm's running statistics as the mean over the processes, student's and teacher's.
+
+        Each process sees its own share of the batch; with the mean all hold the same networks.
+        """
+        teacher = self.teacher
+        buffers = [*self.network.buffers(), *(teacher.buffers() if teacher is not None else ())]
+        self.processes.average_(buffers)
 
     @property
     def teacher(self) -> nn.Module | None:
@@ -98,31 +147,41 @@ class Learner:
         if self.recipe.training.compile and self.teacher is not None:
             self.teacher.compile()  # a copy of the student, which is copied as it was
 
-    def step(self, batch: Batch, number: int, epoch: float, epochs: int) -> dict[str, Tensor]:
+    def step(
+        self,
+        batch: Batch,
+        number: int,
+        epoch: float,
+        epochs: int,
+        gather: Callable[[Tensor], Tensor] = unchanged,
+    ) -> dict[str, Tensor]:
         """One optimizer step.
 
         Args:
             number: of the step within its stage, from 0. epoch: the same in epochs.
             epochs: of the stage.
+            gather: as `Step.gather`.
 
         Returns:
-            The loss terms, detached, 'total' among them.
+            The loss terms, detached, 'total' among them; the mean over the processes is that of the
+            whole batch.
         """
         factor = self.schedule(epoch, epochs)
         for group, base in zip(self.optimizer.param_groups, self._base_rates, strict=True):
             group["lr"] = base * factor
         step = Step(
-            student=self.network,
+            student=self.forward,  # type: ignore[arg-type]
             batch=batch,
             weak=self.weak,
             strong=self.strong,
             number=number,
             epoch=epoch,
             total_steps=self.total_steps,
+            gather=gather,
         )
         self.network.train()
         with self.accelerator.autocast():
-            losses = self.consistency.losses(step)
+            losses = self._of_the_whole(self.consistency.losses(step), batch)
             total = torch.stack([loss.float() for loss in losses.values()]).sum()
         self.optimizer.zero_grad()
         self.accelerator.backward(total)
@@ -131,8 +190,19 @@ class Learner:
                 self.network.parameters(), self.recipe.optimizer.clip_norm
             )
         self.optimizer.step()
+        self._average_statistics()
         self.consistency.after_step(self.network, number)
         return {name: loss.detach() for name, loss in {**losses, "total": total}.items()}
+
+    def _of_the_whole(self, losses: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """Terms whose mean over the processes is that of the whole batch: gradients are averaged.
+
+        A process with more of the images that a term is a mean over counts for more.
+        """
+        if self.processes.alone:
+            return losses
+        method, size = self.consistency, self.processes.size
+        return {k: loss * (size * batch.part(method.mean_of(k))) for k, loss in losses.items()}
 
     # -- views -----------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from dlp_plugins.datasets._arrays import split_key
 from dlp_plugins.errors import PluginError, RunFolderError, UsageError
+from dlp_plugins.processes.launch import is_first
 from dlp_plugins.recipe.check import check_dependencies, check_layers
 from dlp_plugins.recipe.files import Layer, find_recipe, read_layers, settings_layer
 from dlp_plugins.recipe.model import PARTS, Recipe
@@ -63,9 +64,10 @@ def prepare(
         raise UsageError("--resume continues a run and --overwrite replaces it: choose one.")
     layers = _layers(recipe, settings or {})
     name = "" if isinstance(recipe, Recipe) else Path(recipe).stem
+    first = is_first()  # the only one of several processes that looks at the folder
     folder = RunFolder(_folder(name, layers) if out is None else Path(out))
     loaded = tuple(_digest(Path(file)) for file in plugins)
-    if resume:
+    if resume and first:
         folder.check_format()
         _check_plugins(folder, loaded)
     for plugin in loaded:
@@ -73,9 +75,9 @@ def prepare(
     checked = check_layers(layers)
     check_dependencies(checked)
     inputs = (*_files(layers), *(p.path for p in loaded), *_named_paths(checked))
-    if resume:
+    if resume and first:
         folder.check_same_recipe(checked.as_dict())
-    else:
+    elif first:
         folder.check_free(overwrite, inputs)
     return Request(checked, name, folder, loaded, inputs, resume, overwrite)
 

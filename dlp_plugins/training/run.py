@@ -8,8 +8,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
+from accelerate.utils import DistributedType
 
 from dlp_plugins.environment import (
     choose_device,
@@ -19,6 +21,8 @@ from dlp_plugins.environment import (
 )
 from dlp_plugins.errors import UsageError
 from dlp_plugins.notebook.progress import in_notebook
+from dlp_plugins.processes.group import Processes, join
+from dlp_plugins.processes.launch import SIZES
 from dlp_plugins.propagation.health import Convergence
 from dlp_plugins.recipe.model import Recipe
 from dlp_plugins.training import checkpoint, events, precision
@@ -35,7 +39,6 @@ from dlp_plugins.training.tracking import tracking
 from dlp_plugins.training.trainer import Trainer
 
 # Where launchers say how many processes there are, and which one this is.
-SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 RANKS = (*SIZES, "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 PRECISION = {"float32": "no", "tf32": "no", "bfloat16": "bf16", "float16": "fp16"}
 
@@ -93,24 +96,46 @@ def train(
     stage_one: Path | None = None,
     listeners: Sequence[events.Listener] = (),
 ) -> Summary:
-    """Carry out what was prepared; arguments, result and errors as of `run`."""
-    recipe, folder, tell = request.recipe, request.folder, events.Listeners(listeners)
-    if request.resume and folder.summary.is_file():
-        summary = folder.read_summary()
-        tell(events.RunDone(folder.path, summary))
-        return Summary(summary)
+    """Carry out what was prepared; arguments, result and errors as of `run`.
+
+    Started by torchrun or accelerate launch, all processes train one network; the first alone has
+    the folder and the listeners.
+    """
+    processes = join(choose_device(device).type)
+    with processes.together():
+        return _train_together(request, device, stage_one, listeners, processes)
+
+
+def _train_together(
+    request: Request,
+    device: str,
+    stage_one: Path | None,
+    listeners: Sequence[events.Listener],
+    processes: Processes,
+) -> Summary:
+    folder, first = request.folder, processes.first
+    tell = events.Listeners(listeners if first else ())
+    if not processes.alone and request.recipe.dataset.params.get("unreadable") == "skip":
+        raise UsageError(
+            "dataset.unreadable = skip: an image that one process cannot read is unknown to the "
+            "others. Start one process, or find bad images first: dlp check RECIPE --data."
+        )
+    if request.resume:
+        summary = processes.once(lambda: folder.read_summary() if folder.summary.is_file() else {})
+        if summary:
+            tell(events.RunDone(folder.path, summary))
+            return Summary(summary)
     inputs = [*request.inputs, *([stage_one] if stage_one is not None else [])]
     # All of this before the folder is made: a bad request leaves nothing.
-    if not request.resume:
+    if first and not request.resume:
         folder.check_free(request.overwrite, inputs)
-    where = choose_device(device)
-    if request.resume:
-        recipe = precision.resumed(recipe, folder.read_computation(), where, folder.path)
-    recipe = precision.resolve(recipe, where)
+    recipe = processes.once(lambda: _resolved(request, choose_device(device)))
     accelerator = build_accelerator(device, recipe.training.precision)
     with backend(accelerator.device, recipe.training):
-        data = prepare_data(recipe, accelerator.device)
-        trainer = Trainer(recipe, data, accelerator, folder, tell)
+        data = prepare_data(recipe, accelerator.device, processes)
+        trainer = Trainer(recipe, data, accelerator, folder, tell, processes)
+        if not first:
+            return _train(trainer, request.resume, stage_one)
         with folder.resumed() if request.resume else folder.new(request.overwrite, inputs):
             if request.resume:
                 check_same_data(folder, data.record)
@@ -119,6 +144,14 @@ def train(
             with tracking(request.recipe, folder) as trackers:
                 tell.add(trackers)
                 return _train(trainer, request.resume, stage_one)
+
+
+def _resolved(request: Request, device: torch.device) -> Recipe:
+    """The recipe with what the device decides; a resumed one computes as it began."""
+    recipe, folder = request.recipe, request.folder
+    if request.resume:
+        recipe = precision.resumed(recipe, folder.read_computation(), device, folder.path)
+    return precision.resolve(recipe, device)
 
 
 def _describe(trainer: Trainer, request: Request) -> None:
@@ -158,12 +191,12 @@ def describe_model(trainer: Trainer) -> dict[str, Any]:
 
 
 def _train(trainer: Trainer, resume: bool, stage_one: Path | None) -> Summary:
-    folder, tell = trainer.folder, trainer.tell
-    saved = last_saved(folder) if resume else None
+    folder, tell, processes = trainer.folder, trainer.tell, trainer.processes
+    saved = processes.once(lambda: last_saved(folder) if resume else None)
     if saved is not None:
         trainer.load(saved.tensors, saved.numbers)
     elif stage_one is not None:
-        trainer.load(*checkpoint.load(stage_one))
+        trainer.load(*processes.once(lambda: checkpoint.load(stage_one)))
     else:
         trainer.begin()
     tell(_started(trainer, saved is not None))
@@ -172,6 +205,12 @@ def _train(trainer: Trainer, resume: bool, stage_one: Path | None) -> Summary:
     elif resume and saved is None:
         tell(events.Note(f"{folder.path} holds no checkpoint; the run starts from the beginning."))
     trainer.run()
+    return Summary(processes.once(lambda: _finish(trainer)))
+
+
+def _finish(trainer: Trainer) -> dict[str, Any]:
+    """Write the networks and the summary."""
+    folder, tell = trainer.folder, trainer.tell
     student, teacher = trainer.learner.network, trainer.learner.teacher
     checkpoint.save(folder.weights("student"), student.state_dict())
     if teacher is not None:
@@ -195,25 +234,20 @@ def build_accelerator(device: str, numbers: str) -> Accelerator:
         numbers: the network's precision, one of PRECISION.
 
     Raises:
-        UsageError: no such device here, or several processes.
+        UsageError: no such device here, or several processes that cannot work together.
     """
-    if (processes := _processes()) > 1:
-        raise UsageError(
-            f"{processes} processes were started ({'/'.join(SIZES)}); until data-parallel "
-            "training exists, start one, without torchrun, accelerate launch or mpirun."
-        )
+    processes = join(choose_device(device).type)
     cpu = choose_device(device).type == "cpu"
     # Accelerate keeps one state per process; a second run may want another device or precision.
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
-    with _without(RANKS):  # a launcher's variables make Accelerate wait for other processes
-        return Accelerator(cpu=cpu, mixed_precision=PRECISION[numbers])
-
-
-def _processes() -> int:
-    """How many processes a launcher says it has started."""
-    texts = (os.environ.get(name, "") for name in SIZES)
-    return max((int(text) for text in texts if text.isdecimal()), default=1)
+    # The variables of a launcher make Accelerate wait for other processes.
+    with _without(RANKS if processes.alone else ()):
+        accelerator = Accelerator(cpu=cpu, mixed_precision=PRECISION[numbers])
+    kind = accelerator.distributed_type
+    if kind not in (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU):
+        raise UsageError(f"accelerate launch was set to {kind.value}; training is data-parallel.")
+    return accelerator
 
 
 @contextlib.contextmanager

@@ -12,10 +12,12 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from dlp_plugins.consistency.contract import Batch
+from dlp_plugins.consistency.contract import Batch, Counts
 from dlp_plugins.errors import DivergenceError, UsageError
+from dlp_plugins.processes.group import ALONE, Processes
 from dlp_plugins.recipe.model import Recipe
 from dlp_plugins.training import batches, checkpoint, evaluate, events, seeds
+from dlp_plugins.training.agreement import Agreement
 from dlp_plugins.training.data import RunData
 from dlp_plugins.training.epoch_losses import EpochLosses
 from dlp_plugins.training.folder import RunFolder, write_with
@@ -32,6 +34,7 @@ from dlp_plugins.training.progress import (
     metric,
 )
 from dlp_plugins.training.pseudo_labels import PseudoLabelState
+from dlp_plugins.units import counted
 
 # Seconds between two StepDone events: reading a loss from a GPU waits for it.
 REPORT_SECONDS = 0.25
@@ -46,6 +49,7 @@ class Trainer:
         accelerator: device, mixed precision and the backward pass.
         folder: where checkpoints go.
         tell: called with every event.
+        processes: those that train together; the first alone writes to the folder.
 
     Raises:
         UsageError: the source of pseudo-labels needs a teacher that the method does not keep, or
@@ -59,17 +63,20 @@ class Trainer:
         accelerator: Accelerator,
         folder: RunFolder,
         tell: events.Listener,
+        processes: Processes = ALONE,
     ) -> None:
         self.recipe, self.data, self.folder, self.tell = recipe, data, folder, tell
         self.accelerator, self.device = accelerator, accelerator.device
+        self.processes = processes
         t = recipe.training
         self.stages = [(SUPERVISED, t.stage_one_epochs), (PROPAGATION, t.stage_two_epochs)]
-        self.learner = Learner(recipe, data, accelerator)
-        self.labeler = Labeler(recipe, data, self.learner)
+        self.learner = Learner(recipe, data, accelerator, processes)
+        self.labeler = Labeler(recipe, data, self.learner, processes)
         self.pseudo = PseudoLabelState.given(data)
         self.progress = Progress()
         self.losses = EpochLosses()
         self._interrupts = Interrupts()
+        self._agreement = Agreement(processes)
         self._check_batches()
         self._started = self._saved = time.monotonic()
 
@@ -86,7 +93,7 @@ class Trainer:
 
     def run(self) -> None:
         """From where `progress` stands to the end; an interrupt saves first."""
-        with Interrupts() as self._interrupts:
+        with Interrupts(not self.processes.alone) as self._interrupts:
             for index in range(self.progress.stage, len(self.stages)):
                 self._run_stage(index)
 
@@ -99,6 +106,18 @@ class Trainer:
                 f"training.batch_size ({t.batch_size}): consistency "
                 f"{self.recipe.consistency.name} needs unlabelled examples in every batch."
             )
+        for stage, epochs in self.stages:
+            if epochs and (rows := self._batch_rows(stage)) < self.processes.size:
+                raise UsageError(
+                    f"A batch of stage '{stage}' has {counted(rows, 'image')}, too few for "
+                    f"{self.processes.size} processes. Start fewer, or set training.batch_size."
+                )
+
+    def _batch_rows(self, stage: str) -> int:
+        t, d = self.recipe.training, self.data
+        if self._labels_alone(stage):
+            return min(t.batch_size, len(d.labeled))
+        return t.labeled_per_batch + min(t.batch_size - t.labeled_per_batch, len(d.unlabeled))
 
     def _run_stage(self, index: int) -> None:
         name, epochs = self.stages[index]
@@ -122,27 +141,28 @@ class Trainer:
         if p.step == 0:
             self.learner.consistency.begin_epoch(self.learner.network, p.epoch)
         first, started, reported = p.step, time.monotonic(), 0.0
-        left = plan[first:]
+        left = [batches.share(p, self._own(stage, len(p)), self.processes)[0] for p in plan[first:]]
         # To the device once for the whole epoch: a copy in every step would wait for the device.
         on_device = [positions.to(self.device, non_blocking=True) for positions in left]
-        for positions, images in zip(on_device, self.data.train.batches(left), strict=True):
-            self._step(positions, images, steps)
+        read = self.data.train.batches(left)
+        for whole, positions, images in zip(plan[first:], on_device, read, strict=True):
+            self._step(positions, images, steps, len(whole))
             p.step += 1
-            p.images += len(positions)
+            p.images += len(whole)
             now = time.monotonic()
             if now - reported > REPORT_SECONDS:
                 reported = now
                 self._check_losses()
-                speed = (p.step - first) * len(positions) / (now - started)
+                speed = (p.step - first) * len(whole) / (now - started)
                 rate = self.learner.learning_rate
                 self.tell(events.StepDone(p.step, self.losses.means(), rate, speed))
             if p.step < steps:
                 self._save_between_steps()
-        losses = self.losses.means()  # waits for the device, so it comes before the clock
+        losses = self._mean_losses()  # waits for the device, so it comes before the clock
         self._check_finite()
         seconds = time.monotonic() - started
         p.train_seconds += seconds
-        self._end_epoch(stage, steps, losses, sum(map(len, left)) / seconds)
+        self._end_epoch(stage, steps, losses, sum(map(len, plan[first:])) / seconds)
 
     def _plan(self, stage: str) -> list[Tensor]:
         """The positions that each step of the present epoch sees; the same at every call."""
@@ -165,28 +185,52 @@ class Trainer:
         name, epochs = self.stages[self.progress.stage]
         return epochs * len(self._plan(name)) if epochs else 0
 
-    def _step(self, positions: Tensor, images: Tensor, steps: int) -> None:
-        """One optimizer step on the images at these positions; adds its losses to the epoch's."""
+    def _own(self, stage: str, size: int) -> int:
+        """How many images of a planned batch, the first ones, have a label of their own."""
+        return size if self._labels_alone(stage) else self.recipe.training.labeled_per_batch
+
+    def _mean_losses(self) -> dict[str, float]:
+        """Each term's mean over the steps so far and the processes; waits for the device."""
+        return {name: total / self.losses.steps for name, total in self._sums().items()}
+
+    def _sums(self) -> dict[str, float]:
+        sums = self.losses.sums()
+        totals = self.processes.totals(list(sums.values()))
+        size = self.processes.size
+        return {name: total / size for name, total in zip(sums, totals, strict=True)}
+
+    def _step(self, positions: Tensor, images: Tensor, steps: int, size: int) -> None:
+        """One optimizer step on the images at these positions; adds its losses to the epoch's.
+
+        size: of the whole batch, of which these are this process's share.
+        """
         p = self.progress
         stage, epochs = self.stages[p.stage]
-        size, pseudo = len(positions), self.pseudo
+        pseudo, together = self.pseudo, self.processes
         if left_out := self.data.train.unreadable:
             pseudo = pseudo.without(left_out)
-        own = size if self._labels_alone(stage) else self.recipe.training.labeled_per_batch
+        own = self._own(stage, size)
+        counts = batches.share_sizes(size, own, together)
         # stage + 1: the bare seed is the network's initialisation
-        seeds.seed_step(self.recipe.seed, p.stage + 1, p.epoch, p.step)
+        place = (p.stage + 1, p.epoch, p.step)
+        seeds.seed_step(self.recipe.seed, *place, *(() if together.alone else (together.rank,)))
         batch = Batch(
             images=images,
             index=positions,
             labels=pseudo.labels[positions],
             certainty=pseudo.certainty[positions],
             class_weights=pseudo.class_weights,
-            num_labeled=own,
+            num_labeled=len(range(own)[together.share(own)]),
             propagated=stage == PROPAGATION,
             probabilities=None if pseudo.probabilities is None else pseudo.probabilities[positions],
+            whole=None if together.alone else Counts(own, size),
         )
         losses = self.learner.step(
-            batch, p.epoch * steps + p.step, p.epoch + p.step / steps, epochs
+            batch,
+            p.epoch * steps + p.step,
+            p.epoch + p.step / steps,
+            epochs,
+            lambda rows: together.gather_rows(rows, counts),
         )
         self.losses.add(losses)
 
@@ -218,14 +262,14 @@ class Trainer:
         )
 
     def _save_between_steps(self) -> None:
-        try:
-            self._interrupts.check()
-        except KeyboardInterrupt:
+        due = time.monotonic() - self._saved >= self.recipe.training.checkpoint_seconds
+        stop, save = self._agreement.ask(self._interrupts.asked, due)
+        if stop or save:
             self.save()
+        if stop:
             self.tell(events.RunInterrupted(self.folder.path))
-            raise
-        if time.monotonic() - self._saved >= self.recipe.training.checkpoint_seconds:
-            self.save()
+            self.processes.barrier()  # a launcher ends all when one has ended
+            raise KeyboardInterrupt
 
     # -- between epochs --------------------------------------------------------------------------
 
@@ -240,7 +284,8 @@ class Trainer:
         self.pseudo = found.state
         self.learner.consistency.after_refresh(self.learner.network, found.pseudo)
         p.health = found.metrics()
-        self._write_pseudo_labels()
+        if self.processes.first:
+            self._write_pseudo_labels()
         self.tell(
             events.PseudoLabelsRefreshed(
                 p.epoch, found.pseudo.health, found.certainty, found.accuracy, found.seconds
@@ -273,7 +318,7 @@ class Trainer:
         self.tell(events.EpochDone(stage, p.epoch - 1, metrics))
         if last:
             if stage == SUPERVISED:  # before the checkpoint that says stage one is done
-                checkpoint.save(self.folder.stage_one, *self.state())
+                self._write(self.folder.stage_one)
             self.save()
         self._save_between_steps()
 
@@ -298,20 +343,24 @@ class Trainer:
         self, network: torch.nn.Module, images: batches.ImageStore, labels: Tensor
     ) -> dict[str, float]:
         with self.accelerator.autocast():
-            return evaluate.errors(network, images, labels, self.learner.plain)
+            return evaluate.errors(network, images, labels, self.learner.plain, self.processes)
 
     def _keep_best(self, name: str, network: torch.nn.Module, errors: dict[str, float]) -> None:
         best = self.progress.best.setdefault(self.stages[self.progress.stage][0], {})
         if name not in best or errors["validation_error"] < best[name]["validation_error"]:
             best[name] = errors
-            checkpoint.save(self.folder.best_weights(name), network.state_dict())
+            if self.processes.first:
+                checkpoint.save(self.folder.best_weights(name), network.state_dict())
 
     # -- saving and loading ----------------------------------------------------------------------
 
     def state(self) -> tuple[checkpoint.State, dict[str, Any]]:
-        """All tensors and numbers from which `load` continues bit for bit."""
+        """All tensors and numbers from which `load` continues bit for bit.
+
+        The same in all processes, which all call it.
+        """
         tensors, numbers = self.learner.state()
-        progress = replace(self.progress, seconds=self.seconds(), sums=self.losses.sums())
+        progress = replace(self.progress, seconds=self.seconds(), sums=self._sums())
         return (
             {**tensors, **checkpoint.add_prefix("pseudo", self.pseudo.tensors())},
             {**numbers, **asdict(progress)},
@@ -336,9 +385,14 @@ class Trainer:
             DivergenceError: there is nothing worth saving; the last checkpoint stays.
         """
         self._check_finite()
-        checkpoint.save(self.folder.training, *self.state(), self.folder.training_previous)
+        self._write(self.folder.training, self.folder.training_previous)
         self._saved = time.monotonic()
         self.tell(events.CheckpointSaved(self.folder.training))
+
+    def _write(self, path: Path, previous: Path | None = None) -> None:
+        tensors, numbers = self.state()
+        if self.processes.first:
+            checkpoint.save(path, tensors, numbers, previous)
 
     def seconds(self) -> float:
         """Of the whole run so far, earlier parts of a resumed one included."""

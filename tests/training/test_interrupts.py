@@ -14,10 +14,9 @@ from dlp_plugins.training.interrupts import SIGNALS, Interrupts
 def test_a_signal_waits_until_it_is_asked_for_and_a_second_one_does_not(which):
     before = signal.getsignal(which)
     with Interrupts() as interrupts:
-        interrupts.check()
+        assert not interrupts.asked
         os.kill(os.getpid(), which)
-        with pytest.raises(KeyboardInterrupt):
-            interrupts.check()
+        assert interrupts.asked
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), which)
     assert signal.getsignal(which) is before
@@ -28,6 +27,16 @@ def test_a_signal_that_is_ignored_stays_ignored():
     try:
         with Interrupts() as interrupts:
             os.kill(os.getpid(), signal.SIGHUP)
-            interrupts.check()
+            assert not interrupts.asked
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_of_several_processes_a_launchers_copy_of_a_signal_is_the_same_signal(monkeypatch):
+    with Interrupts(several=True) as interrupts:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert interrupts.asked
+        monkeypatch.setattr("dlp_plugins.training.interrupts.SAME_SECONDS", 0.0)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)

@@ -311,9 +311,9 @@ def test_a_batch_without_room_for_the_unlabelled_that_stage_one_needs_is_refused
 
 
 @pytest.mark.parametrize("name", ["WORLD_SIZE", "OMPI_COMM_WORLD_SIZE"])
-def test_more_than_one_process_is_refused_in_one_sentence(name, monkeypatch):
+def test_processes_that_cannot_find_each_other_are_refused_in_one_sentence(name, monkeypatch):
     monkeypatch.setenv(name, "2")
-    with pytest.raises(errors.UsageError, match=r"2 processes .* until data-parallel"):
+    with pytest.raises(errors.UsageError, match=r"2 processes were started .* by torchrun or"):
         build_accelerator("cpu", "float32")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -39,10 +39,20 @@ def bench(
     ] = None,
     device: DeviceOption = Device.auto,
     plugins: PluginOption = None,
+    ray: Annotated[
+        bool, typer.Option("--ray", help="Run by workers of Ray: one per GPU, or per core.")
+    ] = False,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS", help="Of a Ray cluster that shares the folder; implies --ray."
+        ),
+    ] = None,
 ) -> None:
     """Run every combination and print a table; what is finished is kept, the rest is resumed."""
     from dlp_cli.display.bench import BenchDisplay
     from dlp_plugins.bench import table
+    from dlp_plugins.bench.on_ray import run_suite_on_ray
     from dlp_plugins.bench.runner import run_suite
     from dlp_plugins.bench.suite import find_suite, load_suite, suite_of_recipe
     from dlp_plugins.environment import describe_environment
@@ -59,9 +69,14 @@ def bench(
     where = build_accelerator(device.value, "float32").device
     try:
         with BenchDisplay() as display:
-            results = run_suite(
-                suite, folder, device=device.value, plugins=plugins or (), listeners=[display]
-            )
+            more: dict[str, Any] = {}
+            how = run_suite
+            if ray or ray_address is not None:
+                how, more = run_suite_on_ray, {"address": ray_address}
+            results = how(
+                suite, folder, device=device.value, plugins=plugins or (), listeners=[display],
+                **more,
+            )  # fmt: skip
     except KeyboardInterrupt:
         output.say(f"Interrupted. The same command goes on from what is in {folder}.")
         raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ import typer
 
 from dlp_cli import output
 from dlp_cli.options import Device, DeviceOption, PluginOption, RecipeArgument, SetOption
+from dlp_plugins.processes.launch import is_first, launched
 
 if TYPE_CHECKING:
     from dlp_plugins.training.folder import RunFolder
@@ -51,8 +53,9 @@ def run(
         )
     folder = request.folder.path
     try:
-        with open_display(request.name) as listener:
-            summary = train(request, device=device.value, listeners=[listener])
+        with open_display(request.name) if is_first() else nullcontext() as listener:
+            listeners = [] if listener is None else [listener]
+            summary = train(request, device=device.value, listeners=listeners)
     except KeyboardInterrupt:
         again = _command(recipe, texts, device, plugins)
         place = ["--out", str(out)] if out is not None else []
@@ -73,7 +76,7 @@ def _command(
     recipe: str, settings: list[str], device: Device, plugins: list[Path] | None
 ) -> list[str]:
     """The command that this run was started with, less folder, --resume and --overwrite."""
-    words = ["dlp", "run", recipe]
+    words = [*launcher(), "run", recipe]
     for setting in settings:
         words += ["--set", setting]
     if device is not Device.auto:
@@ -81,6 +84,14 @@ def _command(
     for file in plugins or ():
         words += ["--plugin", str(file)]
     return words
+
+
+def launcher() -> list[str]:
+    """The words before `dlp`'s arguments: torchrun's where it started several processes here."""
+    here = launched()
+    if here.size == here.local_size > 1:
+        return ["torchrun", "--nproc-per-node", str(here.size), "-m", "dlp_cli"]
+    return ["dlp"]
 
 
 def _explain_interruption(folder: RunFolder, command: str) -> None:

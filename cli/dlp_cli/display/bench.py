@@ -46,8 +46,8 @@ class BenchDisplay:
 
     def __call__(self, event: TrialStarted | TrialDone | events.Event) -> None:
         match event:
-            case TrialStarted(number=number, total=total, work=work, seed=seed, epochs=epochs):
-                self.progress.update(self.all, total=total, completed=number)
+            case TrialStarted(total=total, work=work, seed=seed, epochs=epochs):
+                self.progress.update(self.all, total=total)
                 self.progress.reset(
                     self.trial, total=epochs, description=f"{work}, seed {seed}: epochs"
                 )
@@ -55,8 +55,8 @@ class BenchDisplay:
                 self.progress.advance(self.trial)
             case events.Note(text=text):
                 console.print(text, soft_wrap=True)
-            case TrialDone(number=number, result=result):
-                self.progress.update(self.all, completed=number + 1)
+            case TrialDone(result=result):
+                self.progress.advance(self.all)
                 trial = result.trial
                 if result.summary is None:
                     outcome = f"FAILED: {result.failure}"

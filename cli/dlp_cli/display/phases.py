@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from dlp_cli.display.bars import Bars
-from dlp_cli.output import can_redraw, error_console
+from dlp_cli.output import can_redraw, console, error_console
 
 Report = Callable[[str, float, float | None], None]
 
@@ -21,6 +21,9 @@ def show_phases(titles: dict[str, str]) -> Iterator[Report]:
 
     `titles`: what to call each phase. Goes to standard error, so that a summary can be piped.
     """
+    if console.quiet:
+        yield lambda phase, done, total: None
+        return
     if not can_redraw(error_console):
         yield _lines(titles, percent=error_console.is_terminal)
         return

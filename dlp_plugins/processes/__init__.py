@@ -1,0 +1,1 @@
+"""Several processes that do one piece of work: who they are, what they tell each other."""
