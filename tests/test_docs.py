@@ -288,7 +288,7 @@ class Reader:
     def dlp(self, words: list[str], block: Block) -> str:
         """Run the command; what it prints on standard output."""
         words = [{"S": "0", "FOLDER": "data"}.get(w, w).replace("=FOLDER", "=data") for w in words]
-        name_alone = 1 + (words[0] == "graph")  # its commands are two words
+        name_alone = 1 + (words[:1] == ["graph"])  # its commands are two words
         if len(words) <= name_alone and words not in (["list"], ["doctor"]):
             words = [*words, "--help"]  # the name of a command, not a command
         elif words[0] in ("run", "bench", "tune"):

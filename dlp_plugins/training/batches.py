@@ -153,9 +153,9 @@ class ImageStore:
                 pin_memory=self.device.type == "cuda",
             )
         try:
-            for positions, (batch, problems) in zip(self._plan.batches, self._loader, strict=True):
+            for own, (batch, problems) in zip(self._plan.batches, self._loader, strict=True):
                 if any(problems):
-                    self._leave_out({i: p for i, p in zip(positions, problems, strict=True) if p})
+                    self._leave_out({i: p for i, p in zip(own, problems, strict=True) if p})
                 yield batch.to(self.device, non_blocking=True)
         except DataError as error:  # a worker's, with its traceback as text
             raise self.source.explain_unreadable(error) from error

@@ -221,7 +221,7 @@ def _finish(trainer: Trainer) -> dict[str, Any]:
         "labeled": len(trainer.data.labeled),
         "test": len(trainer.data.test_labels),
     }
-    write_card(folder, trainer.recipe, describe_model(trainer), summary, counts)
+    write_card(folder, folder.read_recipe(), describe_model(trainer), summary, counts)
     write_json(folder.summary, summary)
     tell(events.RunDone(folder.path, summary))
     return summary

@@ -109,8 +109,10 @@ def test_the_describing_pass_copies_nothing() -> None:
     with fake_cuda():
         backbone = registry.backbones.build("small_cnn", input_shape=(3, 8, 8), width=4)
         network = to_fake_cuda(Network(backbone, CLASSES))
-        batches = [torch.zeros(4, 3, 8, 8, device=CUDA) for _ in range(2)]
-        images: Any = SimpleNamespace(in_order=lambda size: iter(batches))
+        images: Any = SimpleNamespace(
+            source=range(8),
+            batches=lambda plan: (torch.zeros(len(p), 3, 8, 8, device=CUDA) for p in plan),
+        )
         with Crossings() as crossings, torch.autocast("cuda", torch.bfloat16):
             found = evaluate.describe(network, images, lambda x: x)
             likely = evaluate.predict(network, images, lambda x: x)

@@ -27,7 +27,7 @@ from dlp_plugins.graphs._blockwise import search_blockwise
 from dlp_plugins.graphs._top_k import Pairs, nearest
 from dlp_plugins.graphs.contract import drop_self, recall
 
-NAMES = registry.graphs.names()
+NAMES = [n for n in registry.graphs.names() if n != "file"]  # which searches nothing
 EXACT = ["exact", "faiss_flat"]
 # There are so few cells of their usual size here that a point would probe all of them.
 FEW_PROBES = {"cells": {"size": 64, "probes": 16}}
