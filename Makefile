@@ -1,6 +1,6 @@
 # make quickstart         a first run, on a machine with nothing but Python and make
 # make test               lint, types, tests: at most 6 minutes on a fresh machine with two cores
-# make test-commands      whole commands as processes of their own, some of them killed; the wheel
+# make test-commands      whole commands, many as processes; pages as typed; notebooks; the wheel
 # make faults             kills, full disks, made-up files: a little of each (.ci/run)
 # make test-faults        all of them, up to an hour
 # make test-torch-sparse  builds torch-sparse (15 to 25 minutes the first time) and tests its solver

@@ -384,6 +384,7 @@ def check_files_exist(command: str) -> None:
             assert (ROOT / word).exists() or word == "train.py" or ".venv" in word, command
 
 
+@pytest.mark.commands
 @pytest.mark.parametrize(
     "page", [p for p in GUIDES if p.name not in NOT_READ_HERE], ids=lambda page: page.name
 )

@@ -157,6 +157,7 @@ def test_copies_of_a_row_are_one_point(digits):
     assert same.predict_proba(np.ones((2, 3))).sum(axis=1) == pytest.approx(1)
 
 
+@pytest.mark.commands
 def test_importing_the_estimator_imports_scikit_learn_and_little_else():
     """`fit` imports the rest, of which torch takes longer than scikit-learn."""
     code = (

@@ -35,6 +35,7 @@ def test_the_surface_imports_no_torch():
     assert not modules & {"torch", "numpy", "scipy", "sklearn", "typer"}
 
 
+@pytest.mark.commands
 def test_dlp_propagate_imports_only_what_it_needs(tmp_path):
     """Accelerate, pandas, SciPy and scikit-learn took longer than all the rest after torch."""
     x = np.random.default_rng(0).standard_normal((300, 8)).astype(np.float32)

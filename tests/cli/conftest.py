@@ -8,6 +8,7 @@ from textwrap import dedent
 from typing import Any, NamedTuple
 
 import pytest
+from dlp_cli import output
 from dlp_cli.__main__ import main
 
 from dlp_plugins.registry import KINDS
@@ -25,6 +26,8 @@ def dlp(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
     def dlp_(*words: str | Path) -> Done:
         capsys.readouterr()
+        for console in (output.console, output.error_console):
+            console._buffer.clear()  # what an earlier test's broken stream has not taken
         monkeypatch.setattr(sys, "argv", ["dlp", *map(str, words)])
         code = 0
         try:

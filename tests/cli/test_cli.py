@@ -233,6 +233,7 @@ def test_list_of_one_kind(dlp: Any) -> None:
     assert dlp("list", "solver").out == done.out
 
 
+@pytest.mark.commands
 def test_a_broken_plugin_does_not_break_the_listing(dlp: Any, tmp_path: Path) -> None:
     (tmp_path / "broken_plugin.py").write_text("raise ValueError('no luck')")
     info = tmp_path / "broken-1.0.dist-info"

@@ -458,6 +458,7 @@ def test_the_terminal_of_a_notebooks_command_gets_plain_lines() -> None:
     assert "propagation 4/4: " in text
 
 
+@pytest.mark.commands
 def test_a_pipe_gets_plain_lines_even_where_colour_is_forced() -> None:
     env = {**os.environ, "FORCE_COLOR": "1"}
     done = subprocess.run(
