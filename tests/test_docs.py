@@ -135,7 +135,7 @@ NOT_RUN_BLOCKS = {
 NOT_READ_HERE = {"tutorial.md", "commands.md", "components.md"}
 # Suites, and the runs of these pages, take minutes to days: these are checked, not trained, as are
 # the commands in the headers of recipes.
-CHECKED_ONLY = {"results.md", "usb.md"}
+CHECKED_ONLY = {"results.md", "usb.md", "performance.md"}
 
 # Appended to a training command, so that it takes a second. The data are small already.
 SHORT = [
