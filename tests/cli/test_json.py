@@ -83,7 +83,7 @@ COMMANDS: dict[str, list[list[str]]] = {
         ["show", "solver", "cg"], ["show", "recipe", "digits"], ["show", "settings", "solver"],
         ["show", "settings", "training"],
     ],
-    "dlp check": [["check", "digits"]],
+    "dlp check": [["check", "digits"], ["check", "digits", "--data"]],
     "dlp doctor": [["doctor"]],
     "dlp plan": [[*PLAN, "--rates", "rates.json"]],
     "dlp suggest": [["suggest", "x.npy", "--out", "t.csv", "--ids", "ids.txt", "--count", "3"]],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,6 +14,7 @@ from dlp_cli.options import JsonOption, PluginOption, RecipeArgument, SetOption
 
 if TYPE_CHECKING:
     from dlp_plugins.recipe.model import Recipe
+    from dlp_plugins.training.check_data import Checked
 
 
 def check(
@@ -32,22 +34,27 @@ def check(
     settings = dict(_flatten(checked.as_dict()))
     if as_json:
         check_dependencies(checked)
-        output.print_json({"recipe": recipe, "settings": settings})
+        found = {"data": asdict(_read_data(checked))} if data else {}
+        output.print_json({"recipe": recipe, "settings": settings, **found})
         return
     for key, value in settings.items():
         output.say(f"{key} = {_toml(value)}")
     check_dependencies(checked)
     if data:
-        _check_data(checked)
+        _show_data(_read_data(checked))
     output.say(f"OK: {recipe} is valid.", style="green")
 
 
-def _check_data(recipe: Recipe) -> None:
+def _read_data(recipe: Recipe) -> Checked:
     with output.waiting("reading every image"):
-        from dlp_plugins.datasets.contract import list_unreadable
         from dlp_plugins.training.check_data import check_data
 
-        found = check_data(recipe)
+        return check_data(recipe)
+
+
+def _show_data(found: Checked) -> None:
+    from dlp_plugins.datasets.contract import list_unreadable
+
     total = found.train + found.test
     if found.unreadable:
         output.show_warning(f"A run leaves out: {list_unreadable(found.unreadable, total)}")
