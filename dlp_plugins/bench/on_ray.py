@@ -1,7 +1,7 @@
 """A suite on a Ray cluster: its workers divide the runs by claims, Ray starts them again.
 
-Each worker does what `dlp bench` does on the same folder. Ray chooses where they run and starts one
-anew that was lost; the claims (`claims.py`) see to it that no run is done twice.
+Each worker does what `dlp bench` does on the same folder. Ray chooses where they run and starts a
+lost one again; by the claims (`claims.py`) no run is done twice.
 """
 
 from __future__ import annotations

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from dlp_plugins.bench.claims import Claims
-from dlp_plugins.bench.running import Runs, key_of, stage_one_alone
+from dlp_plugins.bench.running import Runs, is_whole, key_of, stage_one_alone
 from dlp_plugins.bench.suite import Suite, Trial
 from dlp_plugins.errors import DlpError
 from dlp_plugins.recipe.model import Recipe
 from dlp_plugins.registry import raised_by
 from dlp_plugins.training import events
-from dlp_plugins.training.folder import LOCK, RunFolder
+from dlp_plugins.training.folder import LOCK
 from dlp_plugins.units import counted
 
 WAIT_SECONDS = 1.0  # between two looks at what other processes have finished
@@ -128,11 +128,8 @@ class _Runner:
                 return Result(trial, summary)
         except _BusyError:
             return None
-        except DlpError as error:
-            return Result(trial, failure=str(error))
         except Exception as error:  # a plug-in's bug must not take the other trials with it
-            failure = raised_by(error) or f"{type(error).__name__}: {error}"
-            return Result(trial, failure=failure)
+            return Result(trial, failure=_reason(error))
 
     @contextlib.contextmanager
     def _claimed(self, folder: Path) -> Iterator[bool]:
@@ -150,10 +147,7 @@ class _Runner:
             except _BusyError:
                 raise
             except Exception as error:
-                is_ours = isinstance(error, DlpError)
-                self.claims.failed(
-                    name, str(error) if is_ours else f"{type(error).__name__}: {error}"
-                )
+                self.claims.failed(name, _reason(error))
                 raise
 
     def _stage_one(self, number: int, trial: Trial) -> Path | None:
@@ -166,8 +160,8 @@ class _Runner:
         key = key_of(alone)
         if self.shared[key] < 2 or not alone.training.stage_one_epochs:
             return None
-        common = RunFolder(self.folder / "_stage_one" / key)
-        if common.summary.is_file() and common.stage_one.is_file():
+        common = self.runs.stage_one_folder(alone)
+        if is_whole(common):
             return common.stage_one
         with self._claimed(common.path) as ours:
             if not ours:
@@ -181,3 +175,9 @@ class _Runner:
         t = recipe.training
         epochs = t.stage_one_epochs + t.stage_two_epochs
         self.tell(TrialStarted(number, len(self.suite.trials), work, trial.seed, epochs))
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, DlpError):
+        return str(error)
+    return raised_by(error) or f"{type(error).__name__}: {error}"

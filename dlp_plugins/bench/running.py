@@ -66,6 +66,10 @@ class Runs:
             listeners=listeners,
         )
 
+    def stage_one_folder(self, alone: Recipe) -> RunFolder:
+        """Where the common stage one of that recipe is trained."""
+        return RunFolder(self.folder / "_stage_one" / key_of(alone))
+
     def shared_stage_one(
         self, recipe: Recipe, listeners: Sequence[events.Listener], start: Callable[[Recipe], None]
     ) -> Path | None:
@@ -76,13 +80,18 @@ class Runs:
         alone = stage_one_alone(recipe)
         if not alone.training.stage_one_epochs:
             return None
-        common = RunFolder(self.folder / "_stage_one" / key_of(alone))
-        if not (common.summary.is_file() and common.stage_one.is_file()):
+        common = self.stage_one_folder(alone)
+        if not is_whole(common):
             start(alone)
             # A summary without the file itself: nothing to resume, it is trained again.
             again = common.summary.is_file()
             self.run_or_resume(alone, common.path, listeners, again=again)
         return common.stage_one
+
+
+def is_whole(stage_one: RunFolder) -> bool:
+    """Whether a common stage one is finished, and its weights are there."""
+    return stage_one.summary.is_file() and stage_one.stage_one.is_file()
 
 
 def stage_one_alone(recipe: Recipe) -> Recipe:

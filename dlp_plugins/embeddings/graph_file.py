@@ -113,8 +113,9 @@ def build_graph_file(
         found = propagator.find_neighbors(f)
     with clock.phase("write"):
         indices, similarities = (x.cpu().numpy() for x in (found.indices, found.similarities))
-        write_lists(out, indices, similarities, _settings(recipe))
-    return GraphFacts.of(read_lists(out))
+        lists = Lists.of_rows(indices, similarities, _settings(recipe))
+        write_lists(out, lists)
+    return GraphFacts.of(lists)
 
 
 def check_graph_file(
@@ -145,7 +146,7 @@ def check_graph_file(
     f = propagator.apply_transform(source.load(lambda done: None))
     n = lists.num_points
     sample = np.sort(np.random.default_rng(0).choice(n, min(n, SAMPLE), replace=False))
-    indices, values = lists.padded(max(1, int(np.diff(lists.indptr).max())))
+    indices, values = lists.padded()
     found = Neighbors(*(torch.from_numpy(x[sample]) for x in (indices, values)))
     cosines = f[torch.from_numpy(sample)] @ f.T
     error = _largest_error(cosines, found)
@@ -168,7 +169,7 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
 
 
 def _graph(lists: Lists) -> Graph:
-    indices, values = lists.padded(max(1, int(np.diff(lists.indptr).max(initial=0))))
+    indices, values = lists.padded()
     return assemble(torch.from_numpy(indices), torch.from_numpy(values).clamp(min=0), False, None)
 
 

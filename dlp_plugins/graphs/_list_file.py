@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +22,6 @@ from dlp_plugins._files import writing
 from dlp_plugins.errors import DataError
 
 Holds = Literal["similarity", "cosine_distance", "distance"]
-HOLDS = ("similarity", "cosine_distance", "distance")
 MAX_COLUMNS = 2**31 - 1
 
 
@@ -39,16 +38,26 @@ class Lists:
     values: np.ndarray
     settings: dict[str, Any]
 
+    @classmethod
+    def of_rows(cls, indices: np.ndarray, values: np.ndarray, settings: dict[str, Any]) -> Lists:
+        """Of indices [n, k], -1 where there is none, and the values beside them."""
+        found = indices >= 0
+        indptr = np.append(0, np.cumsum(found.sum(axis=1, dtype=np.int64)))
+        return cls(
+            indptr, indices[found].astype(np.int32), values[found].astype(np.float32), settings
+        )
+
     @property
     def num_points(self) -> int:
         return len(self.indptr) - 1
 
-    def padded(self, k: int) -> tuple[np.ndarray, np.ndarray]:
+    def padded(self, k: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """The k largest values of each row, without the point itself: indices and values [n, k].
 
-        Rows with fewer have -1 and 0 at their end.
+        Rows with fewer have -1 and 0 at their end. By default k is that of the longest row.
         """
         n = self.num_points
+        k = n if k is None else k
         counts = np.diff(self.indptr)
         row = np.repeat(np.arange(n), counts)
         others = self.indices != row
@@ -79,9 +88,9 @@ def read_lists(path: Path, holds: Holds = "similarity") -> Lists:
     arrays = _arrays(path)
     settings = _settings(path, arrays)
     if {"data", "indptr", "shape"} <= arrays.keys():
-        found = _from_csr(path, arrays)
+        found = _from_csr(path, arrays, settings)
     elif {"distances", "similarities"} & arrays.keys():
-        found = _from_lists(path, arrays)
+        found = _from_lists(path, arrays, settings)
         holds = "similarity" if "similarities" in arrays else holds
         if holds == "similarity" and "distances" in arrays:
             raise DataError(
@@ -94,10 +103,9 @@ def read_lists(path: Path, holds: Holds = "similarity") -> Lists:
             "indices, indptr and shape (scipy.sparse.save_npz), or indices with distances or "
             "similarities."
         )
-    indptr, indices, values = found
-    if not np.isfinite(values).all():
+    if not np.isfinite(found.values).all():
         raise DataError(f"{path}: some values are NaN or infinite. Remove them.")
-    return Lists(indptr, indices, to_cosines(values, holds), settings)
+    return replace(found, values=to_cosines(found.values, holds))
 
 
 def to_cosines(values: np.ndarray, holds: Holds) -> np.ndarray:
@@ -107,23 +115,20 @@ def to_cosines(values: np.ndarray, holds: Holds) -> np.ndarray:
     return 1 - np.square(values) / 2 if holds == "distance" else values  # |a - b|^2 = 2 - 2 a.b
 
 
-def write_lists(
-    path: Path, indices: np.ndarray, similarities: np.ndarray, settings: dict[str, Any]
-) -> None:
-    """Write lists [n, k] in SciPy's CSR layout; -1 is left out.
+def write_lists(path: Path, lists: Lists) -> None:
+    """Write lists of cosines in SciPy's CSR layout.
 
     Raises:
         SaveError: the file cannot be written.
     """
-    n = len(indices)
-    found = indices >= 0
+    n = lists.num_points
     arrays = {
         "format": np.array(b"csr"),
         "shape": np.array([n, n]),
-        "indptr": np.append(0, np.cumsum(found.sum(axis=1, dtype=np.int64))),
-        "indices": indices[found].astype(np.int32),
-        "data": similarities[found].astype(np.float32),
-        "settings": np.array(json.dumps(settings)),
+        "indptr": lists.indptr,
+        "indices": lists.indices,
+        "data": lists.values,
+        "settings": np.array(json.dumps(lists.settings)),
     }
     with writing.replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]  # a name may be anything
@@ -153,9 +158,7 @@ def _settings(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _from_csr(
-    path: Path, arrays: dict[str, np.ndarray]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _from_csr(path: Path, arrays: dict[str, np.ndarray], settings: dict[str, Any]) -> Lists:
     form = arrays.get("format", np.array(b"csr"))
     if form.shape != () or form.item() not in (b"csr", "csr"):
         raise DataError(f"{path} holds a sparse matrix of another layout; save it as CSR.")
@@ -179,12 +182,12 @@ def _from_csr(
     )
     if not whole or indices is None:
         raise DataError(f"{path} holds no square sparse matrix in CSR form whose indices fit.")
-    return indptr.astype(np.int64), indices.astype(np.int32), data.astype(np.float32)
+    return Lists(
+        indptr.astype(np.int64), indices.astype(np.int32), data.astype(np.float32), settings
+    )
 
 
-def _from_lists(
-    path: Path, arrays: dict[str, np.ndarray]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _from_lists(path: Path, arrays: dict[str, np.ndarray], settings: dict[str, Any]) -> Lists:
     indices = arrays.get("indices")
     values = arrays["similarities"] if "similarities" in arrays else arrays["distances"]
     if (
@@ -201,5 +204,6 @@ def _from_lists(
         raise DataError(
             f"{path}: an index is {indices.max():,}, but there are {len(indices):,} rows."
         )
-    indptr = np.append(0, np.cumsum(found.sum(axis=1, dtype=np.int64)))
-    return indptr, indices[found].astype(np.int32), values[found].astype(np.float32)
+    rows = indices.astype(np.int64)
+    rows[~found] = -1
+    return Lists.of_rows(rows, values, settings)

@@ -6,6 +6,7 @@ the batch that it would be in without shards, and the file they make is the same
 
 from __future__ import annotations
 
+import glob
 import json
 import re
 from collections.abc import Iterator
@@ -96,7 +97,7 @@ def find_finished(out: Path, request: dict[str, Any]) -> dict[int, Finished]:
     """The finished shards of `out` that were described in the same way, by their first photo."""
     wanted = json.loads(writing.to_json(request))
     found = {}
-    for path in sorted(out.parent.glob(f"{glob_escaped(out.stem)}-*-of-*.npy")):
+    for path in sorted(out.parent.glob(f"{glob.escape(out.stem)}-*-of-*.npy")):
         try:
             told = json.loads(record_path(path).read_text(encoding="utf-8"))["shard"]
             if told["request"] == wanted:
@@ -105,7 +106,3 @@ def find_finished(out: Path, request: dict[str, Any]) -> dict[int, Finished]:
         except (OSError, ValueError, KeyError, TypeError):
             continue  # not finished, or something else of that name
     return found
-
-
-def glob_escaped(text: str) -> str:
-    return re.sub(r"([*?[])", r"[\1]", text)

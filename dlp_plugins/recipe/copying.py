@@ -27,7 +27,7 @@ def copy_recipe(recipe: str | Path, file: str | Path, overwrite: bool = False) -
     """Copy a recipe, comments and all, and return the copy's path.
 
     The copy extends the same recipe as the original. Only where the name that stands there would
-    mean another file from the copy's folder is `extends` written anew.
+    mean another file from the copy's folder is `extends` rewritten.
 
     Args:
         recipe: its name or path.

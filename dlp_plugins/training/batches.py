@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from dlp_plugins._threads import length
 from dlp_plugins.datasets.contract import (
     UNKNOWN,
     Images,
@@ -77,7 +78,7 @@ def share(positions: Tensor, num_labeled: int, processes: Processes) -> tuple[Te
 def share_sizes(size: int, num_labeled: int, processes: Processes) -> list[int]:
     """Images of each process's part of a batch of so many."""
     labeled, unlabeled = processes.shares(num_labeled), processes.shares(size - num_labeled)[::-1]
-    return [a.stop - a.start + b.stop - b.start for a, b in zip(labeled, unlabeled, strict=True)]
+    return [length(a) + length(b) for a, b in zip(labeled, unlabeled, strict=True)]
 
 
 class _Reader(Dataset):

@@ -150,7 +150,7 @@ def _resolved(request: Request, device: torch.device) -> Recipe:
     """The recipe with what the device decides; a resumed one computes as it began."""
     recipe, folder = request.recipe, request.folder
     if request.resume:
-        recipe = precision.resumed(recipe, folder.read_computation(), device, folder.path)
+        return precision.resumed(recipe, folder.read_computation(), device, folder.path)
     return precision.resolve(recipe, device)
 
 

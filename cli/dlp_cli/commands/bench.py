@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -52,7 +53,6 @@ def bench(
     """Run every combination and print a table; what is finished is kept, the rest is resumed."""
     from dlp_cli.display.bench import BenchDisplay
     from dlp_plugins.bench import table
-    from dlp_plugins.bench.on_ray import run_suite_on_ray
     from dlp_plugins.bench.runner import run_suite
     from dlp_plugins.bench.suite import find_suite, load_suite, suite_of_recipe
     from dlp_plugins.environment import describe_environment
@@ -69,14 +69,14 @@ def bench(
     where = build_accelerator(device.value, "float32").device
     try:
         with BenchDisplay() as display:
-            more: dict[str, Any] = {}
-            how = run_suite
+            run = run_suite
             if ray or ray_address is not None:
-                how, more = run_suite_on_ray, {"address": ray_address}
-            results = how(
-                suite, folder, device=device.value, plugins=plugins or (), listeners=[display],
-                **more,
-            )  # fmt: skip
+                from dlp_plugins.bench.on_ray import run_suite_on_ray
+
+                run = partial(run_suite_on_ray, address=ray_address)
+            results = run(
+                suite, folder, device=device.value, plugins=plugins or (), listeners=[display]
+            )
     except KeyboardInterrupt:
         output.say(f"Interrupted. The same command goes on from what is in {folder}.")
         raise
