@@ -5,15 +5,15 @@ taken a group at a time, near ones together, and each cell is compared with all 
 probe it in one product, at the machine's full speed. Only the groups being worked on hold
 candidates, and one thread takes a group from start to end. A point's own cell gives a lower bound
 on its k-th similarity, its two nearest cells a nearly final one; the similarities in the other
-cells are compared with that, so that few of them are kept. Where descriptors lie near few
-dimensions the other cells are compared by short vectors (`_upper_bound.py`).
+cells are compared with that, so that few of them are kept. The other cells are compared by vectors
+of 8 bits (`_eight_bits.py`) or short ones (`_upper_bound.py`), whichever is cheaper.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import starmap
+from itertools import pairwise, starmap
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ BLOCK_ENTRIES = 2**20  # similarities in one product
 MAX_BLOCK_ROWS = 4096  # query points in one product with all centroids
 BLOCKS_PER_CONFIRM = 32  # products of short vectors whose survivors are compared in full together
 MAX_CANDIDATES_PER_K = 16  # of one point in one cell; only duplicates reach this
-FIRST_ROUND_CELLS = 2  # cells that give a point its bound for all others
+ROUNDS = 2, 5  # cells after which a point's bound for the others is what it has found
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def search(
         order [n] int32, the points of a cell side by side, and near cells near each other.
     """
     n = len(v)
-    compared = choose(v, k, n * min(n, probes * size), may_miss=True)
+    compared = choose(v, k, n * min(n, probes * size))
     near = compared.heads if isinstance(compared, ShortVectors) else v
     # a cell with fewer than k points bounds nothing
     centroids = find_centroids(near, max(1, n // max(size, 4 * k)), seed)
@@ -121,24 +121,27 @@ def _nearest_cells(v: Array, centroids: Array, probes: int) -> Array:
 
 def _search_for(cells: CellLists, rows: slice, probed: Array, k: int) -> Nearest:
     """The k nearest of the m points `rows` in the cells that each probes [m, probes]."""
-    own, bound = _own_cells(cells, rows, k)
+    v = cells.v[cells.order[rows]]
+    known, bound = _own_cells(cells, v, rows, k)
     queries, others = cells.compared.rows(rows), cells.compared
-    queries, others = queries.narrowed(others, lacking_share(queries, others, own))
+    queries, others = queries.narrowed(others, lacking_share(queries, others, known))
     narrowed = replace(cells, compared=others)
-    second = _candidates(narrowed, rows, queries, probed[:, 1:FIRST_ROUND_CELLS], bound, k)
-    found = nearest([own, *second], len(queries), k, share=map)
-    bound = found.similarities.min(axis=1)
-    further = _candidates(narrowed, rows, queries, probed[:, FIRST_ROUND_CELLS:], bound, k)
-    return nearest([found.pairs(), *further], len(queries), k, share=map)
+    for first, last in pairwise((1, *ROUNDS, max(probed.shape[1], ROUNDS[-1]))):
+        more = _candidates(narrowed, v, queries, probed[:, first:last], bound, k)
+        found = nearest([known, *more], len(v), k, share=map)
+        known, bound = found.pairs(), found.similarities.min(axis=1)
+    return found
 
 
-def _own_cells(cells: CellLists, rows: slice, k: int) -> tuple[Pairs, Array]:
-    """Pairs of each point with others of its cell, and a bound [m] that some k of those reach."""
+def _own_cells(cells: CellLists, v: Array, rows: slice, k: int) -> tuple[Pairs, Array]:
+    """Pairs of the points v [m, d] with others of their cells, and a bound [m] that k reach.
+
+    rows: which points those are.
+    """
     found, bounds = [], []
     for cell, block in _probes_by_cell(cells, cells.cell_of[rows, None]):
         members = cells.members(cell)
-        own = cells.v[cells.order[rows][block]]
-        s = own @ cells.v[cells.order[members]].T
+        s = v[block] @ cells.v[cells.order[members]].T
         # the k-th itself must reach it when its similarity is computed by another product
         bound = _kth_at_least(s, k) - ROUNDING
         found.append(_reaching(s, bound, block, members.start, k))
@@ -147,9 +150,9 @@ def _own_cells(cells: CellLists, rows: slice, k: int) -> tuple[Pairs, Array]:
 
 
 def _candidates(
-    cells: CellLists, rows: slice, queries: Compared, probed: Array, bound: Array, k: int
+    cells: CellLists, v: Array, queries: Compared, probed: Array, bound: Array, k: int
 ) -> Iterator[Pairs]:
-    """Pairs of the m points `rows` with others, in the cells they probe, that reach the bound.
+    """Pairs of the points v [m, d] with others, in the cells they probe, that reach the bound.
 
     queries: what the m points are compared by with cells.compared.
     probed: [m, probes].
@@ -165,7 +168,7 @@ def _candidates(
     blocks = list(_probes_by_cell(cells, probed))
     for some in slices(len(blocks), BLOCKS_PER_CONFIRM):
         pairs = _joined(list(starmap(reaching, blocks[some])))
-        yield pairs if whole else _confirmed(cells, rows, pairs, bound)
+        yield pairs if whole else _confirmed(cells, v, pairs, bound)
 
 
 def _probes_by_cell(cells: CellLists, probed: Array) -> Iterator[tuple[int, Array]]:
@@ -184,12 +187,12 @@ def _probes_by_cell(cells: CellLists, probed: Array) -> Iterator[tuple[int, Arra
             yield cell, points[block]
 
 
-def _confirmed(cells: CellLists, rows: slice, pairs: Pairs, bound: Array) -> Pairs:
-    """Those of the pairs of the m points `rows` with all whose similarity reaches the bound [m]."""
-    runs = np.flatnonzero(np.diff(pairs.rows, prepend=-1))  # pairs of the same row side by side
-    row_starts = np.append(runs, len(pairs.rows)).astype(np.int32)
-    own = cells.v[cells.order[rows][pairs.rows[runs]]]
-    similarities = products_at(own, cells.v, row_starts, cells.order[pairs.cols])
+def _confirmed(cells: CellLists, v: Array, pairs: Pairs, bound: Array) -> Pairs:
+    """Those of the pairs of the points v [m, d] with all whose similarity reaches the bound [m]."""
+    by_row = np.argsort(pairs.rows, kind="stable")
+    pairs = Pairs(*(part[by_row] for part in pairs))
+    row_starts = np.searchsorted(pairs.rows, np.arange(len(v) + 1)).astype(np.int32)
+    similarities = products_at(v, cells.v, row_starts, cells.order[pairs.cols])
     above = np.flatnonzero(similarities >= bound.take(pairs.rows))
     return Pairs(pairs.rows.take(above), pairs.cols.take(above), similarities.take(above))
 
