@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import pairwise, starmap
+from itertools import starmap
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ BLOCK_ENTRIES = 2**20  # similarities in one product
 MAX_BLOCK_ROWS = 4096  # query points in one product with all centroids
 BLOCKS_PER_CONFIRM = 32  # products of short vectors whose survivors are compared in full together
 MAX_CANDIDATES_PER_K = 16  # of one point in one cell; only duplicates reach this
-ROUNDS = 2, 5  # cells after which a point's bound for the others is what it has found
+FIRST_ROUND_CELLS = 2  # cells that give a point its bound for all others
 
 
 @dataclass(frozen=True)
@@ -126,8 +126,8 @@ def _search_for(cells: CellLists, rows: slice, probed: Array, k: int) -> Nearest
     queries, others = cells.compared.rows(rows), cells.compared
     queries, others = queries.narrowed(others, lacking_share(queries, others, known))
     narrowed = replace(cells, compared=others)
-    for first, last in pairwise((1, *ROUNDS, max(probed.shape[1], ROUNDS[-1]))):
-        more = _candidates(narrowed, v, queries, probed[:, first:last], bound, k)
+    for some in (slice(1, FIRST_ROUND_CELLS), slice(FIRST_ROUND_CELLS, None)):
+        more = _candidates(narrowed, v, queries, probed[:, some], bound, k)
         found = nearest([known, *more], len(v), k, share=map)
         known, bound = found.pairs(), found.similarities.min(axis=1)
     return found

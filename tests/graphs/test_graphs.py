@@ -181,7 +181,7 @@ def test_products_bound_every_similarity(d, intrinsic, kind):
     if kind == "rounded":
         estimate = queries.estimating()
         found = estimate.similarities(estimate.products(compared.estimating()))
-        assert np.abs(found - true).max() < 0.01
+        assert np.abs(found - true).max() < 0.02
 
 
 @pytest.mark.parametrize("spread", [1, 0.05])
@@ -195,7 +195,7 @@ def test_eight_bits_leave_few_pairs_whatever_the_mean(spread):
     queries = compared.rows(slice(200))
     may = queries.products(compared) >= queries.limits(bound)[:, None]
     assert may[true >= bound[:, None]].all()
-    assert may.sum() < 1.5 * 50 * 200
+    assert may.sum() < 2 * 50 * 200
 
 
 def test_no_eight_bits_for_points_that_hardly_differ():
