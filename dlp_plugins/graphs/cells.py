@@ -10,9 +10,10 @@ from torch import Tensor
 
 from dlp_plugins.graph import Neighbors
 from dlp_plugins.graphs import _cells_cpu
-from dlp_plugins.graphs._approximate import ApproximateBuilder, Found, Seed
+from dlp_plugins.graphs._approximate import MAX_ALL_PAIRS_POINTS, ApproximateBuilder, Found, Seed
+from dlp_plugins.graphs._cells_torch import search_cells
 from dlp_plugins.graphs._top_k import Array
-from dlp_plugins.graphs.contract import K
+from dlp_plugins.graphs.contract import K, clip_k
 from dlp_plugins.processes.group import Processes
 from dlp_plugins.registry import graphs
 
@@ -35,6 +36,13 @@ class Cells(ApproximateBuilder):
 
     def search(self, v: Array, k: int) -> Found:
         return Found(*_cells_cpu.search(v, k, self.size, self.probes, self.seed))
+
+    def neighbors(self, descriptors: Tensor) -> Neighbors:
+        on_device = descriptors.device.type != "cpu"
+        if on_device and len(descriptors) > MAX_ALL_PAIRS_POINTS:
+            k = clip_k(self.k, descriptors)
+            return search_cells(descriptors, k, self.size, self.probes, self.seed)
+        return super().neighbors(descriptors)
 
     def neighbors_together(self, descriptors: Tensor, processes: Processes) -> Neighbors:
         def search(v: Array, k: int) -> Found:
