@@ -26,7 +26,8 @@ class Cells(ApproximateBuilder):
     The one to use above some 100,000 points on a CPU: the work per point grows little with n (1.6
     times from 100,000 to a million). More probes give a higher recall, and take time in proportion.
     Recall at 50,000 x 128, k = 50 (benchmarks/graph_speed.py): 0.990 to 0.995 on classes near 16
-    dimensions, 0.877 on classes without structure inside.
+    dimensions, 0.877 on classes without structure inside. Where descriptors lie on a GPU, torch
+    searches there, in cells of the same size.
     """
 
     k: K = 50
