@@ -54,7 +54,7 @@ def members(archive: zipfile.ZipFile) -> dict[str, Member]:
 
 
 def check_size(path: Path, size: float, budget: float | None = None, advice: str = "") -> None:
-    """Raise DataError where a file takes more bytes than memory may hold; advice ends the message."""
+    """Raise DataError where a file is larger than memory may hold; advice ends the message."""
     most = psutil.virtual_memory().available if budget is None else budget
     if size > most:
         raise DataError(
