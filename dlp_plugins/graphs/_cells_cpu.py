@@ -68,7 +68,7 @@ def search(
         order [n] int32, the points of a cell side by side, and near cells near each other.
     """
     n = len(v)
-    compared = choose(v, k)
+    compared = choose(v, k, n * min(n, probes * size), may_miss=True)
     near = compared.heads if isinstance(compared, ShortVectors) else v
     # a cell with fewer than k points bounds nothing
     centroids = find_centroids(near, max(1, n // max(size, 4 * k)), seed)

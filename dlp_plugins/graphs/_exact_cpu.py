@@ -57,7 +57,7 @@ def search(v: Array, k: int, processes: Processes = ALONE) -> tuple[Array, Array
     n = len(v)
     sample = _sample_size(n, k, SAMPLE_HITS_SHORT)
     rank = _rank(n, k, sample)
-    compared = choose(v, k, rank * n / sample if rank else None)
+    compared = choose(v, k, n * n / 2, rank * n / sample if rank else None)
     if isinstance(compared, Whole):
         sample = _sample_size(n, k, SAMPLE_HITS)
         rank = _rank(n, k, sample)
