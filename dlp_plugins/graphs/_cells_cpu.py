@@ -30,7 +30,7 @@ MAX_GROUP_POINTS = 2**16  # largest group of query points
 MIN_GROUPS = 8  # fewest groups, so that every thread has work
 BLOCK_ENTRIES = 2**20  # similarities in one product
 MAX_BLOCK_ROWS = 4096  # query points in one product with all centroids
-BLOCKS_PER_CONFIRM = 32  # products of short vectors whose survivors are compared in full together
+BLOCKS_PER_CONFIRM = 32  # products whose survivors are compared in full together
 MAX_CANDIDATES_PER_K = 16  # of one point in one cell; only duplicates reach this
 FIRST_ROUND_CELLS = 2  # cells that give a point its bound for all others
 

@@ -69,7 +69,8 @@ def search(v: Array, k: int, processes: Processes = ALONE) -> tuple[Array, Array
     else:
         threshold = _guess(compared.estimating(), rank, sample, processes)
         order: Array = np.argsort(threshold).astype(np.int32)
-        pairs = _pairs_above(v, compared.rows(order), order, threshold[order], processes)
+        compared = compared.rows(order)  # the other order is not needed any more
+        pairs = _pairs_above(v, compared, order, threshold[order], processes)
         found = _joined(nearest(pairs, n, k), k, processes)
         indices, similarities = restore_order(order, found.indices, found.similarities)
         left = order[found.counts < k]
