@@ -35,7 +35,7 @@ def main() -> None:
     arguments = parser.parse_args()
     train = registry.datasets.build("cifar10", path=str(arguments.images)).train
     arguments.out.mkdir(parents=True, exist_ok=True)
-    pixels = train.images.numpy().reshape(len(train.labels), -1).astype(np.float32)
+    pixels = train.load().images.numpy().reshape(len(train.labels), -1).astype(np.float32)
     np.save(arguments.out / "pixels.npy", principal_components(pixels, COMPONENTS))
     np.save(arguments.out / "labels.npy", train.labels.numpy())
 
