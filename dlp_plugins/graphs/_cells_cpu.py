@@ -21,6 +21,7 @@ import torch
 from dlp_plugins._threads import length, parallel, row_slices, slices
 from dlp_plugins.graphs._choice import choose
 from dlp_plugins.graphs._compared import ROUNDING, Compared, Whole
+from dlp_plugins.graphs._eight_bits import Rounded
 from dlp_plugins.graphs._kmeans import find_centroids
 from dlp_plugins.graphs._top_k import Array, Nearest, Pairs, nearest
 from dlp_plugins.graphs._upper_bound import ShortVectors, lacking_share, products_at
@@ -32,6 +33,7 @@ BLOCK_ENTRIES = 2**20  # similarities in one product
 MAX_BLOCK_ROWS = 4096  # query points in one product with all centroids
 BLOCKS_PER_CONFIRM = 32  # products whose survivors are compared in full together
 MAX_CANDIDATES_PER_K = 16  # of one point in one cell; only duplicates reach this
+ESTIMATES_PER_SPARE = 8  # of so many estimates that are kept, one is more than is wanted
 FIRST_ROUND_CELLS = 2  # cells that give a point its bound for all others
 
 
@@ -121,6 +123,8 @@ def _nearest_cells(v: Array, centroids: Array, probes: int) -> Array:
 
 def _search_for(cells: CellLists, rows: slice, probed: Array, k: int) -> Nearest:
     """The k nearest of the m points `rows` in the cells that each probes [m, probes]."""
+    if isinstance(cells.compared, Rounded):
+        return _search_by_estimates(cells, rows, probed, k)
     v = cells.v[cells.order[rows]]
     known, bound = _own_cells(cells, v, rows, k)
     queries, others = cells.compared.rows(rows), cells.compared
@@ -131,6 +135,41 @@ def _search_for(cells: CellLists, rows: slice, probed: Array, k: int) -> Nearest
         found = nearest([known, *more], len(v), k, share=map)
         known, bound = found.pairs(), found.similarities.min(axis=1)
     return found
+
+
+def _search_by_estimates(cells: CellLists, rows: slice, probed: Array, k: int) -> Nearest:
+    """As `_search_for`, by 8 bits; of a few more than k the nearest are chosen by the descriptors.
+
+    The error of an estimate is far smaller than the steps between the nearest few, so that full
+    comparisons are needed of hardly more pairs than are found.
+    """
+    wanted = k + k // ESTIMATES_PER_SPARE + 1
+    others = cells.compared.estimating()
+    queries = others.rows(rows)
+    bound = np.empty(len(queries), np.float32)
+
+    def own(cell: int, block: Array) -> Pairs:
+        members, some = cells.members(cell), queries.rows(block)
+        s = some.similarities(some.products(others.rows(members)))
+        bound[block] = _kth_at_least(s, wanted)
+        return _reaching(s, bound[block], block, members.start, wanted)
+
+    def reaching(cell: int, block: Array) -> Pairs:
+        members, some = cells.members(cell), queries.rows(block)
+        s = some.products(others.rows(members))
+        pairs = _reaching(s, some.limits(bound[block]), block, members.start, wanted)
+        return pairs._replace(similarities=queries.estimates(pairs))
+
+    parts = list(starmap(own, _probes_by_cell(cells, probed[:, :1])))
+    for some in (slice(1, FIRST_ROUND_CELLS), slice(FIRST_ROUND_CELLS, None)):
+        parts += starmap(reaching, _probes_by_cell(cells, probed[:, some]))
+        found = nearest(parts, len(queries), wanted, share=map)
+        parts, bound = [found.pairs()], found.similarities.min(axis=1)
+    pairs = parts[0]
+    row_starts = np.searchsorted(pairs.rows, np.arange(len(queries) + 1)).astype(np.int32)
+    own_v = cells.v[cells.order[rows]]
+    true = products_at(own_v, cells.v, row_starts, cells.order[pairs.cols])
+    return nearest([pairs._replace(similarities=true)], len(queries), k, share=map)
 
 
 def _own_cells(cells: CellLists, v: Array, rows: slice, k: int) -> tuple[Pairs, Array]:

@@ -85,6 +85,10 @@ class Rounded(Compared):
     def similarities(self, products: Array) -> Array:
         return ((products + self.centers[:, None]) * self.unit).astype(np.float32)
 
+    def estimates(self, pairs: Pairs) -> Array:
+        """[pairs] float32: similarities that these pairs' products stand for."""
+        return ((pairs.similarities + self.centers[pairs.rows]) * self.unit).astype(np.float32)
+
     def lacking(self, others: Rounded, pairs: Pairs) -> tuple[Array, Array]:
         i, j = pairs.rows, pairs.cols
         z = self.values[i].astype(np.float32), others.values[j].astype(np.float32)
