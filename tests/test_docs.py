@@ -49,6 +49,7 @@ THIS_SUITE = "what runs these tests; the file or target is checked to exist"
 IN_USB = "needs semilearn: tests/usb/test_docs.py runs it in its own environment"
 SEVERAL = "starts several processes: tests/distributed runs the same"
 WRITES_A_PAGE = "test_a_generated_page_is_up_to_date compares the page"
+OF_IMAGES = "needs 50,000 images, and minutes; tests/photos embeds a few"
 MINUTES = "minutes of measuring; the script is checked to exist"
 NOT_RUN = {
     "pip install .": INSTALLS,
@@ -112,7 +113,9 @@ NOT_RUN = {
     "python benchmarks/class_shares.py": MINUTES,
     "python benchmarks/poisson_mbo.py --peer PYTHON": MINUTES,
     "python benchmarks/step_speed.py": MINUTES,
-    "python benchmarks/real_descriptors.py ../shared/data/cifar10 real": MINUTES,
+    "python benchmarks/real_descriptors.py FOLDER real": MINUTES,
+    "dlp embed FOLDER --column img --backbone RUN --out network.npy": OF_IMAGES,
+    "dlp embed FOLDER --column img --float16 --out imagenet.npy": OF_IMAGES,
     "python benchmarks/step_speed.py --data real": MINUTES,
     "python benchmarks/graph_speed.py --data real": MINUTES,
     "python benchmarks/solver_speed.py": MINUTES,

@@ -124,7 +124,7 @@ def _nearest_cells(v: Array, centroids: Array, probes: int) -> Array:
 def _search_for(cells: CellLists, rows: slice, probed: Array, k: int) -> Nearest:
     """The k nearest of the m points `rows` in the cells that each probes [m, probes]."""
     if isinstance(cells.compared, Rounded):
-        return _search_by_estimates(cells, rows, probed, k)
+        return _search_by_estimates(cells, cells.compared.estimating(), rows, probed, k)
     v = cells.v[cells.order[rows]]
     known, bound = _own_cells(cells, v, rows, k)
     queries, others = cells.compared.rows(rows), cells.compared
@@ -137,14 +137,15 @@ def _search_for(cells: CellLists, rows: slice, probed: Array, k: int) -> Nearest
     return found
 
 
-def _search_by_estimates(cells: CellLists, rows: slice, probed: Array, k: int) -> Nearest:
+def _search_by_estimates(
+    cells: CellLists, others: Rounded, rows: slice, probed: Array, k: int
+) -> Nearest:
     """As `_search_for`, by 8 bits; of a few more than k the nearest are chosen by the descriptors.
 
     The error of an estimate is far smaller than the steps between the nearest few, so that full
     comparisons are needed of hardly more pairs than are found.
     """
     wanted = k + k // ESTIMATES_PER_SPARE + 1
-    others = cells.compared.estimating()
     queries = others.rows(rows)
     bound = np.empty(len(queries), np.float32)
 

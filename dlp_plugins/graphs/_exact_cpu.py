@@ -159,7 +159,7 @@ def _pairs_above(
         found = []
         size = BLOCK_ROWS * BLOCK_COLUMNS
         space = np.empty(size, compared.dtype), np.empty(size, bool)
-        mine, own = compared.rows(rows), None if whole else v[order[rows]]
+        mine, own = compared.rows(rows), v[order[rows]]
         limit = mine.limits(threshold[rows])[:, None]
         for start in range(rows.start, n, BLOCK_COLUMNS):
             others = slice(start, min(start + BLOCK_COLUMNS, n))
