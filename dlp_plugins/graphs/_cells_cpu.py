@@ -14,13 +14,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import starmap
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812 - the usual name for it
 
 from dlp_plugins._threads import length, parallel, row_slices, slices
-from dlp_plugins.graphs._kmeans import find_centroids
+from dlp_plugins.graphs._kmeans import Centroids, find_centroids
 from dlp_plugins.graphs._top_k import Array, Nearest, Pairs, nearest
 from dlp_plugins.graphs._upper_bound import (
     ROUNDING,
@@ -38,6 +38,19 @@ MAX_BLOCK_ROWS = 4096  # query points in one product with all centroids
 BLOCKS_PER_CONFIRM = 32  # products of short vectors whose survivors are compared in full together
 MAX_CANDIDATES_PER_K = 16  # of one point in one cell; only duplicates reach this
 FIRST_ROUND_CELLS = 2  # cells that give a point its bound for all others
+PROBED_FAMILIES = 16  # families of cells among which a point's cells are chosen
+FAMILY_ROWS = 2**15  # points that one thread finds the cells of together, where these have families
+TAKEN_ROWS = 2**16  # rows that one thread puts into another order at once
+
+
+class MakeArray(Protocol):
+    """Makes an array, in memory or in a file."""
+
+    def __call__(self, name: str, dtype: Any, shape: tuple[int, ...], /) -> Array: ...
+
+
+def in_memory(name: str, dtype: Any, shape: tuple[int, ...], /) -> Array:
+    return np.empty(shape, dtype)
 
 
 @dataclass(frozen=True)
@@ -76,30 +89,16 @@ def search(
         order [n] int32, the points of a cell side by side, and near cells near each other.
     """
     n = len(v)
-    short = short_vectors(v, k)
-    near = v if short is None else short.heads
-    # a cell with fewer than k points bounds nothing
-    centroids = find_centroids(near, max(1, n // max(size, 4 * k)), seed)
-    probed = _nearest_cells(near, centroids, min(probes, len(centroids)))
-    order = np.argsort(probed[:, 0], kind="stable").astype(np.int32)
-    probed = probed[order]
-    cell_of = probed[:, 0]
-    cells = CellLists(
-        _rows(v, order),
-        None if short is None else ShortVectors(_rows(short.values, order)),
-        cell_of,
-        np.searchsorted(cell_of, np.arange(len(centroids) + 1)),
-    )
+    cells, probed, order = make_cells(v, k, size, probes, seed)
     indices, similarities = np.empty((n, k), np.int32), np.empty((n, k), np.float32)
 
     def group(rows: slice) -> None:
-        found = _search_for(cells, rows, probed[rows], k)
+        found = search_for(cells, rows, probed[rows], k)
         original = order[rows]
         indices[original] = np.where(found.indices < 0, -1, order[found.indices])
         similarities[original] = found.similarities
 
-    groups = list(slices(n, min(MAX_GROUP_POINTS, 1 + n // max(MIN_GROUPS, processes.size))))
-    mine, counts = processes.share_blocks(groups, length)
+    mine, counts = processes.share_blocks(groups_of(n, processes.size), length)
     for _ in parallel(group, mine):
         pass
     if not processes.alone:
@@ -110,58 +109,135 @@ def search(
     return indices, similarities, order
 
 
-def _rows(v: Array, order: Array) -> Array:
-    """v[order], on all threads."""
-    return F.embedding(torch.from_numpy(order), torch.from_numpy(v)).numpy()
+def groups_of(n: int, least: int = 1) -> list[slice]:
+    """Groups of n query points that are searched for together: `MIN_GROUPS` or `least` at least."""
+    return list(slices(n, min(MAX_GROUP_POINTS, 1 + n // max(MIN_GROUPS, least))))
 
 
-def _nearest_cells(v: Array, centroids: Array, probes: int) -> Array:
+def make_cells(
+    v: Array, k: int, size: int, probes: int, seed: int, make: MakeArray = in_memory
+) -> tuple[CellLists, Array, Array]:
+    """The points v [n, d] float32 in cells of about `size`.
+
+    make: where the arrays of all points are made.
+
+    Returns:
+        The cells; the cells that each point probes [n, probes] int32, points in the order of the
+        cells; that order [n] int32.
+    """
+    n, d = v.shape
+    short = short_vectors(v, k)
+    near = v if short is None else short.heads
+    # a cell with fewer than k points bounds nothing
+    centroids = find_centroids(near, max(1, n // max(size, 4 * k)), seed)
+    found = _nearest_cells(near, centroids, min(probes, len(centroids.values)))
+    del near
+    order = make("order", np.int32, (n,))
+    order[:] = np.argsort(found[:, 0], kind="stable")
+    probed = _take(found, order, make("probed", np.int32, found.shape))
+    del found
+    cell_of = probed[:, 0]
+    cells = CellLists(
+        _take(v, order, make("v", np.float32, (n, d))),
+        None
+        if short is None
+        else ShortVectors(
+            _take(short.values, order, make("short", np.float32, short.values.shape))
+        ),
+        cell_of,
+        np.searchsorted(cell_of, np.arange(len(centroids.values) + 1)),
+    )
+    return cells, probed, order
+
+
+def _take(x: Array, order: Array, out: Array) -> Array:
+    """x[order], on all threads, into `out`."""
+
+    def block(rows: slice) -> None:
+        np.take(x, order[rows], axis=0, out=out[rows], mode="clip")  # else it goes by a buffer
+
+    for _ in parallel(block, slices(len(order), TAKEN_ROWS)):
+        pass
+    return out
+
+
+def _nearest_cells(v: Array, centroids: Centroids, probes: int) -> Array:
     """Each point's nearest cells [n, probes] int32, in ascending distance."""
     probed = np.empty((len(v), probes), np.int32)
 
     def block(rows: slice) -> None:
-        s = v[rows] @ centroids.T
-        pairs = _reaching(s, _kth_at_least(s, probes), np.arange(len(s)), 0, probes)
-        found = nearest([pairs], len(s), probes, share=map)
-        by_rank = np.argsort(-found.similarities, axis=1)
-        probed[rows] = np.take_along_axis(found.indices, by_rank, axis=1)
+        probed[rows] = _nearest_columns(v[rows] @ centroids.values.T, probes)
 
-    for _ in parallel(block, row_slices(len(v), len(centroids), BLOCK_ENTRIES, MAX_BLOCK_ROWS)):
+    def by_family(rows: slice) -> None:
+        probed[rows] = _nearest_by_family(v[rows], centroids, probes)
+
+    if centroids.families is None:
+        blocks = row_slices(len(v), len(centroids.values), BLOCK_ENTRIES, MAX_BLOCK_ROWS)
+        work = block
+    else:
+        blocks, work = slices(len(v), FAMILY_ROWS), by_family
+    for _ in parallel(work, blocks):
         pass
     return probed
 
 
-def _search_for(cells: CellLists, rows: slice, probed: Array, k: int) -> Nearest:
+def _nearest_columns(s: Array, count: int) -> Array:
+    """The columns of the largest entries of each row, in descending order: [m, count] int32."""
+    pairs = _reaching(s, _kth_at_least(s, count), np.arange(len(s)), 0, count)
+    return _by_rank(nearest([pairs], len(s), count, share=map))
+
+
+def _by_rank(found: Nearest) -> Array:
+    by_rank = np.argsort(-found.similarities, axis=1)
+    return np.take_along_axis(found.indices, by_rank, axis=1)
+
+
+def _nearest_by_family(v: Array, centroids: Centroids, probes: int) -> Array:
+    """As `_nearest_cells`, among the cells of the nearest families alone."""
+    families, start = centroids.families, centroids.start
+    assert families is not None
+    assert start is not None
+    near = _nearest_columns(v @ families.T, min(PROBED_FAMILIES, len(families)))
+    cells = CellLists(centroids.values, None, np.empty(0), start)
+    own, bound = _own_cells(cells, v, near[:, 0], probes)
+    others = _candidates(cells, v, v, near[:, 1:], bound, probes)
+    return _by_rank(nearest([own, *others], len(v), probes, share=map))
+
+
+def search_for(cells: CellLists, rows: slice, probed: Array, k: int) -> Nearest:
     """The k nearest of the m points `rows` in the cells that each probes [m, probes]."""
-    own, bound = _own_cells(cells, rows, k)
+    own, bound = _own_cells(cells, cells.v[rows], cells.cell_of[rows], k)
     queries = cells.compared[rows]
     if cells.short is not None:
         queries = queries.copy()
         queries[:, -1] *= tail_share(queries, cells.short.values, own)
-    second = _candidates(cells, rows, queries, probed[:, 1:FIRST_ROUND_CELLS], bound, k)
+    v = cells.v[rows]
+    second = _candidates(cells, v, queries, probed[:, 1:FIRST_ROUND_CELLS], bound, k)
     found = nearest([own, *second], len(queries), k, share=map)
     bound = found.similarities.min(axis=1)
-    others = _candidates(cells, rows, queries, probed[:, FIRST_ROUND_CELLS:], bound, k)
+    others = _candidates(cells, v, queries, probed[:, FIRST_ROUND_CELLS:], bound, k)
     return nearest([found.pairs(), *others], len(queries), k, share=map)
 
 
-def _own_cells(cells: CellLists, rows: slice, k: int) -> tuple[Pairs, Array]:
-    """Pairs of each point with others of its cell, and a bound [m] that some k of those reach."""
-    found, bounds = [], []
-    for cell, block in _probes_by_cell(cells, cells.cell_of[rows, None]):
-        own, members = cells.v[rows][block], cells.members(cell)
-        s = own @ cells.v[members].T
+def _own_cells(cells: CellLists, v: Array, cell_of: Array, k: int) -> tuple[Pairs, Array]:
+    """Pairs of each of the points v [m, d] with those of its cell, cell_of [m].
+
+    Also a bound [m] that some k of those reach.
+    """
+    found, bounds = [], np.empty(len(v), np.float32)
+    for cell, block in _probes_by_cell(cells, cell_of[:, None]):
+        members = cells.members(cell)
+        s = v[block] @ cells.v[members].T
         # the k-th itself must reach it when its similarity is computed by another product
-        bound = _kth_at_least(s, k) - ROUNDING
-        found.append(_reaching(s, bound, block, members.start, k))
-        bounds.append(bound)
-    return _joined(found), np.concatenate(bounds)  # points of a cell are side by side
+        bounds[block] = _kth_at_least(s, k) - ROUNDING
+        found.append(_reaching(s, bounds[block], block, members.start, k))
+    return _joined(found), bounds
 
 
 def _candidates(
-    cells: CellLists, rows: slice, queries: Array, probed: Array, bound: Array, k: int
+    cells: CellLists, v: Array, queries: Array, probed: Array, bound: Array, k: int
 ) -> Iterator[Pairs]:
-    """Pairs of the m points `rows` with others, in the cells they probe, that reach the bound.
+    """Pairs of the points v [m, d] with others, in the cells they probe, that reach the bound.
 
     queries: [m, h] vectors whose products with cells.compared are no less than the similarities.
     probed: [m, probes].
@@ -177,7 +253,7 @@ def _candidates(
     blocks = list(_probes_by_cell(cells, probed))
     for some in slices(len(blocks), BLOCKS_PER_CONFIRM):
         pairs = _joined(list(starmap(reaching, blocks[some])))
-        yield pairs if cells.short is None else _confirmed(cells.v[rows], cells.v, pairs, bound)
+        yield pairs if cells.short is None else _confirmed(v, cells.v, pairs, bound)
 
 
 def _probes_by_cell(cells: CellLists, probed: Array) -> Iterator[tuple[int, Array]]:

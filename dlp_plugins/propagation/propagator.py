@@ -157,10 +157,15 @@ class Propagator:
     @full_precision()
     def assemble_graph(self, neighbors: Neighbors) -> Graph:
         """The normalised graph of neighbour lists."""
+        weights = self.affinities(neighbors)
+        return assemble(neighbors.indices, weights, self.mutual, neighbors.order)
+
+    @full_precision()
+    def affinities(self, neighbors: Neighbors) -> Tensor:
+        """[n, k] float32, a_ij >= 0 of neighbour lists."""
         shape = tuple(neighbors.indices.shape)
         found = self.affinity.weights(neighbors)
-        weights = checked(found, self.affinity, "affinities", shape, low=0)
-        return assemble(neighbors.indices, weights, self.mutual, neighbors.order)
+        return checked(found, self.affinity, "affinities", shape, low=0)
 
     @full_precision()
     def solve(self, state: Any, y: Tensor, initial: Tensor | None = None) -> Solution:

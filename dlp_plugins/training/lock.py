@@ -133,12 +133,12 @@ def _this_process() -> dict[str, Any]:
     return {
         "process": os.getpid(),
         "host": socket.gethostname(),
-        "boot": _boot(),
+        "boot": boot(),
         "since": datetime.now().isoformat(" ", "seconds"),
     }
 
 
-def _boot() -> str:
+def boot() -> str:
     """Names the running kernel: containers on one machine have other host names, but share it."""
     with contextlib.suppress(OSError):
         return BOOT_ID.read_text().strip()
@@ -147,7 +147,7 @@ def _boot() -> str:
 
 def _elsewhere(holder: dict[str, Any]) -> bool:
     """Whether another machine wrote that, so that its lock may not be seen here."""
-    return holder.get("host") != socket.gethostname() and holder.get("boot") != (_boot() or None)
+    return holder.get("host") != socket.gethostname() and holder.get("boot") != (boot() or None)
 
 
 def _words(holder: dict[str, Any]) -> str:

@@ -1,0 +1,211 @@
+"""A propagation whose large arrays lie in mapped files, stage by stage, so that it can go on.
+
+Stages, each a folder of the work folder: `points` (rows as the transform gives them), `cells` (the
+same side by side with those of their cell), `lists` (each one's neighbours), `graph`, `scores-A-B`
+(classes A to B). Files are removed once no later stage needs them. Nodes are numbered in the order
+of their cells: what a product with the graph reads is then near in memory and on the disk.
+
+Shapes: n points, m of them distinct, d numbers each, k neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from dlp_plugins._threads import parallel, slices
+from dlp_plugins.embeddings.assembly import MappedGraph, assemble_mapped
+from dlp_plugins.embeddings.chunked import BuiltGraph, Clock, transform
+from dlp_plugins.embeddings.duplicates import Distinct, find_distinct
+from dlp_plugins.embeddings.features import EmbeddingFile
+from dlp_plugins.embeddings.memory import ASSEMBLE_BYTES, LEAST_BLOCK_ROWS
+from dlp_plugins.embeddings.work import Finished, Work
+from dlp_plugins.graph import Neighbors
+from dlp_plugins.graphs import _cells_cpu
+from dlp_plugins.graphs._cells_cpu import CellLists
+from dlp_plugins.graphs._upper_bound import ShortVectors
+from dlp_plugins.graphs.cells import Cells
+from dlp_plugins.graphs.contract import drop_self
+from dlp_plugins.propagation import Propagator
+from dlp_plugins.refiners.none import NoRefiner
+from dlp_plugins.solvers.contract import Solution, Solver
+
+MOVED_ROWS = 2**16  # rows that are moved at once
+ASSEMBLE_SHARE = 0.25  # of the budget, for a block of the graph's rows
+
+
+@dataclass(frozen=True)
+class StoredPropagation:
+    """Builds the graph of a file's embeddings in a work folder and keeps the scores there.
+
+    budget: bytes of memory to stay within.
+    """
+
+    work: Work
+    source: EmbeddingFile
+    budget: float
+
+    # -- the graph ------------------------------------------------------------------------------
+
+    def build(self, propagator: Propagator, load: object, clock: Clock) -> BuiltGraph:
+        """The graph from its files, made now or before."""
+        found = self.work.finished("graph")
+        if found is None:
+            lists = self._lists(propagator, clock)
+            with clock.phase("graph", len(lists.array("indices"))) as tick:
+                self._assemble(propagator, lists, tick)
+            found = self.work.finished("graph")
+            assert found is not None
+        refines = not isinstance(propagator.refiner, NoRefiner)
+        self.work.remove("points", "lists", *([] if refines else ["cells"]))
+        cells = self.work.finished("cells") if refines else None
+        total = torch.from_numpy(found.array("total")) if "total" in found.arrays else None
+        f = None if cells is None else torch.from_numpy(cells.array("v"))
+        distinct = Distinct(*(torch.from_numpy(found.array(x)) for x in ("points", "group")))
+        facts = found.facts
+        return BuiltGraph(
+            MappedGraph.of(found), distinct, f, None, total, facts["note"], facts["zero_vectors"]
+        )
+
+    def _points(self, propagator: Propagator, clock: Clock) -> Finished:
+        """`rows` [n, d], of which the first m are F; `points` [m], `group` [n], `total`."""
+        if found := self.work.finished("points"):
+            return found
+        n = self.source.points
+        with self.work.stage("points") as stage:
+            rows = stage.array("rows", np.float32, (n, self.source.dim))
+            x = torch.from_numpy(rows)
+            with clock.phase("read", n) as tick:
+                self.source.load(tick, x)
+                zero_vectors = n - int(x.any(dim=1).sum())
+                distinct = find_distinct(x, propagator.graph.merges_duplicates)
+                m = len(distinct.points)
+                if m < n:
+                    for part in slices(m, MOVED_ROWS):  # a point never moves up
+                        x[part] = x[distinct.points[part]]
+            note, total = transform(propagator, x[:m], clock)
+            stage.array("points", np.int64, (m,))[:] = distinct.points.numpy()
+            group = np.arange(n) if distinct.group is None else distinct.group.numpy()
+            stage.array("group", np.int64, (n,))[:] = group
+            if total is not None:
+                stage.array("total", np.float64, tuple(total.shape))[:] = total.numpy()
+            stage.facts = {"note": note, "zero_vectors": zero_vectors}
+        return self._done("points")
+
+    def _cells(self, propagator: Propagator, clock: Clock) -> Finished:
+        """`v` [m, d], `short` [m, h + 1] (or not), `probed` [m, probes], `order` [m], `start`."""
+        if found := self.work.finished("cells"):
+            return found
+        points = self._points(propagator, clock)
+        builder = propagator.graph
+        assert isinstance(builder, Cells)
+        with clock.phase("cells"), self.work.stage("cells") as stage:
+            v = points.array("rows")[: len(points.array("points"))]
+            # as the search in memory, which finds the point itself, too
+            k = _clipped(builder.k, len(v)) + 1
+            cells, _, _ = _cells_cpu.make_cells(
+                v, k, builder.size, builder.probes, builder.seed, stage.array
+            )
+            stage.array("start", np.int64, cells.start.shape)[:] = cells.start
+        return self._done("cells")
+
+    def _lists(self, propagator: Propagator, clock: Clock) -> Finished:
+        """`indices` [m, k] int32, nodes in the order of their cells, and `similarities`."""
+        if found := self.work.finished("lists"):
+            return found
+        made = self._cells(propagator, clock)
+        probed = made.array("probed")
+        short = ShortVectors(made.array("short")) if "short" in made.arrays else None
+        cells = CellLists(made.array("v"), short, probed[:, 0], made.array("start"))
+        m = len(probed)
+        k = _clipped(propagator.graph.k, m)
+        with clock.phase("neighbours", m) as tick, self.work.stage("lists") as stage:
+            indices = stage.array("indices", np.int32, (m, k))
+            similarities = stage.array("similarities", np.float32, (m, k))
+
+            def group(rows: slice) -> int:
+                found = _cells_cpu.search_for(cells, rows, probed[rows], k + 1)
+                others = drop_self(*map(torch.from_numpy, found[:2]), first=rows.start)
+                indices[rows] = others.indices
+                similarities[rows] = torch.where(others.indices < 0, 0.0, others.similarities)
+                return rows.stop - rows.start
+
+            done = 0
+            for count in parallel(group, _cells_cpu.groups_of(m)):
+                tick(done := done + count)
+        return self._done("lists")
+
+    def _assemble(
+        self, propagator: Propagator, lists: Finished, tick: Callable[[int], None]
+    ) -> None:
+        """`crow`, `columns`, `values`, `degree`, `component`; `points` and `group` of the nodes."""
+        points, cells = self._done("points"), self._done("cells")
+        indices, similarities = lists.array("indices"), lists.array("similarities")
+        m, k = indices.shape
+        rows_at_once = int(ASSEMBLE_SHARE * self.budget / (ASSEMBLE_BYTES * max(1, k)))
+        with self.work.stage("graph") as stage:
+            weights = stage.array("weights", np.float32, (m, k))
+            for rows in slices(m, MOVED_ROWS if propagator.affinity.rowwise else max(1, m)):
+                part = Neighbors(*(torch.from_numpy(x[rows]) for x in (indices, similarities)))
+                found = propagator.affinities(part)
+                weights[rows] = torch.where(part.indices < 0, 0.0, found)
+            assemble_mapped(
+                indices, weights, propagator.mutual, stage, max(LEAST_BLOCK_ROWS, rows_at_once), tick
+            )
+            stage.drop("weights")
+            order = cells.array("order")
+            node = np.empty(m, np.int64)
+            node[order] = np.arange(m)
+            stage.array("points", np.int64, (m,))[:] = points.array("points")[order]
+            group = points.array("group")
+            stage.array("group", np.int64, group.shape)[:] = node[group]
+            if "total" in points.arrays:
+                total = points.array("total")
+                stage.array("total", np.float64, total.shape)[:] = total
+            stage.facts = points.facts
+
+    def _done(self, name: str) -> Finished:
+        found = self.work.finished(name)
+        assert found is not None
+        return found
+
+    # -- the scores -----------------------------------------------------------------------------
+
+    def solve(self, first: int, last: int, solve: Callable[[], Solution]) -> Solution:
+        """Scores in the order of the nodes, from their file, solved now or before."""
+        name = f"scores-{first}-{last}"
+        if self.work.finished(name) is None:
+            solution = solve()
+            with self.work.stage(name) as stage:
+                shape = tuple(solution.scores.shape)
+                stage.array("scores", np.float32, shape)[:] = solution.scores.numpy()
+                residual = solution.residual.double().numpy()
+                stage.array("residual", np.float64, residual.shape)[:] = residual
+                stage.facts = {
+                    "iterations": solution.iterations,
+                    "converged": solution.converged,
+                    "limited_by_precision": solution.limited_by_precision,
+                }
+            del solution
+        found = self._done(name)
+        scores, residual = (torch.from_numpy(found.array(x)) for x in ("scores", "residual"))
+        return Solution(scores, residual=residual, **found.facts)
+
+
+def _clipped(k: int, m: int) -> int:
+    return max(0, min(k, m - 1))
+
+
+def can_be_stored(propagator: Propagator) -> bool:
+    """Whether its components work on what lies in files: `cells`, and a solver of products."""
+    solver = propagator.solver
+    products = type(solver).prepare is Solver.prepare and solver.columnwise
+    return (
+        isinstance(propagator.graph, Cells)
+        and products
+        and solver.max_nodes is None
+        and propagator.processes.alone
+    )
