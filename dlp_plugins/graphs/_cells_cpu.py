@@ -38,7 +38,7 @@ MAX_BLOCK_ROWS = 4096  # query points in one product with all centroids
 BLOCKS_PER_CONFIRM = 32  # products of short vectors whose survivors are compared in full together
 MAX_CANDIDATES_PER_K = 16  # of one point in one cell; only duplicates reach this
 FIRST_ROUND_CELLS = 2  # cells that give a point its bound for all others
-PROBED_FAMILIES = 16  # families of cells among which a point's cells are chosen
+PROBED_FAMILIES = 24  # families of cells among which a point's cells are chosen
 FAMILY_ROWS = 2**15  # points that one thread finds the cells of together, where these have families
 TAKEN_ROWS = 2**16  # rows that one thread puts into another order at once
 
