@@ -50,9 +50,7 @@ def _classes(random: Any, classes: int, dim: int, intrinsic: int) -> tuple[Array
     return basis, random.standard_normal((classes, intrinsic), dtype=np.float32) / intrinsic**0.5
 
 
-def _points(
-    random: Any, n: int, spread: float, basis: Array, means: Array
-) -> tuple[Array, Array]:
+def _points(random: Any, n: int, spread: float, basis: Array, means: Array) -> tuple[Array, Array]:
     intrinsic, dim = basis.shape
     labels = random.integers(0, len(means), n)
     v = 0.3 / dim**0.5 * random.standard_normal((n, dim), dtype=np.float32)

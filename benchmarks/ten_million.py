@@ -23,7 +23,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -189,7 +189,9 @@ def agreement(folder: Path, out: str) -> float:
 def measured(folder: Path, points: int, options: argparse.Namespace) -> Watched:
     """One size: the figures are printed as they are known."""
     make_set(folder, points)
-    print(f"{points:,} x {DIM}, k = {K}, {CLASSES} classes; load {os.getloadavg()[0]:.1f}", flush=True)
+    print(
+        f"{points:,} x {DIM}, k = {K}, {CLASSES} classes; load {os.getloadavg()[0]:.1f}", flush=True
+    )
     seen = Watched(folder / "links")
     with memory_group(options.memory) as group:
         run(command(folder, "t.parquet", options), folder / "t.parquet.work", group, seen)
@@ -199,7 +201,9 @@ def measured(folder: Path, points: int, options: argparse.Namespace) -> Watched:
             f"{seen.peak / 2**30:.1f} GiB; load {os.getloadavg()[0]:.1f}\n  wall s: {stages}",
             flush=True,
         )
-        print(f"  agreement with the truth {100 * agreement(folder, 't.parquet'):.2f} %", flush=True)
+        print(
+            f"  agreement with the truth {100 * agreement(folder, 't.parquet'):.2f} %", flush=True
+        )
         if seen.linked:
             print(f"  recall of {QUERIES} points {recall(folder, seen.links):.3f}", flush=True)
         if options.kill_twice:
@@ -210,12 +214,16 @@ def measured(folder: Path, points: int, options: argparse.Namespace) -> Watched:
 def killed_twice(folder: Path, group: Path | None, options: argparse.Namespace) -> None:
     words, seen = command(folder, "k.parquet", options), Watched(folder / "links", linked=True)
     work = folder / "k.parquet.work"
-    ended = [run(words + ["--resume"] * i, work, group, seen, stage) for i, stage in enumerate(KILLED_AFTER)]
+    ended = [
+        run(words + ["--resume"] * i, work, group, seen, stage)
+        for i, stage in enumerate(KILLED_AFTER)
+    ]
     ended.append(run([*words, "--resume"], work, group, seen))
     same = (folder / "k.parquet").read_bytes() == (folder / "t.parquet").read_bytes()
+    kills = ended.count(False)
     print(
-        f"  killed {ended.count(False)} times and resumed: {seen.wall:.1f} wall s in all, the table "
-        f"is {'the same' if same else 'ANOTHER'}",
+        f"  killed {kills} times and resumed: {seen.wall:.1f} wall s in all, the table is "
+        f"{'the same' if same else 'ANOTHER'}",
         flush=True,
     )
 
@@ -238,10 +246,11 @@ def main() -> None:
         finally:
             shutil.rmtree(folder)
         if first is not None:
-            size = points / options.points[0]
+            least = options.points[0]
+            wall, cpu = (x / points * least for x in (seen.wall / first.wall, seen.cpu / first.cpu))
             print(
-                f"  cost per point beside {options.points[0]:,}: {seen.wall / first.wall / size:.2f}"
-                f" times the wall s, {seen.cpu / first.cpu / size:.2f} times the CPU s"
+                f"  cost per point beside {least:,}: {wall:.2f} times the wall s, {cpu:.2f} times "
+                "the CPU s"
             )
         first = first or seen
 

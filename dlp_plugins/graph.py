@@ -306,7 +306,7 @@ def _symmetric(a: sp.csr_matrix, mutual: bool) -> sp.csr_matrix:
 
 
 def both_directions(a: sp.csr_matrix, b: sp.csr_matrix, mutual: bool) -> sp.csr_matrix:
-    """Rows of A and the same rows of A^T, columns of the latter sorted: A + A^T, or mutual edges."""
+    """A + A^T, or its mutual edges, of rows of A and the same rows of A^T, columns sorted there."""
     import scipy.sparse as sp
 
     def both_ways(rows: slice) -> sp.csr_matrix:

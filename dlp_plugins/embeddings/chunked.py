@@ -7,7 +7,7 @@ with the same embedding are one node of the graph here, and share their label.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,7 +40,7 @@ from dlp_plugins.propagation.class_shares import estimate_shares, known_shares
 from dlp_plugins.propagation.comparison import RUNS, Comparison, Method, compare, methods
 from dlp_plugins.propagation.propagator import full_precision
 from dlp_plugins.propagation.unknown import background_reach, total_reach, unknown_scores
-from dlp_plugins.refiners.contract import Classifier
+from dlp_plugins.refiners.contract import Classifier, Empty
 from dlp_plugins.refiners.none import NoRefiner
 from dlp_plugins.solvers.contract import Solution
 from dlp_plugins.transforms.none import NoTransform
@@ -141,6 +141,10 @@ class Store(Protocol):
         """The classes first..last, solved now or before."""
         ...
 
+    def empty(self, shape: Sequence[int], /, *, device: torch.device) -> Tensor:
+        """An array for a refiner (`Empty`)."""
+        ...
+
 
 @full_precision()
 def propagate_chunked(
@@ -236,7 +240,7 @@ def propagate_chunked(
         for first in range(0, num_classes, chunks.width):
             last = min(first + chunks.width, num_classes)
 
-            def solve(first: int = first, last: int = last) -> Solution:
+            def solve(first: int = first, last: int = last, state: Any = state) -> Solution:
                 y = nodes.label_matrix(known.to(device), num_classes, first, last)
                 return propagator.solve(state, y)
 
@@ -249,9 +253,10 @@ def propagate_chunked(
         if reach is not None:
             background = background_reach(propagator, state, len(reach), graph.device)
             reach = unknown_scores(reach, background, num_classes).cpu()[: len(distinct.points)]
-        del state, solution
+        del state, solution, solve
     index = None
-    steps = _LastSteps(propagator, scores, graph, f if refines else None, known, nodes)
+    empty = None if store is None else store.empty
+    steps = _LastSteps(propagator, scores, graph, f if refines else None, known, nodes, empty)
     with clock.phase("refine") if refines else nullcontext():
         if shares is None:
             equal, *_ = steps.probabilities(equal_shares(num_classes), last=False)
@@ -359,6 +364,7 @@ class _LastSteps:
     f: descriptors [n, d], which a refiner needs; None without one.
     labels: [n] int64, -1 where there is none.
     nodes: soft labels and weights of the points.
+    empty: makes arrays [n, c], where they may lie in files.
     """
 
     propagator: Propagator
@@ -367,6 +373,7 @@ class _LastSteps:
     f: Tensor | None
     labels: Tensor
     nodes: Beliefs
+    empty: Empty | None = None
 
     def probabilities(
         self, shares: Tensor, last: bool = True
@@ -379,7 +386,7 @@ class _LastSteps:
         p = Probabilities.of(self.scores, made.normalizer, self.labels == UNLABELED, shares)
         if self.f is None:
             return p, None, None
-        held, device = p.all(), self.f.device
+        held, device = p.all(self.empty), self.f.device
         if last:
             p.close()
         reached = held.any(dim=1)
@@ -390,6 +397,7 @@ class _LastSteps:
             self.labels.to(device),
             shares.to(device),
             self.nodes.given,
+            self.empty,
         )
         return Probabilities.held(found.probabilities.cpu()), reached, found.classifier
 

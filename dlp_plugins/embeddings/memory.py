@@ -36,7 +36,8 @@ ASSEMBLE_BYTES = 90  # the list and its transpose, their sum
 # Where large arrays lie in files, bytes of memory per point: those of its cells and their order;
 # its numbers as a node, its label, certainty, component and the like.
 STORED_CELLS_BYTES, NODE_BYTES = 160, 120
-GROUP_POINTS = 2**16  # points that one thread searches for together
+# Points that one thread searches for together at most, and the fewest groups of them
+GROUP_POINTS, MIN_GROUPS = 2**16, 8
 GROUP_BYTES_PER_NEIGHBOR = 120  # of one of these, candidates in two forms
 LEAST_BLOCK_ROWS = 2**14  # rows of the graph that are assembled at once, at least
 MAPPED_GRAPH_BYTES = 12  # 1.5 entries for each neighbour, int32 and float32
@@ -58,7 +59,7 @@ class Memory:
     refine_column: what a refiner holds for each class.
     indexing: the last two are those of an index, without a refiner.
     disk: bytes of files at their peak, where large arrays lie in files; besides the scores.
-    score: bytes of files for each class; 0 where scores are in memory or in a scratch file.
+    score: bytes of files for each class, at most; 0 where scores do not lie in files of their own.
     """
 
     search: float
@@ -124,33 +125,46 @@ def estimate_memory(
 
 
 def estimate_stored_memory(
-    points: int, dim: int, k: int, solver: Solver | None = None, refines: bool = False
+    points: int,
+    dim: int,
+    k: int,
+    solver: Solver | None = None,
+    refines: bool = False,
+    by_blocks: bool = True,
 ) -> Memory:
     """For the same with `cells` and large arrays in files (`stored.py`).
 
     The graph's files count as memory: each product reads all of them.
+
+    Args:
+        by_blocks: the refiner works by blocks, so that its arrays may lie in files.
     """
     edges = points * min(k, max(points - 1, 1))
-    group = min(GROUP_POINTS, points) * GROUP_BYTES_PER_NEIGHBOR * (k + 1)
+    group = min(GROUP_POINTS, points / MIN_GROUPS) * GROUP_BYTES_PER_NEIGHBOR * (k + 1)
     rows, nodes = points * dim * 4, NODE_BYTES * points
     lists, graph = edges * LIST_BYTES, edges * MAPPED_GRAPH_BYTES
     searching = points * (STORED_CELLS_BYTES + 2 * dim)  # and two copies of the short vectors
     refining = rows + graph + nodes if refines else 0
     return Memory(
         search=max(searching, torch.get_num_threads() * group + nodes),
-        assemble=LEAST_BLOCK_ROWS * min(k, points) * ASSEMBLE_BYTES,
+        assemble=min(edges, LEAST_BLOCK_ROWS * k) * ASSEMBLE_BYTES,
         graph=graph,
         column=points * 4 * solver.vectors if solver else 0,
         held=nodes,
         refine=refining,
-        refine_column=points * 4 * STORED_REFINER_ARRAYS if refines else 0,
+        refine_column=0 if by_blocks or not refines else points * 4 * REFINER_ARRAYS,
         # rows in two orders; the lists, the affinities and the graph, and rows for a refiner
         disk=max(
             2 * rows + points * (STORED_CELLS_BYTES + dim),
             1.5 * lists + graph + (rows if refines else 0) + nodes,
         ),
-        score=4 * points,
+        score=4 * points * (1 + STORED_REFINER_ARRAYS * refines),
     )
+
+
+def refiner_fits(stored: Memory, points: int, num_classes: int, budget: float) -> bool:
+    """Whether a refiner's arrays [n, c] fit in memory, where the others lie in files."""
+    return stored.refine + 4.0 * points * num_classes * STORED_REFINER_ARRAYS <= budget
 
 
 @dataclass(frozen=True)

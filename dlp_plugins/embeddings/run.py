@@ -24,6 +24,7 @@ from dlp_plugins.embeddings.memory import (
     choose_chunks,
     estimate_memory,
     estimate_stored_memory,
+    refiner_fits,
 )
 from dlp_plugins.embeddings.multi_label import (
     MultiOutcome,
@@ -83,6 +84,7 @@ class FilePropagation:
     budget: bytes of memory to stay within.
     work: the record of a work folder, where large arrays lie in files; else None.
     resume: go on with the work that is there.
+    room: the arrays of a refiner fit in memory, where others lie in files.
     """
 
     recipe: Recipe
@@ -106,6 +108,7 @@ class FilePropagation:
     multi_label: bool = False
     work: dict[str, Any] | None = None
     resume: bool = False
+    room: bool = True
 
     def run_multi_label(self, progress: Progress = silent) -> MultiOutcome:
         """As `run`, where a point may have several labels."""
@@ -138,7 +141,7 @@ class FilePropagation:
             with at_work(self.out, self.work, self.resume) as work:
                 width = work.record["width"] or self.chunks.width
                 job = replace(self, chunks=replace(self.chunks, width=width))
-                stored = StoredPropagation(work, self.source, self.budget)
+                stored = StoredPropagation(work, self.source, self.budget, self.room)
                 outcome = job._run(self.out, progress, stored)
                 work.end()
                 return outcome
@@ -334,7 +337,9 @@ def prepare(
 
     def through_files() -> ClassChunks:
         need = with_prior(
-            estimate_stored_memory(*sizes, refines), beliefs.prior, source.points
+            estimate_stored_memory(*sizes, refines, propagator.refiner.by_blocks),
+            beliefs.prior,
+            source.points,
         )
         return choose_chunks(need, source.points, classes_count, budget)
 
@@ -363,7 +368,7 @@ def prepare(
             "labels": identity(labels),
             "ids": identity(ids),
             "prior": [identity(prior), prior_weight],
-            "settings": {part: getattr(recipe, part).model_dump(mode="json") for part in PARTS},
+            "settings": {part: recipe.as_dict()[part] for part in PARTS},
             "class shares": str(propagator.class_shares),
             "classes": [str(c) for c in given.classes],
             "width": chunks.width,
@@ -374,6 +379,7 @@ def prepare(
         index, classes_of, started, auto, robust, calibrated, unknown,
         None if truth is None else read_truth(Path(truth), given), multi_label,
         record if stored else None, resume,
+        refiner_fits(estimate_stored_memory(*sizes, refines), source.points, classes_count, budget),
     )  # fmt: skip
 
 

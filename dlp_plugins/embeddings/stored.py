@@ -10,11 +10,12 @@ Shapes: n points, m of them distinct, d numbers each, k neighbours.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from dlp_plugins._threads import parallel, slices
 from dlp_plugins.embeddings.assembly import MappedGraph, assemble_mapped
@@ -42,11 +43,13 @@ class StoredPropagation:
     """Builds the graph of a file's embeddings in a work folder and keeps the scores there.
 
     budget: bytes of memory to stay within.
+    room: the arrays [n, c] of a refiner fit in memory.
     """
 
     work: Work
     source: EmbeddingFile
     budget: float
+    room: bool = True
 
     # -- the graph ------------------------------------------------------------------------------
 
@@ -153,7 +156,12 @@ class StoredPropagation:
                 found = propagator.affinities(part)
                 weights[rows] = torch.where(part.indices < 0, 0.0, found)
             assemble_mapped(
-                indices, weights, propagator.mutual, stage, max(LEAST_BLOCK_ROWS, rows_at_once), tick
+                indices,
+                weights,
+                propagator.mutual,
+                stage,
+                max(LEAST_BLOCK_ROWS, rows_at_once),
+                tick,
             )
             stage.drop("weights")
             order = cells.array("order")
@@ -193,6 +201,14 @@ class StoredPropagation:
         found = self._done(name)
         scores, residual = (torch.from_numpy(found.array(x)) for x in ("scores", "residual"))
         return Solution(scores, residual=residual, **found.facts)
+
+    # -- a refiner's arrays ---------------------------------------------------------------------
+
+    def empty(self, shape: Sequence[int], /, *, device: torch.device) -> Tensor:
+        """An array in memory, or where that is short in a file without a name, gone in the end."""
+        if self.room:
+            return torch.empty(tuple(shape), device=device)
+        return torch.from_numpy(self.work.scratch(np.float32, tuple(shape)))
 
 
 def _clipped(k: int, m: int) -> int:

@@ -11,15 +11,16 @@ import json
 import math
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 
 from dlp_plugins._files.reading import read_json
-from dlp_plugins._files.writing import replacing, to_json, write_text
+from dlp_plugins._files.writing import to_json, write_text
 from dlp_plugins.errors import DataError, SaveError, UsageError, in_words
 from dlp_plugins.training.lock import Lock, boot
 
@@ -132,6 +133,22 @@ class Work:
                 f"{self.folder} could not be written: {in_words(error)} {ADVICE}"
             ) from error
 
+    def scratch(self, dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
+        """A mapped file without a name, which is gone when nothing refers to it.
+
+        Raises:
+            SaveError: the disk is full.
+        """
+        size = max(1, math.prod(shape) * np.dtype(dtype).itemsize)
+        try:
+            with tempfile.TemporaryFile(dir=self.folder) as file:
+                _reserve(file, size)
+                return np.asarray(np.memmap(file, dtype, "r+", shape=shape))
+        except OSError as error:
+            raise SaveError(
+                f"{self.folder} could not be written: {in_words(error)} {ADVICE}"
+            ) from error
+
     def remove(self, *names: str) -> None:
         """Give the room of stages back whose files nobody needs any more."""
         for name in names:
@@ -234,7 +251,7 @@ def _mapped(path: Path, dtype: np.dtype, shape: Sequence[int], mode: Any) -> np.
     return np.asarray(np.memmap(path, dtype, mode, shape=tuple(shape)))
 
 
-def _reserve(file: BinaryIO, size: int) -> None:
+def _reserve(file: IO[bytes], size: int) -> None:
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(file.fileno(), 0, size)
     else:
