@@ -80,9 +80,7 @@ def test_the_same_as_in_memory(folder, settings):
 def test_probabilities_are_written_in_the_order_of_the_points(folder):
     for name, on_disk in (("a.csv", False), ("b.csv", True)):
         run(folder, name, probabilities=True, on_disk=on_disk, calibrated=False)
-    a, b = (
-        np.genfromtxt(folder / x, delimiter=",", names=True) for x in ("a.npz.csv", "b.npz.csv")
-    )
+    a, b = (np.genfromtxt(folder / f"{x}.csv", delimiter=",", names=True) for x in "ab")
     for column in (f"probability_{c}" for c in range(CLASSES)):
         np.testing.assert_allclose(a[column], b[column], atol=1e-5)
 
