@@ -117,9 +117,12 @@ def run(words: list[str], work: Path, group: Path | None, seen: Watched, kill: s
     stop = threading.Event()
     watching = threading.Thread(target=watch, args=(process, work, seen, stop, kill))
     watching.start()
-    out, _ = process.communicate()
-    stop.set()
-    watching.join()
+    try:
+        out, _ = process.communicate()
+    finally:
+        process.kill()
+        stop.set()
+        watching.join()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     seen.wall += time.perf_counter() - begin
     seen.cpu += after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime
@@ -237,6 +240,7 @@ def main() -> None:
     parser.add_argument("--kill-twice", action="store_true")
     parser.add_argument("--in-memory", action="store_true", help="files only where it must be")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # removes its files, too
     first: Watched | None = None
     for points in options.points:
         folder = options.folder / str(points)

@@ -14,7 +14,12 @@ from dlp_plugins.embeddings import stored, work
 from dlp_plugins.embeddings.assembly import MappedGraph, assemble_mapped, find_components
 from dlp_plugins.embeddings.chunked import Clock, silent
 from dlp_plugins.embeddings.features import EmbeddingFile, open_embeddings
-from dlp_plugins.embeddings.memory import MemoryBudgetError, estimate_memory, estimate_stored_memory
+from dlp_plugins.embeddings.memory import (
+    MemoryBudgetError,
+    estimate_memory,
+    estimate_stored_memory,
+    refiner_fits,
+)
 from dlp_plugins.embeddings.run import prepare, propagate_file
 from dlp_plugins.embeddings.stored import StoredPropagation
 from dlp_plugins.embeddings.work import at_work, work_folder
@@ -75,6 +80,19 @@ def test_the_same_as_in_memory(folder, settings):
     assert found.health.unreached == expected.health.unreached == 1
     assert found.duplicates == COPIES
     assert not work_folder(folder / "b.csv").exists()
+
+
+def test_a_refiners_arrays_lie_in_files_where_memory_is_short(folder):
+    expected = run(folder, "a.csv", settings=["graph=cells"], on_disk=True)
+    files = folder / "x.npy", folder / "y.npy", folder / "b.csv"
+    job = prepare(*files, settings=["graph=cells"], device="cpu", on_disk=True)
+    found = replace(job, room=False).run()
+    assert torch.equal(found.labels, expected.labels)
+    assert (folder / "a.csv").read_bytes() == (folder / "b.csv").read_bytes()
+    need = estimate_stored_memory(10**6, 64, 10, refines=True)
+    arrays = 16 * 10**6 * 100
+    assert not refiner_fits(need, 10**6, 100, need.refine + arrays - 1)
+    assert refiner_fits(need, 10**6, 100, need.refine + arrays)
 
 
 def test_probabilities_are_written_in_the_order_of_the_points(folder):
