@@ -11,7 +11,8 @@ Shapes: n points, m of them distinct, d numbers each, k neighbours.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,10 +24,12 @@ from dlp_plugins.embeddings.chunked import BuiltGraph, Clock, transform
 from dlp_plugins.embeddings.duplicates import Distinct, find_distinct
 from dlp_plugins.embeddings.features import EmbeddingFile
 from dlp_plugins.embeddings.memory import ASSEMBLE_BYTES, LEAST_BLOCK_ROWS
-from dlp_plugins.embeddings.work import Finished, Work
+from dlp_plugins.embeddings.work import Finished, Stage, Work
 from dlp_plugins.graph import Neighbors
 from dlp_plugins.graphs import _cells_cpu
 from dlp_plugins.graphs._cells_cpu import CellLists
+from dlp_plugins.graphs._compared import Compared, Whole
+from dlp_plugins.graphs._eight_bits import Rounded
 from dlp_plugins.graphs._upper_bound import ShortVectors
 from dlp_plugins.graphs.cells import Cells
 from dlp_plugins.graphs.contract import drop_self
@@ -34,6 +37,7 @@ from dlp_plugins.propagation import Propagator
 from dlp_plugins.refiners.none import NoRefiner
 from dlp_plugins.solvers.contract import Solution, Solver
 
+COMPARED: dict[str, Any] = {kind.__name__: kind for kind in (ShortVectors, Rounded)}
 MOVED_ROWS = 2**16  # rows that are moved at once
 ASSEMBLE_SHARE = 0.25  # of the budget, for a block of the graph's rows
 
@@ -99,20 +103,25 @@ class StoredPropagation:
         return self._done("points")
 
     def _cells(self, propagator: Propagator, clock: Clock) -> Finished:
-        """`v` [m, d], `short` [m, h + 1] (or not), `probed` [m, probes], `order` [m], `start`."""
+        """`v` [m, d], `probed` [m, probes], `order` [m], `start`, and what is compared."""
         if found := self.work.finished("cells"):
             return found
         points = self._points(propagator, clock)
         builder = propagator.graph
         assert isinstance(builder, Cells)
         with clock.phase("cells"), self.work.stage("cells") as stage:
-            v = points.array("rows")[: len(points.array("points"))]
+            rows = points.array("rows")[: len(points.array("points"))]
             # as the search in memory, which finds the point itself, too
-            k = _clipped(builder.k, len(v)) + 1
-            cells, _, _ = _cells_cpu.make_cells(
-                v, k, builder.size, builder.probes, builder.seed, stage.array
-            )
-            stage.array("start", np.int64, cells.start.shape)[:] = cells.start
+            k = _clipped(builder.k, len(rows)) + 1
+            settings = builder.size, builder.probes, builder.seed
+            found = _cells_cpu.sort_into_cells(rows, k, *settings)
+            v = stage.array("v", np.float32, rows.shape)
+            for part in slices(len(rows), MOVED_ROWS):
+                v[part] = rows[found.order[part]]
+            for name in ("order", "probed", "start"):
+                values = getattr(found, name)
+                stage.array(name, values.dtype, values.shape)[:] = values
+            _keep_compared(stage, found.compared, found.order)
         return self._done("cells")
 
     def _lists(self, propagator: Propagator, clock: Clock) -> Finished:
@@ -120,9 +129,11 @@ class StoredPropagation:
         if found := self.work.finished("lists"):
             return found
         made = self._cells(propagator, clock)
-        probed = made.array("probed")
-        short = ShortVectors(made.array("short")) if "short" in made.arrays else None
-        cells = CellLists(made.array("v"), short, probed[:, 0], made.array("start"))
+        probed, v = made.array("probed"), made.array("v")
+        cells = CellLists(
+            v, np.arange(len(v), dtype=np.int32), _kept_compared(made, v),
+            np.ascontiguousarray(probed[:, 0]), made.array("start"),
+        )  # fmt: skip
         m = len(probed)
         k = _clipped(propagator.graph.k, m)
         with clock.phase("neighbours", m) as tick, self.work.stage("lists") as stage:
@@ -209,6 +220,30 @@ class StoredPropagation:
         if self.room:
             return torch.empty(tuple(shape), device=device)
         return torch.from_numpy(self.work.scratch(np.float32, tuple(shape)))
+
+
+def _keep_compared(stage: Stage, compared: Compared, order: np.ndarray) -> None:
+    """What the points are compared by, in another order; where it is the rows, nothing."""
+    if isinstance(compared, Whole):
+        return
+    for field in fields(compared):  # type: ignore[arg-type]
+        values = getattr(compared, field.name)
+        if not isinstance(values, np.ndarray):
+            stage.facts[field.name] = values
+            continue
+        kept = stage.array(field.name, values.dtype, values.shape)
+        for part in slices(len(values), MOVED_ROWS):
+            kept[part] = values[order[part]]
+    stage.facts["compared"] = type(compared).__name__
+
+
+def _kept_compared(made: Finished, v: np.ndarray) -> Compared:
+    """As it was kept, of rows v."""
+    kind = COMPARED.get(made.facts.get("compared", ""))
+    if kind is None:
+        return Whole(v)
+    names = [field.name for field in fields(kind)]
+    return kind(*(made.array(n) if n in made.arrays else made.facts[n] for n in names))
 
 
 def _clipped(k: int, m: int) -> int:

@@ -11,24 +11,19 @@ dimensions the other cells are compared by short vectors (`_upper_bound.py`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from itertools import starmap
-from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from dlp_plugins._threads import length, parallel, row_slices, slices
+from dlp_plugins.graphs._choice import choose
+from dlp_plugins.graphs._compared import ROUNDING, Compared, Whole
 from dlp_plugins.graphs._kmeans import Centroids, find_centroids
 from dlp_plugins.graphs._top_k import Array, Nearest, Pairs, nearest
-from dlp_plugins.graphs._upper_bound import (
-    ROUNDING,
-    ShortVectors,
-    products_at,
-    short_vectors,
-    tail_share,
-)
+from dlp_plugins.graphs._upper_bound import ShortVectors, lacking_share, products_at
 from dlp_plugins.processes.group import ALONE, Processes
 
 MAX_GROUP_POINTS = 2**16  # largest group of query points
@@ -40,38 +35,28 @@ MAX_CANDIDATES_PER_K = 16  # of one point in one cell; only duplicates reach thi
 FIRST_ROUND_CELLS = 2  # cells that give a point its bound for all others
 PROBED_FAMILIES = 24  # families of cells among which a point's cells are chosen
 FAMILY_ROWS = 2**15  # points that one thread finds the cells of together, where these have families
-TAKEN_ROWS = 2**16  # rows that one thread puts into another order at once
 
 
-class MakeArray(Protocol):
-    """Makes an array, in memory or in a file."""
-
-    def __call__(self, name: str, dtype: Any, shape: tuple[int, ...], /) -> Array: ...
-
-
-def in_memory(name: str, dtype: Any, shape: tuple[int, ...], /) -> Array:
-    return np.empty(shape, dtype)
+Vectors = Callable[[Array], Array]
+"""Vectors [b, d] of the points [b], counted among those that are searched for."""
 
 
 @dataclass(frozen=True)
 class CellLists:
     """All points, those of a cell side by side: cell c holds the points start[c] : start[c + 1].
 
-    v: [n, d] float32.
-    short: their short vectors, or None where those would rule out too little.
+    v: [n, d] float32, in any order.
+    order: [n] int32, which of v each point is.
+    compared: what the points are compared by, in this order.
     cell_of: [n], the cell of each point.
     start: [cells + 1].
     """
 
     v: Array
-    short: ShortVectors | None
+    order: Array
+    compared: Compared
     cell_of: Array
     start: Array
-
-    @property
-    def compared(self) -> Array:
-        """[n, h] vectors whose products are no less than the similarities: short ones, or v."""
-        return self.v if self.short is None else self.short.values
 
     def members(self, cell: int) -> slice:
         return slice(self.start[cell], self.start[cell + 1])
@@ -89,7 +74,10 @@ def search(
         order [n] int32, the points of a cell side by side, and near cells near each other.
     """
     n = len(v)
-    cells, probed, order = make_cells(v, k, size, probes, seed)
+    made = sort_into_cells(v, k, size, probes, seed)
+    order, probed = made.order, made.probed
+    cells = CellLists(v, order, made.compared.rows(order), made.cell_of, made.start)
+    del made
     indices, similarities = np.empty((n, k), np.int32), np.empty((n, k), np.float32)
 
     def group(rows: slice) -> None:
@@ -109,74 +97,61 @@ def search(
     return indices, similarities, order
 
 
+@dataclass(frozen=True)
+class SortedPoints:
+    """Which points lie in which cells.
+
+    compared: what the points are compared by, in their own order.
+    order: [n] int32, the points of a cell side by side.
+    probed: [n, probes] int32, the cells that each probes, points in that order.
+    start: [cells + 1]: cell c holds the points start[c] : start[c + 1] of that order.
+    """
+
+    compared: Compared
+    order: Array
+    probed: Array
+    start: Array
+
+    @property
+    def cell_of(self) -> Array:
+        return np.ascontiguousarray(self.probed[:, 0])
+
+
+def sort_into_cells(v: Array, k: int, size: int, probes: int, seed: int) -> SortedPoints:
+    """The points v [n, d] float32 in cells of about `size`, and what to compare them by."""
+    n = len(v)
+    compared = choose(v, k, n * min(n, probes * size), may_miss=True)
+    near = compared.heads if isinstance(compared, ShortVectors) else v
+    # a cell with fewer than k points bounds nothing
+    centroids = find_centroids(near, max(1, n // max(size, 4 * k)), seed)
+    probed = _nearest_cells(near, centroids, min(probes, len(centroids.values)))
+    del near
+    order = np.argsort(probed[:, 0], kind="stable").astype(np.int32)
+    probed = probed[order]
+    start = np.searchsorted(probed[:, 0], np.arange(len(centroids.values) + 1))
+    return SortedPoints(compared, order, probed, start)
+
+
 def groups_of(n: int, least: int = 1) -> list[slice]:
     """Groups of n query points that are searched for together: `MIN_GROUPS` or `least` at least."""
     return list(slices(n, min(MAX_GROUP_POINTS, 1 + n // max(MIN_GROUPS, least))))
 
 
-def make_cells(
-    v: Array, k: int, size: int, probes: int, seed: int, make: MakeArray = in_memory
-) -> tuple[CellLists, Array, Array]:
-    """The points v [n, d] float32 in cells of about `size`.
-
-    make: where the arrays of all points are made.
-
-    Returns:
-        The cells; the cells that each point probes [n, probes] int32, points in the order of the
-        cells; that order [n] int32.
-    """
-    n, d = v.shape
-    short = short_vectors(v, k)
-    near = v if short is None else short.heads
-    # a cell with fewer than k points bounds nothing
-    centroids = find_centroids(near, max(1, n // max(size, 4 * k)), seed)
-    found = _nearest_cells(near, centroids, min(probes, len(centroids.values)))
-    del near
-    order = make("order", np.int32, (n,))
-    order[:] = np.argsort(found[:, 0], kind="stable")
-    probed = _take(found, order, make("probed", np.int32, found.shape))
-    del found
-    cell_of = probed[:, 0]
-    cells = CellLists(
-        _take(v, order, make("v", np.float32, (n, d))),
-        None
-        if short is None
-        else ShortVectors(
-            _take(short.values, order, make("short", np.float32, short.values.shape))
-        ),
-        cell_of,
-        np.searchsorted(cell_of, np.arange(len(centroids.values) + 1)),
-    )
-    return cells, probed, order
-
-
-def _take(x: Array, order: Array, out: Array) -> Array:
-    """x[order], on all threads, into `out`."""
-
-    def block(rows: slice) -> None:
-        np.take(x, order[rows], axis=0, out=out[rows], mode="clip")  # else it goes by a buffer
-
-    for _ in parallel(block, slices(len(order), TAKEN_ROWS)):
-        pass
-    return out
-
-
 def _nearest_cells(v: Array, centroids: Centroids, probes: int) -> Array:
     """Each point's nearest cells [n, probes] int32, in ascending distance."""
     probed = np.empty((len(v), probes), np.int32)
+    few = centroids.families is None
 
     def block(rows: slice) -> None:
-        probed[rows] = _nearest_columns(v[rows] @ centroids.values.T, probes)
+        if few:
+            probed[rows] = _nearest_columns(v[rows] @ centroids.values.T, probes)
+        else:
+            probed[rows] = _nearest_by_family(v[rows], centroids, probes)
 
-    def by_family(rows: slice) -> None:
-        probed[rows] = _nearest_by_family(v[rows], centroids, probes)
-
-    if centroids.families is None:
-        blocks = row_slices(len(v), len(centroids.values), BLOCK_ENTRIES, MAX_BLOCK_ROWS)
-        work = block
-    else:
-        blocks, work = slices(len(v), FAMILY_ROWS), by_family
-    for _ in parallel(work, blocks):
+    most = MAX_BLOCK_ROWS if few else FAMILY_ROWS
+    columns = len(centroids.values) if few else 1
+    entries = BLOCK_ENTRIES if few else FAMILY_ROWS
+    for _ in parallel(block, row_slices(len(v), columns, entries, most)):
         pass
     return probed
 
@@ -198,36 +173,42 @@ def _nearest_by_family(v: Array, centroids: Centroids, probes: int) -> Array:
     assert families is not None
     assert start is not None
     near = _nearest_columns(v @ families.T, min(PROBED_FAMILIES, len(families)))
-    cells = CellLists(centroids.values, None, np.empty(0), start)
-    own, bound = _own_cells(cells, v, near[:, 0], probes)
-    others = _candidates(cells, v, v, near[:, 1:], bound, probes)
+    values = centroids.values
+    cells = CellLists(values, np.arange(len(values)), Whole(values), np.empty(0), start)
+    own, bound = _own_cells(cells, v.__getitem__, near[:, 0], probes)
+    others = _candidates(cells, v.__getitem__, Whole(v), near[:, 1:], bound, probes)
     return _by_rank(nearest([own, *others], len(v), probes, share=map))
 
 
 def search_for(cells: CellLists, rows: slice, probed: Array, k: int) -> Nearest:
     """The k nearest of the m points `rows` in the cells that each probes [m, probes]."""
-    own, bound = _own_cells(cells, cells.v[rows], cells.cell_of[rows], k)
-    queries = cells.compared[rows]
-    if cells.short is not None:
-        queries = queries.copy()
-        queries[:, -1] *= tail_share(queries, cells.short.values, own)
-    v = cells.v[rows]
-    second = _candidates(cells, v, queries, probed[:, 1:FIRST_ROUND_CELLS], bound, k)
+    order = cells.order[rows]
+
+    def vectors(some: Array) -> Array:
+        return cells.v[order[some]]
+
+    own, bound = _own_cells(cells, vectors, cells.cell_of[rows], k)
+    queries, others = cells.compared.rows(rows), cells.compared
+    queries, others = queries.narrowed(others, lacking_share(queries, others, own))
+    narrowed = replace(cells, compared=others)
+    second = _candidates(narrowed, vectors, queries, probed[:, 1:FIRST_ROUND_CELLS], bound, k)
     found = nearest([own, *second], len(queries), k, share=map)
     bound = found.similarities.min(axis=1)
-    others = _candidates(cells, v, queries, probed[:, FIRST_ROUND_CELLS:], bound, k)
-    return nearest([found.pairs(), *others], len(queries), k, share=map)
+    further = _candidates(narrowed, vectors, queries, probed[:, FIRST_ROUND_CELLS:], bound, k)
+    return nearest([found.pairs(), *further], len(queries), k, share=map)
 
 
-def _own_cells(cells: CellLists, v: Array, cell_of: Array, k: int) -> tuple[Pairs, Array]:
-    """Pairs of each of the points v [m, d] with those of its cell, cell_of [m].
+def _own_cells(cells: CellLists, vectors: Vectors, cell_of: Array, k: int) -> tuple[Pairs, Array]:
+    """Pairs of each of m points with those of its cell, cell_of [m].
 
     Also a bound [m] that some k of those reach.
+
+    vectors: gives those of some of the m points.
     """
-    found, bounds = [], np.empty(len(v), np.float32)
+    found, bounds = [], np.empty(len(cell_of), np.float32)
     for cell, block in _probes_by_cell(cells, cell_of[:, None]):
         members = cells.members(cell)
-        s = v[block] @ cells.v[members].T
+        s = vectors(block) @ cells.v[cells.order[members]].T
         # the k-th itself must reach it when its similarity is computed by another product
         bounds[block] = _kth_at_least(s, k) - ROUNDING
         found.append(_reaching(s, bounds[block], block, members.start, k))
@@ -235,25 +216,26 @@ def _own_cells(cells: CellLists, v: Array, cell_of: Array, k: int) -> tuple[Pair
 
 
 def _candidates(
-    cells: CellLists, v: Array, queries: Array, probed: Array, bound: Array, k: int
+    cells: CellLists, vectors: Vectors, queries: Compared, probed: Array, bound: Array, k: int
 ) -> Iterator[Pairs]:
-    """Pairs of the points v [m, d] with others, in the cells they probe, that reach the bound.
+    """Pairs of m points with others, in the cells they probe, that reach the bound.
 
-    queries: [m, h] vectors whose products with cells.compared are no less than the similarities.
+    vectors: gives those of some of the m points.
+    queries: what the m points are compared by with cells.compared.
     probed: [m, probes].
     bound: [m].
     """
-    limit = bound if cells.short is None else bound - ROUNDING
 
     def reaching(cell: int, block: Array) -> Pairs:
-        members = cells.members(cell)
-        s = queries[block] @ cells.compared[members].T
-        return _reaching(s, limit[block], block, members.start, k)
+        members, some = cells.members(cell), queries.rows(block)
+        s = some.products(cells.compared.rows(members))
+        return _reaching(s, some.limits(bound[block]), block, members.start, k)
 
+    whole = isinstance(cells.compared, Whole)
     blocks = list(_probes_by_cell(cells, probed))
     for some in slices(len(blocks), BLOCKS_PER_CONFIRM):
         pairs = _joined(list(starmap(reaching, blocks[some])))
-        yield pairs if cells.short is None else _confirmed(v, cells.v, pairs, bound)
+        yield pairs if whole else _confirmed(cells, vectors, pairs, bound)
 
 
 def _probes_by_cell(cells: CellLists, probed: Array) -> Iterator[tuple[int, Array]]:
@@ -272,11 +254,13 @@ def _probes_by_cell(cells: CellLists, probed: Array) -> Iterator[tuple[int, Arra
             yield cell, points[block]
 
 
-def _confirmed(a: Array, b: Array, pairs: Pairs, bound: Array) -> Pairs:
-    """Those of the pairs, of a [m, d] with b [n, d], whose similarity reaches the bound [m]."""
+def _confirmed(cells: CellLists, vectors: Vectors, pairs: Pairs, bound: Array) -> Pairs:
+    """Those of the pairs of m points with all whose similarity reaches the bound [m]."""
     runs = np.flatnonzero(np.diff(pairs.rows, prepend=-1))  # pairs of the same row side by side
     row_starts = np.append(runs, len(pairs.rows)).astype(np.int32)
-    similarities = products_at(a[pairs.rows[runs]], b, row_starts, pairs.cols)
+    similarities = products_at(
+        vectors(pairs.rows[runs]), cells.v, row_starts, cells.order[pairs.cols]
+    )
     above = np.flatnonzero(similarities >= bound.take(pairs.rows))
     return Pairs(pairs.rows.take(above), pairs.cols.take(above), similarities.take(above))
 

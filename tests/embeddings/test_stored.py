@@ -25,6 +25,9 @@ from dlp_plugins.embeddings.stored import StoredPropagation
 from dlp_plugins.embeddings.work import at_work, work_folder
 from dlp_plugins.errors import DataError, RunFolderError, SaveError, UsageError
 from dlp_plugins.graph import assemble
+from dlp_plugins.graphs import _cells_cpu, _eight_bits
+from dlp_plugins.graphs._compared import Whole
+from dlp_plugins.graphs._upper_bound import principal_axes, shorten
 from dlp_plugins.propagation import Propagator
 from dlp_plugins.registry import affinities, graphs, solvers
 from dlp_plugins.training.lock import Lock
@@ -175,7 +178,16 @@ def test_the_files_graph_is_that_of_its_lists(folder, monkeypatch, affinity):
         assert torch.equal(getattr(built.graph, name), getattr(expected, name)), name
 
 
-def test_the_lists_are_those_of_the_search_in_memory(folder):
+@pytest.mark.parametrize("kind", ["whole", "short", "8 bits"])
+def test_the_lists_are_those_of_the_search_in_memory(folder, monkeypatch, kind):
+    if kind == "8 bits" and not _eight_bits.available():
+        pytest.skip("this processor multiplies no 8-bit integers")
+    kinds = {
+        "whole": Whole,
+        "short": lambda v: shorten(v, principal_axes(v), 4),
+        "8 bits": _eight_bits.rounded,
+    }
+    monkeypatch.setattr(_cells_cpu, "choose", lambda v, *_, **__: kinds[kind](v))
     propagator = replace(Propagator.default(), graph=graphs.build("cells", k=12))
     built, kept = build(folder, propagator)
     own = built.distinct.points
