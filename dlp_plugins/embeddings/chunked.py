@@ -267,7 +267,10 @@ def propagate_chunked(
     if calibrated and prototypes is None:
         with clock.phase("calibrate"):
             kept = f if refines else None
-            calibration = _calibrate(chunks, propagator, graph, kept, known, num_classes, nodes)
+            order = None if store is None else distinct.points.argsort()
+            calibration = _calibrate(
+                chunks, propagator, graph, kept, known, num_classes, nodes, order
+            )
     with clock.phase("weigh", points) as tick:
         best, certainty, margin, probability = _best_classes(
             propagator, p, known, calibration, tick
@@ -416,12 +419,13 @@ def _calibrate(
     known: Tensor,
     num_classes: int,
     nodes: Beliefs,
+    order: Tensor | None,
 ) -> Calibration:
     """As `calibrate`, which holds all classes; the fixed temperature where they do not fit."""
     if chunks.on_disk or chunks.width < num_classes:
         per_class = int((known != UNLABELED).sum()) / num_classes
         return fixed(per_class, f is not None, "memory holds too few classes for cross-validation")
-    return calibrate(propagator, graph, f, known, num_classes, nodes)
+    return calibrate(propagator, graph, f, known, num_classes, nodes, order)
 
 
 def _share(

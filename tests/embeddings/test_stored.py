@@ -71,11 +71,12 @@ def run(folder, out, **options):
     ],
 )
 def test_the_same_as_in_memory(folder, settings):
-    expected = run(folder, "a.csv", settings=settings, unknown=True)
-    found = run(folder, "b.csv", settings=settings, unknown=True, on_disk=True)
+    options = {"settings": settings, "unknown": True, "calibrated": True}
+    expected = run(folder, "a.csv", **options)
+    found = run(folder, "b.csv", on_disk=True, **options)
     assert torch.equal(found.labels, expected.labels)
     assert torch.equal(found.reached, expected.reached)
-    for name in ("certainty", "margin", "unknown", "class_shares"):
+    for name in ("certainty", "margin", "probability", "unknown", "class_shares"):
         a, b = getattr(found, name), getattr(expected, name)
         torch.testing.assert_close(a, b, rtol=2e-3, atol=2e-4)
     same = ("edges", "components", "zero_vectors", "duplicates", "note")
