@@ -50,9 +50,11 @@ class MappedGraph(Graph):
         crow = files.array("crow")
         # as torch and SciPy want it, the row starts are of the columns' type where that can be
         crow = crow.astype(np.int32) if crow[-1] <= MAX_INT32 else crow
-        parts = (crow, *(files.array(name) for name in ("columns", "values", "degree")))
-        component = torch.from_numpy(files.array("component"))
-        return cls(*map(torch.from_numpy, parts), component=component)
+        columns, values, degree, component = (
+            torch.from_numpy(files.array(name))
+            for name in ("columns", "values", "degree", "component")
+        )
+        return cls(torch.from_numpy(crow), columns, values, degree, component=component)
 
 
 def assemble_mapped(
@@ -166,12 +168,9 @@ def find_components(crow: np.ndarray, columns: np.ndarray, rows_at_once: int) ->
     component = np.arange(m)
     for rows in slices(m, rows_at_once):
         start, stop = crow[rows], crow[rows.start + 1 : rows.stop + 1]
-        row, at = [], []
-        for j in range(NEAREST):
-            there = np.flatnonzero(start + j < stop)
-            row.append(there + rows.start)
-            at.append(start[there] + j)
-        component = _joined(component, np.concatenate(row), columns[np.concatenate(at)])
+        there = [np.flatnonzero(start + j < stop) for j in range(NEAREST)]
+        entries = np.concatenate([start[t] + j for j, t in enumerate(there)])
+        component = _joined(component, np.concatenate(there) + rows.start, columns[entries])
     largest = np.bincount(component).argmax()
     for left in _split(np.flatnonzero(component != largest), rows_at_once):
         counts = crow[left + 1] - crow[left]

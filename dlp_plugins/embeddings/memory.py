@@ -154,10 +154,8 @@ def estimate_stored_memory(
         refine=refining,
         refine_column=0 if by_blocks or not refines else points * 4 * REFINER_ARRAYS,
         # rows in two orders; the lists, the affinities and the graph, and rows for a refiner
-        disk=max(
-            2 * rows + points * (STORED_CELLS_BYTES + dim),
-            1.5 * lists + graph + (rows if refines else 0) + nodes,
-        ),
+        disk=points * STORED_CELLS_BYTES
+        + max(rows + points * dim + max(rows, lists), 1.5 * lists + graph + rows * refines),
         score=4 * points * (1 + STORED_REFINER_ARRAYS * refines),
     )
 

@@ -38,6 +38,7 @@ from dlp_plugins.refiners.none import NoRefiner
 from dlp_plugins.solvers.contract import Solution, Solver
 
 COMPARED: dict[str, Any] = {kind.__name__: kind for kind in (ShortVectors, Rounded)}
+ARRAYS_COMPARED = {field.name for kind in COMPARED.values() for field in fields(kind)}
 MOVED_ROWS = 2**16  # rows that are moved at once
 ASSEMBLE_SHARE = 0.25  # of the budget, for a block of the graph's rows
 
@@ -60,13 +61,15 @@ class StoredPropagation:
     def build(self, propagator: Propagator, load: object, clock: Clock) -> BuiltGraph:
         """The graph from its files, made now or before."""
         found = self.work.finished("graph")
+        refines = not isinstance(propagator.refiner, NoRefiner)
         if found is None:
             lists = self._lists(propagator, clock)
+            searched = {"probed", "start", *ARRAYS_COMPARED, *([] if refines else ["v"])}
+            self.work.drop("cells", *searched)
             with clock.phase("graph", len(lists.array("indices"))) as tick:
                 self._assemble(propagator, lists, tick)
             found = self.work.finished("graph")
             assert found is not None
-        refines = not isinstance(propagator.refiner, NoRefiner)
         self.work.remove("points", "lists", *([] if refines else ["cells"]))
         cells = self.work.finished("cells") if refines else None
         total = torch.from_numpy(found.array("total")) if "total" in found.arrays else None
@@ -114,14 +117,15 @@ class StoredPropagation:
             # as the search in memory, which finds the point itself, too
             k = _clipped(builder.k, len(rows)) + 1
             settings = builder.size, builder.probes, builder.seed
-            found = _cells_cpu.sort_into_cells(rows, k, *settings)
+            made = _cells_cpu.sort_into_cells(rows, k, *settings)
             v = stage.array("v", np.float32, rows.shape)
             for part in slices(len(rows), MOVED_ROWS):
-                v[part] = rows[found.order[part]]
+                v[part] = rows[made.order[part]]
             for name in ("order", "probed", "start"):
-                values = getattr(found, name)
+                values = getattr(made, name)
                 stage.array(name, values.dtype, values.shape)[:] = values
-            _keep_compared(stage, found.compared, found.order)
+            _keep_compared(stage, made.compared, made.order)
+        self.work.drop("points", "rows")
         return self._done("cells")
 
     def _lists(self, propagator: Propagator, clock: Clock) -> Finished:
@@ -142,7 +146,8 @@ class StoredPropagation:
 
             def group(rows: slice) -> int:
                 found = _cells_cpu.search_for(cells, rows, probed[rows], k + 1)
-                others = drop_self(*map(torch.from_numpy, found[:2]), first=rows.start)
+                nearest = torch.from_numpy(found.indices), torch.from_numpy(found.similarities)
+                others = drop_self(*nearest, first=rows.start)
                 indices[rows] = others.indices
                 similarities[rows] = torch.where(others.indices < 0, 0.0, others.similarities)
                 return rows.stop - rows.start
@@ -199,10 +204,9 @@ class StoredPropagation:
         if self.work.finished(name) is None:
             solution = solve()
             with self.work.stage(name) as stage:
-                shape = tuple(solution.scores.shape)
-                stage.array("scores", np.float32, shape)[:] = solution.scores.numpy()
-                residual = solution.residual.double().numpy()
-                stage.array("residual", np.float64, residual.shape)[:] = residual
+                for kept, values in (("scores", solution.scores), ("residual", solution.residual)):
+                    held = values.numpy()
+                    stage.array(kept, held.dtype, held.shape)[:] = held
                 stage.facts = {
                     "iterations": solution.iterations,
                     "converged": solution.converged,
@@ -210,8 +214,8 @@ class StoredPropagation:
                 }
             del solution
         found = self._done(name)
-        scores, residual = (torch.from_numpy(found.array(x)) for x in ("scores", "residual"))
-        return Solution(scores, residual=residual, **found.facts)
+        scores = torch.from_numpy(found.array("scores"))
+        return Solution(scores, residual=torch.from_numpy(found.array("residual")), **found.facts)
 
     # -- a refiner's arrays ---------------------------------------------------------------------
 

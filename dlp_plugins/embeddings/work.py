@@ -154,6 +154,11 @@ class Work:
         for name in names:
             shutil.rmtree(self.folder / name, ignore_errors=True)
 
+    def drop(self, name: str, *arrays: str) -> None:
+        """The same of some arrays of a finished stage; what is not there is no matter."""
+        for array in arrays:
+            (self.folder / name / array).unlink(missing_ok=True)
+
     def end(self) -> None:
         """Remove the folder: the table is written."""
         shutil.rmtree(self.folder, ignore_errors=True)
