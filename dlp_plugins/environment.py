@@ -19,6 +19,7 @@ from dlp_plugins.units import counted
 
 CGROUP = Path("/sys/fs/cgroup")
 GROUPS_OF_PROCESS = Path("/proc/self/cgroup")
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 # Packages whose version may change a result, a time or an error.
 PACKAGES = (
     "dlp-plugins", "torch", "torchvision", "timm", "faiss-cpu", "faiss-gpu-cu12", "accelerate",
@@ -106,3 +107,10 @@ def _free_in_groups() -> Iterator[int]:
         used = int((group / "memory.usage_in_bytes").read_text())
         files = int(kept["total_cache"]) - int(kept.get("total_shmem", 0))
         yield int((group / "memory.limit_in_bytes").read_text()) - used + files
+
+
+def boot() -> str:
+    """Names the running kernel: containers on one machine have other host names, but share it."""
+    with contextlib.suppress(OSError):
+        return BOOT_ID.read_text().strip()
+    return ""

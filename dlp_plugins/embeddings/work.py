@@ -21,8 +21,8 @@ import numpy as np
 
 from dlp_plugins._files.reading import read_json
 from dlp_plugins._files.writing import to_json, write_text
+from dlp_plugins.environment import boot
 from dlp_plugins.errors import DataError, SaveError, UsageError, in_words
-from dlp_plugins.training.lock import Lock, boot
 
 SUFFIX = ".work"
 RECORD, FACTS, LOCK = "record.json", "facts.json", ".lock"
@@ -219,6 +219,8 @@ def at_work(out: Path, record: dict[str, Any], resume: bool) -> Iterator[Work]:
         RunFolderError: another process works there.
         SaveError: it cannot be made.
     """
+    from dlp_plugins.training.lock import Lock  # few runs need it
+
     folder = work_folder(out)
     try:
         folder.mkdir(exist_ok=True)

@@ -13,9 +13,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
+from dlp_plugins.environment import boot
 from dlp_plugins.errors import RunFolderError, SaveError
 
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 # fcntl's locks belong to a process, so threads of one process are told apart by this set.
 _held: set[Path] = set()
 _guard = threading.Lock()
@@ -136,13 +136,6 @@ def _this_process() -> dict[str, Any]:
         "boot": boot(),
         "since": datetime.now().isoformat(" ", "seconds"),
     }
-
-
-def boot() -> str:
-    """Names the running kernel: containers on one machine have other host names, but share it."""
-    with contextlib.suppress(OSError):
-        return BOOT_ID.read_text().strip()
-    return ""
 
 
 def _elsewhere(holder: dict[str, Any]) -> bool:
