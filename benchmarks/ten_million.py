@@ -236,7 +236,7 @@ def main() -> None:
     parser.add_argument("--points", type=parse_count, nargs="+", default=[1_000_000, 10_000_000])
     parser.add_argument("--memory", type=memory, default=memory("14G"), help="of the control group")
     parser.add_argument("--folder", type=Path, required=True, help="for the set and the table")
-    parser.add_argument("--probes", type=int, default=24, help="cells searched for each point")
+    parser.add_argument("--probes", type=int, default=32, help="cells searched for each point")
     parser.add_argument("--kill-twice", action="store_true")
     parser.add_argument("--in-memory", action="store_true", help="files only where it must be")
     options = parser.parse_args()
