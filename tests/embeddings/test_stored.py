@@ -32,7 +32,7 @@ from dlp_plugins.propagation import Propagator
 from dlp_plugins.registry import affinities, graphs, solvers
 from dlp_plugins.training.lock import Lock
 
-N, CLASSES, COPIES = 3000, 5, 40
+N, CLASSES, COPIES = 1500, 5, 40
 PLAIN = ["graph=cells", "graph.k=12", "transform=none", "refiner=none"]
 STAGES = ["points", "cells", "lists", "graph", "scores-0-2", "scores-2-4", "scores-4-5"]
 
@@ -51,7 +51,7 @@ def points(n, seed=0):
 def folder(tmp_path):
     x, truth = points(N)
     np.save(tmp_path / "x.npy", x)
-    labels = np.where(np.arange(N) % 60 == 0, truth, -1)
+    labels = np.where(np.arange(N) % 30 == 0, truth, -1)
     labels[110] = (truth[60] + 1) % CLASSES  # a copy of point 60, of another class
     np.save(tmp_path / "y.npy", labels)
     return tmp_path

@@ -14,7 +14,7 @@ def test_families_of_cells_find_as_much(monkeypatch):
     """The nearest cells are chosen among those of the nearest families alone."""
     torch.manual_seed(0)
     centers = torch.randn(40, 16)
-    v = centers[torch.arange(20_000) % 40] + 0.9 * torch.randn(20_000, 16)
+    v = centers[torch.arange(12_000) % 40] + 0.9 * torch.randn(12_000, 16)
     v = torch.nn.functional.normalize(v @ torch.randn(16, 32), dim=1)
     exact = graphs.build("exact", k=10).neighbors(v)
     builder = graphs.build("cells", k=10, size=64)
