@@ -6,6 +6,7 @@ conjugate gradient class by class in float64. Functions only; the other benchmar
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,9 +31,28 @@ def mixture(
         descriptors [n, dim] float32 and classes [n] int64.
     """
     random = np.random.default_rng(seed)
+    return _points(random, n, spread, *_classes(random, classes, dim, intrinsic))
+
+
+def mixture_in_blocks(
+    n: int, classes: int, dim: int, block: int = 1_000_000, seed: int = 0
+) -> Iterator[tuple[Array, Array]]:
+    """The same kind of set, other points, where all of it does not fit: descriptors and classes."""
+    random = np.random.default_rng(seed)
+    kinds = _classes(random, classes, dim, 16)
+    for start in range(0, n, block):
+        yield _points(random, min(block, n - start), 0.8, *kinds)
+
+
+def _classes(random: Any, classes: int, dim: int, intrinsic: int) -> tuple[Array, Array]:
+    """Axes of the subspace and means in it."""
     basis = np.linalg.qr(random.standard_normal((dim, intrinsic)))[0].T.astype(np.float32)
-    means = random.standard_normal((classes, intrinsic), dtype=np.float32) / intrinsic**0.5
-    labels = random.integers(0, classes, n)
+    return basis, random.standard_normal((classes, intrinsic), dtype=np.float32) / intrinsic**0.5
+
+
+def _points(random: Any, n: int, spread: float, basis: Array, means: Array) -> tuple[Array, Array]:
+    intrinsic, dim = basis.shape
+    labels = random.integers(0, len(means), n)
     v = 0.3 / dim**0.5 * random.standard_normal((n, dim), dtype=np.float32)
     for rows in np.array_split(np.arange(n), max(1, n // 100_000)):
         within = random.standard_normal((len(rows), intrinsic), dtype=np.float32)

@@ -6,6 +6,7 @@ import contextlib
 import platform
 import resource
 import sys
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from dlp_plugins.errors import UsageError
 from dlp_plugins.units import counted
 
 CGROUP = Path("/sys/fs/cgroup")
+GROUPS_OF_PROCESS = Path("/proc/self/cgroup")
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 # Packages whose version may change a result, a time or an error.
 PACKAGES = (
     "dlp-plugins", "torch", "torchvision", "timm", "faiss-cpu", "faiss-gpu-cu12", "accelerate",
@@ -85,8 +88,29 @@ def free_memory(device: torch.device | str = "cpu") -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     free = psutil.virtual_memory().available
+    return max(min([free, *_free_in_groups()]), 0)
+
+
+def _free_in_groups() -> Iterator[int]:
+    """Bytes left in the control group of this process, of version 2 and of version 1."""
     # 'max', no such file, no permission: there is no limit to heed
     with contextlib.suppress(OSError, ValueError):
         limit = int((CGROUP / "memory.max").read_text())
-        free = min(free, limit - int((CGROUP / "memory.current").read_text()))
-    return max(free, 0)
+        yield limit - int((CGROUP / "memory.current").read_text())
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = GROUPS_OF_PROCESS.read_text().splitlines()
+        own = next(x.split(":", 2)[2] for x in lines if x.split(":")[1] == "memory")
+        group = CGROUP / "memory" / own.lstrip("/")
+        group = group if group.is_dir() else CGROUP / "memory"  # as a container sees its own
+        # files that were read count as used, though the kernel drops them where room is needed
+        kept = dict(x.split() for x in (group / "memory.stat").read_text().splitlines())
+        used = int((group / "memory.usage_in_bytes").read_text())
+        files = int(kept["total_cache"]) - int(kept.get("total_shmem", 0))
+        yield int((group / "memory.limit_in_bytes").read_text()) - used + files
+
+
+def boot() -> str:
+    """Names the running kernel: containers on one machine have other host names, but share it."""
+    with contextlib.suppress(OSError):
+        return BOOT_ID.read_text().strip()
+    return ""

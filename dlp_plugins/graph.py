@@ -71,7 +71,10 @@ class Graph:
     values: [nnz] float32, entries of Wn.
     degree: [n] float32, row sums D of the affinities W before normalisation.
     order: as `Neighbors.order`.
+    in_local_order: linked nodes are near each other in memory as it is.
     """
+
+    in_local_order = False
 
     crow_indices: Tensor
     col_indices: Tensor
@@ -112,10 +115,11 @@ class Graph:
         first, last, _ = rows.indices(self.num_nodes)
         begin = self.crow_indices[first : last + 1]
         entries = slice(int(begin[0]), int(begin[-1]))
+        columns = self.col_indices[entries]
         return F.embedding_bag(
-            self.col_indices[entries],
+            columns,
             x,
-            begin - begin[0],
+            (begin - begin[0]).to(columns.dtype),
             mode="sum",
             per_sample_weights=self.values[entries],
             include_last_offset=True,
@@ -297,13 +301,16 @@ def _assemble_by_counting(
 
 def _symmetric(a: sp.csr_matrix, mutual: bool) -> sp.csr_matrix:
     """A + A^T, all of it or only the edges that both ends have chosen."""
+    # SciPy transposes by a counting sort, which is faster than sorting n k keys.
+    return both_directions(a, a.T.tocsr(), mutual)
+
+
+def both_directions(a: sp.csr_matrix, b: sp.csr_matrix, mutual: bool) -> sp.csr_matrix:
+    """A + A^T, or its mutual edges, of rows of A and the same rows of A^T, columns sorted there."""
     import scipy.sparse as sp
 
-    # SciPy transposes by a counting sort, which is faster than sorting n k keys.
-    transposed = a.T.tocsr()
-
     def both_ways(rows: slice) -> sp.csr_matrix:
-        one, other = a[rows], transposed[rows]
+        one, other = a[rows], b[rows]
         one.sort_indices()
         return (one + other).multiply(one.minimum(other) > 0) if mutual else one + other
 

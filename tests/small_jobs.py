@@ -24,6 +24,10 @@ BENCH = [*RUN, "--vary", "solver=cg,power", "--out", "bench"]
 BENCH[0] = "bench"
 EMBED = ["embed", "photos", "--out", "x.npy", "--size", "32", "--device", "cpu"]
 PROPAGATE = ["propagate", "e.npy", "--labels", "y.csv", "--out", "o.csv", "--device", "cpu"]
+STORED = [
+    *PROPAGATE, "--on-disk", "--probabilities", "--set", "graph=cells", "--set", "refiner=none",
+    "--set", "transform=none",
+]  # fmt: skip
 JOBS = {"run": [*RUN, "--out", "run"], "embed": EMBED, "propagate": PROPAGATE, "bench": BENCH}
 
 

@@ -125,6 +125,10 @@ NOT_RUN = {
     "python benchmarks/index_quality.py --draws 3": MINUTES,
     "python benchmarks/partial_fit_speed.py": MINUTES,
     "python benchmarks/million_default.py": MINUTES,
+    "python benchmarks/ten_million.py --points 1M 3M --memory 4.5G --probes 24 --folder FOLDER": (
+        MINUTES
+    ),
+    "python benchmarks/ten_million.py --points 1M 10M --kill-twice --folder FOLDER": MINUTES,
     "python -m venv .venv-usb": INSTALLS,
     ".venv-usb/bin/pip install '.[usb]'": INSTALLS,
     ".venv-usb/bin/python examples/usb_on_a_cpu.py": IN_USB,

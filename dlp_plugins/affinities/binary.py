@@ -19,6 +19,8 @@ class Binary(Affinity):
     Descriptors at a right angle or more get 0, and so a zero vector gets no edge.
     """
 
+    rowwise = True
+
     def weights(self, neighbors: Neighbors) -> Tensor:
         near = (neighbors.indices >= 0) & (neighbors.similarities > 0)
         return near.to(neighbors.similarities.dtype)

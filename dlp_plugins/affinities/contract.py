@@ -10,7 +10,14 @@ from dlp_plugins.graph import Neighbors
 
 
 class Affinity(ABC):
-    """Turns the similarities of neighbours into the non-negative weights a_ij of A."""
+    """Turns the similarities of neighbours into the non-negative weights a_ij of A.
+
+    Attributes:
+        rowwise: the weights of a point depend on its own list alone, so that lists may be given in
+            blocks of rows.
+    """
+
+    rowwise: bool = False
 
     @abstractmethod
     def weights(self, neighbors: Neighbors) -> Tensor:

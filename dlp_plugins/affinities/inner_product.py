@@ -19,6 +19,7 @@ class InnerProduct(Affinity):
     """Inner product of the descriptors, clamped at 0, to the power gamma (Iscen et al., eq. 9)."""
 
     gamma: Annotated[float, Field(gt=0, description="power; larger: fewer strong edges")] = 3.0
+    rowwise = True
 
     def weights(self, neighbors: Neighbors) -> Tensor:
         return neighbors.similarities.clamp(min=0).pow(self.gamma)

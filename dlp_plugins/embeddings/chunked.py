@@ -7,24 +7,24 @@ with the same embedding are one node of the graph here, and share their label.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from dlp_plugins._threads import row_slices
-from dlp_plugins.embeddings.duplicates import find_distinct
+from dlp_plugins.embeddings.duplicates import Distinct, find_distinct
 from dlp_plugins.embeddings.index import Index
 from dlp_plugins.embeddings.memory import ClassChunks
 from dlp_plugins.embeddings.prototypes import images_only, node_beliefs, node_labels
 from dlp_plugins.embeddings.robust import trusted_beliefs
 from dlp_plugins.embeddings.scores import Probabilities, Scores
-from dlp_plugins.graph import Graph
+from dlp_plugins.graph import Graph, Neighbors
 from dlp_plugins.inputs import BLOCK_ENTRIES, check_labels
 from dlp_plugins.propagation import (
     UNLABELED,
@@ -40,8 +40,9 @@ from dlp_plugins.propagation.class_shares import estimate_shares, known_shares
 from dlp_plugins.propagation.comparison import RUNS, Comparison, Method, compare, methods
 from dlp_plugins.propagation.propagator import full_precision
 from dlp_plugins.propagation.unknown import background_reach, total_reach, unknown_scores
-from dlp_plugins.refiners.contract import Classifier
+from dlp_plugins.refiners.contract import Classifier, Empty
 from dlp_plugins.refiners.none import NoRefiner
+from dlp_plugins.solvers.contract import Solution
 from dlp_plugins.transforms.none import NoTransform
 
 
@@ -110,10 +111,45 @@ def silent(phase: str, done: float, total: float | None) -> None:
     """No progress is reported."""
 
 
+Load = Callable[[Callable[[int], None]], Tensor]
+
+
+@dataclass(frozen=True)
+class BuiltGraph:
+    """The graph of n points, and which of its nodes each point is.
+
+    f: descriptors of the nodes, transformed; None where nothing needs them any more.
+    lists: the neighbour lists, where they are kept. total: the transform's statistics.
+    note, zero_vectors: as in `Outcome`.
+    """
+
+    graph: Graph
+    distinct: Distinct
+    f: Tensor | None
+    lists: Neighbors | None
+    total: Tensor | None
+    note: str | None
+    zero_vectors: int
+
+
+class Store(Protocol):
+    """Builds the graph through files and keeps there what was solved (`stored.py`)."""
+
+    def build(self, propagator: Propagator, load: Load, clock: Clock) -> BuiltGraph: ...
+
+    def solve(self, first: int, last: int, solve: Callable[[], Solution]) -> Solution:
+        """The classes first..last, solved now or before."""
+        ...
+
+    def empty(self, shape: Sequence[int], /, *, device: torch.device) -> Tensor:
+        """An array for a refiner (`Empty`)."""
+        ...
+
+
 @full_precision()
 def propagate_chunked(
     propagator: Propagator,
-    load: Callable[[Callable[[int], None]], Tensor],
+    load: Load,
     labels: Tensor,
     num_classes: int,
     chunks: ClassChunks,
@@ -129,6 +165,7 @@ def propagate_chunked(
     robust: bool = False,
     calibrated: bool = False,
     unknown: bool = False,
+    store: Store | None = None,
 ) -> Outcome:
     """Pseudo-labels, classes solved in `chunks`.
 
@@ -148,40 +185,30 @@ def propagate_chunked(
             label; the propagator is one of `prototypes.with_prototypes`, without transform.
         calibrated: find the probability that each label is right; not with prototypes.
         unknown: find how likely each point belongs to no known class.
+        store: keeps the graph and the scores in files. Neither with prototypes nor with an index,
+            `start` or `auto`.
 
     Raises:
         LabelError, FeatureError, GraphError: as `propagate`.
-        SaveError: the scratch file cannot be written.
+        SaveError: a file cannot be written.
     """
     points = len(labels)
     if prototypes is None:
         check_labels(labels, num_classes, points)
     clock = Clock(progress)
-    with clock.phase("read", points) as tick:
-        descriptors = load(tick)
-        zero_vectors = points - int(descriptors.any(dim=1).sum())
-        # with prototypes, copies are each other's neighbours in the paper
-        merge = prototypes is None and propagator.graph.merges_duplicates
-        distinct = find_distinct(descriptors, merge)
-        descriptors = distinct.select(descriptors).to(device)
-        nodes = beliefs.grouped(distinct.group).to(device)
-        known = nodes.labels(distinct.labels(labels))
-        if prototypes is not None:
-            descriptors = torch.cat([descriptors, prototypes.to(device)])
-            known = node_labels(known, num_classes)
-            nodes = node_beliefs(nodes, points, num_classes)
-    note, total = transform(propagator, descriptors, clock)
-    with clock.phase("neighbours"):
-        neighbors = propagator.find_neighbors(descriptors)
-        refines = not isinstance(propagator.refiner, NoRefiner)
+    refines = not isinstance(propagator.refiner, NoRefiner)
+    if store is None:
         keep = refines or keep_index or auto or start is not None
-        f = descriptors if keep else None
-        del descriptors
-    with clock.phase("graph"):
-        graph = propagator.assemble_graph(neighbors)
-        lists = neighbors if keep_index else None
-        del neighbors
-        components = int(graph.components.max()) + 1
+        built = _build(propagator, load, points, clock, device, prototypes, keep, keep_index)
+    else:
+        built = store.build(propagator, load, clock)
+    graph, f, distinct, lists = built.graph, built.f, built.distinct, built.lists
+    components = int(graph.components.max()) + 1
+    nodes = beliefs.grouped(distinct.group).to(device)
+    known = nodes.labels(distinct.labels(labels))
+    if prototypes is not None:
+        known = node_labels(known, num_classes)
+        nodes = node_beliefs(nodes, points, num_classes)
     if robust:
         with clock.phase("audit"):
             alpha = propagator.alpha
@@ -205,15 +232,19 @@ def propagate_chunked(
         refines = not isinstance(propagator.refiner, NoRefiner)
         f = f if refines or keep_index else None
 
-    scores = Scores(scratch if chunks.on_disk else None)
+    scores = Scores(scratch if chunks.on_disk and store is None else None)
     records: list[Convergence] = []
     reach = torch.zeros(len(known), device=device) if unknown else None
     with clock.phase("solve", num_classes) as tick:
         state = propagator.solver.prepare(graph)
         for first in range(0, num_classes, chunks.width):
             last = min(first + chunks.width, num_classes)
-            columns = nodes.label_matrix(known.to(device), num_classes, first, last)
-            solution = propagator.solve(state, columns)
+
+            def solve(first: int = first, last: int = last, state: Any = state) -> Solution:
+                y = nodes.label_matrix(known.to(device), num_classes, first, last)
+                return propagator.solve(state, y)
+
+            solution = solve() if store is None else store.solve(first, last, solve)
             scores.append(solution.scores)
             records.append(Convergence.of(solution))
             if reach is not None:
@@ -222,9 +253,10 @@ def propagate_chunked(
         if reach is not None:
             background = background_reach(propagator, state, len(reach), graph.device)
             reach = unknown_scores(reach, background, num_classes).cpu()[: len(distinct.points)]
-        del state, columns, solution
+        del state, solution, solve
     index = None
-    steps = _LastSteps(propagator, scores, graph, f if refines else None, known, nodes)
+    empty = None if store is None else store.empty
+    steps = _LastSteps(propagator, scores, graph, f if refines else None, known, nodes, empty)
     with clock.phase("refine") if refines else nullcontext():
         if shares is None:
             equal, *_ = steps.probabilities(equal_shares(num_classes), last=False)
@@ -235,7 +267,10 @@ def propagate_chunked(
     if calibrated and prototypes is None:
         with clock.phase("calibrate"):
             kept = f if refines else None
-            calibration = _calibrate(chunks, propagator, graph, kept, known, num_classes, nodes)
+            order = None if store is None else distinct.points.argsort()
+            calibration = _calibrate(
+                chunks, propagator, graph, kept, known, num_classes, nodes, order
+            )
     with clock.phase("weigh", points) as tick:
         best, certainty, margin, probability = _best_classes(
             propagator, p, known, calibration, tick
@@ -249,7 +284,7 @@ def propagate_chunked(
             p = replace(p, points=points)
         if f is not None and lists is not None:
             q = p.all()
-            index = Index.of(propagator, total, f, lists, q, assignment, known, classifier)
+            index = Index.of(propagator, built.total, f, lists, q, assignment, known, classifier)
         if distinct.group is not None:
             assignment = _share(propagator, assignment, labels, known, distinct.group, graph)
             assignment = beliefs.certain(assignment)
@@ -269,13 +304,49 @@ def propagate_chunked(
         probabilities=p,
         edges=graph.num_entries // 2,
         components=components,
-        zero_vectors=zero_vectors,
+        zero_vectors=built.zero_vectors,
         duplicates=distinct.duplicates,
-        note=note,
+        note=built.note,
         clock=clock,
         comparison=comparison,
         index=index,
     )
+
+
+def _build(
+    propagator: Propagator,
+    load: Load,
+    points: int,
+    clock: Clock,
+    device: torch.device | str,
+    prototypes: Tensor | None,
+    keep: bool,
+    keep_lists: bool,
+) -> BuiltGraph:
+    """The graph, in memory.
+
+    keep: the descriptors, for what comes after. keep_lists: the neighbour lists.
+    """
+    with clock.phase("read", points) as tick:
+        descriptors = load(tick)
+        zero_vectors = points - int(descriptors.any(dim=1).sum())
+        # with prototypes, copies are each other's neighbours in the paper
+        merge = prototypes is None and propagator.graph.merges_duplicates
+        distinct = find_distinct(descriptors, merge)
+        descriptors = distinct.select(descriptors).to(device)
+        if prototypes is not None:
+            descriptors = torch.cat([descriptors, prototypes.to(device)])
+    note, total = transform(propagator, descriptors, clock)
+    with clock.phase("neighbours"):
+        neighbors = propagator.find_neighbors(descriptors)
+        f = descriptors if keep else None
+        del descriptors
+    with clock.phase("graph"):
+        graph = propagator.assemble_graph(neighbors)
+        lists = neighbors if keep_lists else None
+        del neighbors
+        int(graph.components.max())  # takes part of this phase's time
+    return BuiltGraph(graph, distinct, f, lists, total, note, zero_vectors)
 
 
 def transform(
@@ -296,6 +367,7 @@ class _LastSteps:
     f: descriptors [n, d], which a refiner needs; None without one.
     labels: [n] int64, -1 where there is none.
     nodes: soft labels and weights of the points.
+    empty: makes arrays [n, c], where they may lie in files.
     """
 
     propagator: Propagator
@@ -304,6 +376,7 @@ class _LastSteps:
     f: Tensor | None
     labels: Tensor
     nodes: Beliefs
+    empty: Empty | None = None
 
     def probabilities(
         self, shares: Tensor, last: bool = True
@@ -316,7 +389,7 @@ class _LastSteps:
         p = Probabilities.of(self.scores, made.normalizer, self.labels == UNLABELED, shares)
         if self.f is None:
             return p, None, None
-        held, device = p.all(), self.f.device
+        held, device = p.all(self.empty), self.f.device
         if last:
             p.close()
         reached = held.any(dim=1)
@@ -327,6 +400,7 @@ class _LastSteps:
             self.labels.to(device),
             shares.to(device),
             self.nodes.given,
+            self.empty,
         )
         return Probabilities.held(found.probabilities.cpu()), reached, found.classifier
 
@@ -345,12 +419,13 @@ def _calibrate(
     known: Tensor,
     num_classes: int,
     nodes: Beliefs,
+    order: Tensor | None,
 ) -> Calibration:
     """As `calibrate`, which holds all classes; the fixed temperature where they do not fit."""
     if chunks.on_disk or chunks.width < num_classes:
         per_class = int((known != UNLABELED).sum()) / num_classes
         return fixed(per_class, f is not None, "memory holds too few classes for cross-validation")
-    return calibrate(propagator, graph, f, known, num_classes, nodes)
+    return calibrate(propagator, graph, f, known, num_classes, nodes, order)
 
 
 def _share(

@@ -45,11 +45,16 @@ class EmbeddingFile:
     blocks: Callable[[], Iterator[np.ndarray]]
     ids: Ids | None = None
 
-    def load(self, progress: Callable[[int], None] = lambda done: None) -> Tensor:
+    def load(
+        self,
+        progress: Callable[[int], None] = lambda done: None,
+        out: Tensor | None = None,
+    ) -> Tensor:
         """Read and L2-normalise every row.
 
         Args:
             progress: called with the number of rows read so far.
+            out: [points, dim] float32 to read into, such as a mapped file.
 
         Returns:
             [points, dim] float32; a zero row is left as it is.
@@ -58,7 +63,7 @@ class EmbeddingFile:
             FeatureError: NaN or infinity; names the number of rows and the first.
             DataError: the file is truncated or cannot be read.
         """
-        unit = torch.empty(self.points, self.dim)
+        unit = torch.empty(self.points, self.dim) if out is None else out
         bad, first_bad, done = 0, -1, 0
         with readable(self.path):
             for block in self.blocks():

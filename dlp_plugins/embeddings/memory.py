@@ -33,6 +33,15 @@ INDEX_ARRAYS = 3  # arrays [n, c] at the end: scores, probabilities, the bytes t
 # Per thread of the exact search: a block of similarities, a copy of it, and its order.
 SCRATCH_BYTES = 2**23 * (4 + 4 + 8)
 ASSEMBLE_BYTES = 90  # the list and its transpose, their sum
+# Where large arrays lie in files, bytes of memory per point: those of its cells and their order;
+# its numbers as a node, its label, certainty, component and the like.
+STORED_CELLS_BYTES, NODE_BYTES = 160, 120
+# Points that one thread searches for together at most, and the fewest groups of them
+GROUP_POINTS, MIN_GROUPS = 2**16, 8
+GROUP_BYTES_PER_NEIGHBOR = 120  # of one of these, candidates in two forms
+LEAST_BLOCK_ROWS = 2**14  # rows of the graph that are assembled at once, at least
+MAPPED_GRAPH_BYTES = 12  # 1.5 entries for each neighbour, int32 and float32
+STORED_REFINER_ARRAYS = 4  # the graph is in its order as it is
 LIST_BYTES = 8  # of an entry of the finished neighbour lists: int32 and float32
 GRAPH_BYTES = 40  # two directions of int32 and float32, and float64 while components are counted
 
@@ -49,6 +58,8 @@ class Memory:
     refine: descriptors and graph, each in two orders, for a refiner; 0 without one.
     refine_column: what a refiner holds for each class.
     indexing: the last two are those of an index, without a refiner.
+    disk: bytes of files at their peak, where large arrays lie in files; besides the scores.
+    score: bytes of files for each class, at most; 0 where scores do not lie in files of their own.
     """
 
     search: float
@@ -59,6 +70,8 @@ class Memory:
     refine: float = 0.0
     refine_column: float = 0.0
     indexing: bool = False
+    disk: float = 0.0
+    score: float = 0.0
 
     @property
     def unrefined(self) -> Memory:
@@ -111,6 +124,47 @@ def estimate_memory(
     )
 
 
+def estimate_stored_memory(
+    points: int,
+    dim: int,
+    k: int,
+    solver: Solver | None = None,
+    refines: bool = False,
+    by_blocks: bool = True,
+) -> Memory:
+    """For the same with `cells` and large arrays in files (`stored.py`).
+
+    The graph's files count as memory: each product reads all of them.
+
+    Args:
+        by_blocks: the refiner works by blocks, so that its arrays may lie in files.
+    """
+    edges = points * min(k, max(points - 1, 1))
+    group = min(GROUP_POINTS, points / MIN_GROUPS) * GROUP_BYTES_PER_NEIGHBOR * (k + 1)
+    rows, nodes = points * dim * 4, NODE_BYTES * points
+    lists, graph = edges * LIST_BYTES, edges * MAPPED_GRAPH_BYTES
+    searching = points * (STORED_CELLS_BYTES + 2 * dim)  # and two copies of the short vectors
+    refining = rows + graph + nodes if refines else 0
+    return Memory(
+        search=max(searching, torch.get_num_threads() * group + nodes),
+        assemble=min(edges, LEAST_BLOCK_ROWS * k) * ASSEMBLE_BYTES,
+        graph=graph,
+        column=points * 4 * solver.vectors if solver else 0,
+        held=nodes,
+        refine=refining,
+        refine_column=0 if by_blocks or not refines else points * 4 * REFINER_ARRAYS,
+        # rows in two orders; the lists, the affinities and the graph, and rows for a refiner
+        disk=points * STORED_CELLS_BYTES
+        + max(rows + points * dim + max(rows, lists), 1.5 * lists + graph + rows * refines),
+        score=4 * points * (1 + STORED_REFINER_ARRAYS * refines),
+    )
+
+
+def refiner_fits(stored: Memory, points: int, num_classes: int, budget: float) -> bool:
+    """Whether a refiner's arrays [n, c] fit in memory, where the others lie in files."""
+    return stored.refine + 4.0 * points * num_classes * STORED_REFINER_ARRAYS <= budget
+
+
 @dataclass(frozen=True)
 class ClassChunks:
     """How the classes are solved within a budget.
@@ -158,7 +212,7 @@ def choose_chunks(
         )
     refining = memory.refine + num_classes * memory.refine_column
     free = budget - memory.graph - memory.held
-    scores = points * num_classes * 4
+    scores = 0 if memory.score else points * num_classes * 4
     on_disk = scores > free / 2 and scores + num_classes * memory.column > free
     fit = int((free if on_disk else free - scores) // memory.column) if columnwise else num_classes
     number = math.ceil(num_classes / max(1, fit))

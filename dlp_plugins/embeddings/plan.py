@@ -17,9 +17,16 @@ import torch
 
 from dlp_plugins import registry
 from dlp_plugins._files.reading import read_json
-from dlp_plugins.embeddings.memory import estimate_memory
+from dlp_plugins.embeddings.memory import (
+    STORED_REFINER_ARRAYS,
+    estimate_memory,
+    estimate_stored_memory,
+    refiner_fits,
+)
 from dlp_plugins.errors import DataError
 from dlp_plugins.graph import Graph, assemble
+from dlp_plugins.graphs._cells_cpu import PROBED_FAMILIES
+from dlp_plugins.graphs._kmeans import MAX_LINKED_CELLS
 from dlp_plugins.inputs import UNLABELED
 from dlp_plugins.propagation import equal_shares, label_matrix
 from dlp_plugins.refiners.contract import Given
@@ -30,10 +37,24 @@ from dlp_plugins.units import format_bytes, format_seconds
 # are left out: caches and compilation make their small runs a poor guide to large ones.
 GROWTH: dict[str, Callable[[float], float]] = {
     "exact": lambda n: n * (33_000 + n),  # a cost per point, and one per pair
-    "cells": lambda n: n * (5_000 + n / 512),  # its cells, and n / 512 centroids to choose among
+    "cells": lambda n: (
+        n * (5_000 + _centroids(n / 512))
+    ),  # its cells, and centroids to choose among
     "faiss_ivf": lambda n: n**1.5,  # sqrt(n) lists, of which a fixed number is probed
 }
 SOLVERS = ("cg", "spectral")
+STORED_BUILDER, STORED_SOLVER = "cells", "cg"  # of those, which work on files
+
+
+def _centroids(cells: float) -> float:
+    """Centroids that a point is compared with: all, or some families of many."""
+    few = cells <= MAX_LINKED_CELLS
+    return cells if few else (1 + PROBED_FAMILIES) * cells**0.5
+
+
+# Arrays [n, c] that the default's refiner reads and writes in all: 8 steps, in each of them three
+# smoothing steps of three arrays, the scores and the balance.
+REFINER_PASSES = 220
 # Seconds that an exact component may take; beyond that the fastest is recommended.
 EXACT_SECONDS = 600.0
 
@@ -76,6 +97,7 @@ class Choice:
 
     seconds: on this machine. memory: bytes at its peak. exact: not an approximation.
     fits: within the budget of memory.
+    on_disk: its large arrays lie in files.
     """
 
     kind: str
@@ -84,6 +106,7 @@ class Choice:
     memory: float
     exact: bool
     fits: bool
+    on_disk: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,6 +117,7 @@ class Plan:
     assemble_seconds, assemble_memory: building the graph from neighbour lists.
     refiner: the default one, which may not fit; it is then left out of the sums.
     reasons: a sentence for each choice.
+    disk: bytes of files at their peak, where large arrays lie in files; else 0.
     """
 
     builders: list[Choice]
@@ -105,6 +129,7 @@ class Plan:
     solver: Choice
     refiner: Choice
     reasons: list[str]
+    disk: float = 0.0
 
     @property
     def picked(self) -> tuple[Choice, Choice, Choice]:
@@ -115,6 +140,11 @@ class Plan:
     def fits(self) -> bool:
         """Whether there are a builder and a solver within the budget."""
         return self.builder.fits and self.solver.fits
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether large arrays lie in files."""
+        return self.builder.on_disk
 
     @property
     def seconds(self) -> float:
@@ -254,9 +284,72 @@ def save_rates(path: Path, rates: Rates) -> None:
 def predict(rates: Rates, points: int, classes: int, budget: float) -> Plan:
     """What each candidate would cost for n points and c classes, and which to choose.
 
+    Where no choice fits in memory, that with large arrays in files is among them.
+
     Args:
         budget: bytes of memory to stay within.
     """
+    found = _predict_in_memory(rates, points, classes, budget)
+    enough = found.fits and found.assemble_memory <= budget
+    if enough or STORED_BUILDER not in rates.search or points <= rates.k:
+        return found
+    stored = _predict_stored(rates, points, classes, budget, found)
+    return stored if stored.fits else found
+
+
+def _predict_stored(rates: Rates, n: int, classes: int, budget: float, other: Plan) -> Plan:
+    """With large arrays in files; candidates in memory are those of the other plan."""
+    solver = registry.solvers.build(STORED_SOLVER)
+    name = registry.EMBEDDINGS["refiner"]
+    seconds = rates.refine * n * classes
+    refines = True
+    memory = estimate_stored_memory(n, rates.dim, rates.k, solver, refines)
+    if not (fits := memory.held + memory.refine <= budget):
+        memory = estimate_stored_memory(n, rates.dim, rates.k, solver)
+    room = refiner_fits(memory, n, classes, budget)
+    arrays = 4.0 * n * classes * STORED_REFINER_ARRAYS if room else 0.0
+    refiner = Choice("refiner", name, seconds, memory.refine + arrays, True, fits, on_disk=not room)
+    searching = rates.search[STORED_BUILDER] * GROWTH[STORED_BUILDER](n)
+    builder = Choice(
+        "graph", STORED_BUILDER, searching, memory.search, False, memory.search <= budget, True
+    )
+    least = memory.held + memory.graph
+    one, all_ = least + memory.column, least + classes * memory.column
+    steps = solver.max_iterations + 1
+    solving = rates.step * n * rates.k * ENTRIES_PER_NEIGHBOR * classes * steps
+    solved = Choice(
+        "solver", STORED_SOLVER, solving, min(all_, max(one, budget)), True, one <= budget, True
+    )
+    disk = memory.disk + classes * memory.score
+    why = (
+        f"graph '{STORED_BUILDER}' and solver '{STORED_SOLVER}' with large arrays in files beside "
+        f"the table, as memory is short: {format_bytes(disk)} of disk. `dlp propagate` does so by "
+        "itself, and an interrupted one goes on with --resume."
+    )
+    return Plan(
+        [*other.builders, builder], [*other.solvers, solved], other.transform_seconds,
+        other.assemble_seconds, memory.held + memory.assemble, builder, solved, refiner,
+        [why, _why_refiner(refiner, n, classes)], disk,
+    )  # fmt: skip
+
+
+def _why_refiner(refiner: Choice, n: int, classes: int) -> str:
+    if refiner.fits and refiner.on_disk:
+        return (
+            f"refiner '{refiner.name}': its arrays of points and classes do not fit and lie in "
+            f"files, {format_bytes(REFINER_PASSES * 4.0 * n * classes)} of which are read and "
+            "written in all. If the disk is not quick, leave it out with --set refiner=none."
+        )
+    if refiner.fits:
+        return f"refiner '{refiner.name}': {format_seconds(refiner.seconds)} for better labels."
+    return (
+        f"refiner '{refiner.name}' needs {format_bytes(refiner.memory)} for all classes at once, "
+        "which does not fit: leave it out with --set refiner=none. With it large arrays go to "
+        "files where graph and solver allow that."
+    )
+
+
+def _predict_in_memory(rates: Rates, points: int, classes: int, budget: float) -> Plan:
     k = min(rates.k, points - 1)
     entries = points * k * ENTRIES_PER_NEIGHBOR
     builders = [_builder(name, rates, points, k, budget) for name in rates.search if points > k]
@@ -311,14 +404,8 @@ def _refiner(rates: Rates, points: int, k: int, classes: int, budget: float) -> 
     name = registry.EMBEDDINGS["refiner"]
     memory = estimate_memory(points, rates.dim, k, refines=True)
     need, seconds = memory.refine + classes * memory.refine_column, rates.refine * points * classes
-    if need <= budget:
-        why = f"refiner '{name}': {format_seconds(seconds)} for better labels."
-    else:
-        why = (
-            f"refiner '{name}' needs {format_bytes(need)} for all classes at once, which does not "
-            "fit: leave it out with --set refiner=none."
-        )
-    return Choice("refiner", name, seconds, need, True, need <= budget), why
+    refiner = Choice("refiner", name, seconds, need, True, need <= budget)
+    return refiner, _why_refiner(refiner, points, classes)
 
 
 def _choose(choices: list[Choice], budget: float) -> tuple[Choice, str]:

@@ -13,12 +13,19 @@ from torch import Tensor
 from dlp_plugins._files.writing import check_place
 from dlp_plugins.embeddings import table
 from dlp_plugins.embeddings._index_file import SUFFIX
-from dlp_plugins.embeddings.chunked import Outcome, Progress, propagate_chunked, silent
+from dlp_plugins.embeddings.chunked import Outcome, Progress, Store, propagate_chunked, silent
 from dlp_plugins.embeddings.class_shares import read_class_shares
 from dlp_plugins.embeddings.features import EmbeddingFile, open_embeddings
 from dlp_plugins.embeddings.ids import read_ids
 from dlp_plugins.embeddings.labels import LabelFile, read_labels
-from dlp_plugins.embeddings.memory import ClassChunks, choose_chunks, estimate_memory
+from dlp_plugins.embeddings.memory import (
+    ClassChunks,
+    MemoryBudgetError,
+    choose_chunks,
+    estimate_memory,
+    estimate_stored_memory,
+    refiner_fits,
+)
 from dlp_plugins.embeddings.multi_label import (
     MultiOutcome,
     propagate_chunked_multi_label,
@@ -32,7 +39,9 @@ from dlp_plugins.embeddings.prototypes import K as PROTOTYPE_K
 from dlp_plugins.embeddings.prototypes import with_prototypes
 from dlp_plugins.embeddings.record import read_record
 from dlp_plugins.embeddings.starts import build_start, with_start
+from dlp_plugins.embeddings.stored import StoredPropagation, can_be_stored
 from dlp_plugins.embeddings.truth import read_truth
+from dlp_plugins.embeddings.work import VERSION, at_work, check_work, identity, work_folder
 from dlp_plugins.environment import choose_device, free_memory
 from dlp_plugins.errors import UsageError, did_you_mean
 from dlp_plugins.inputs import UNLABELED
@@ -73,6 +82,9 @@ class FilePropagation:
     auto: compare methods first.
     truth: [n] true labels, as `read_truth` gives them, if there is such a file.
     budget: bytes of memory to stay within.
+    work: the record of a work folder, where large arrays lie in files; else None.
+    resume: go on with the work that is there.
+    room: the arrays of a refiner fit in memory, where others lie in files.
     """
 
     recipe: Recipe
@@ -94,6 +106,9 @@ class FilePropagation:
     unknown: bool = False
     truth: Tensor | None = None
     multi_label: bool = False
+    work: dict[str, Any] | None = None
+    resume: bool = False
+    room: bool = True
 
     def run_multi_label(self, progress: Progress = silent) -> MultiOutcome:
         """As `run`, where a point may have several labels."""
@@ -122,13 +137,21 @@ class FilePropagation:
         """
         if self.out is None:
             raise UsageError("There is no file to write the table to.")
+        if self.work is not None:
+            with at_work(self.out, self.work, self.resume) as work:
+                width = work.record["width"] or self.chunks.width
+                job = replace(self, chunks=replace(self.chunks, width=width))
+                stored = StoredPropagation(work, self.source, self.budget, self.room)
+                outcome = job._run(self.out, progress, stored)
+                work.end()
+                return outcome
         with self.propagator.processes.together():
             return self._run(self.out, progress)
 
-    def _run(self, out: Path, progress: Progress) -> Outcome:
+    def _run(self, out: Path, progress: Progress, store: Store | None = None) -> Outcome:
         outcome = propagate_chunked(
             self.propagator, self.source.load, self.given.labels, len(self.given.classes),
-            self.chunks, scratch=out.parent, device=self.device, progress=progress,
+            self.chunks, scratch=out.parent, device=self.device, progress=progress, store=store,
             beliefs=self.beliefs, keep_index=self.index is not None, start=self.start,
             auto=self.auto, robust=self.robust,
             prototypes=None if self.prototypes is None else self.prototypes.load(),
@@ -185,6 +208,8 @@ def prepare(
     unknown: bool = False,
     truth: Path | str | None = None,
     multi_label: bool = False,
+    on_disk: bool = False,
+    resume: bool = False,
 ) -> FilePropagation:
     """Check everything that can be checked before the embeddings are read.
 
@@ -218,6 +243,10 @@ def prepare(
         truth: file of true labels, as `labels`, to measure the found ones by.
         multi_label: a point may have several labels; see `propagate_multi_label`. Nothing is
             refined, calibrated or measured; `probabilities` writes scores.
+        on_disk: large arrays lie in files of a folder beside the table, `OUT.work`, whatever the
+            memory; without it, where they do not fit. With graph `cells`, and not with
+            `prototypes`, `start`, `auto`, `robust`, `save_index` or `multi_label`.
+        resume: go on with the work that an earlier call has left there; if there is none, begin.
 
     Raises:
         UsageError: a setting, a size, a device or a path is wrong.
@@ -247,8 +276,10 @@ def prepare(
     processes = join(where.type)
     free = free_memory(where) / (processes.local_size if where.type == "cpu" else 1)
     budget = parse_bytes(memory) if memory else FREE_SHARE * free
+    found = out is not None and work_folder(out).exists()
     if out is not None:
-        table.check_out(out, overwrite)
+        # the table that the work is for may be there, if it was to be replaced or just written
+        table.check_out(out, overwrite or (resume and found))
     index = None if save_index is None else Path(save_index)
     if index is not None:
         check_place(index, (SUFFIX,), "the index", overwrite)
@@ -288,22 +319,67 @@ def prepare(
     )
     k, solver = propagator.graph.k, propagator.solver
     refines = not isinstance(propagator.refiner, NoRefiner)
-    need = estimate_memory(
-        source.points, source.dim, k, solver, recipe.graph.name, refines,
-        propagator.class_shares == ESTIMATE,
-    )  # fmt: skip
-    need = with_prior(need, beliefs.prior, source.points)
-    if auto or started is not None:
-        need = with_start(need, source.points, source.dim)
-    if index is not None:
-        need = need.with_index(source.points, source.dim, k)
+    others = prototypes, started, auto or None, index, robust or None, multi_label or None
+    estimates = propagator.class_shares == ESTIMATE
     # the same chunks in all processes, whose memory may differ
     budget = min(processes.each(budget))
-    chunks = choose_chunks(need, source.points, len(given.classes), budget, solver.columnwise)
+    sizes = source.points, source.dim, k, solver
+    classes_count = len(given.classes)
+
+    def in_memory() -> ClassChunks:
+        need = estimate_memory(*sizes, recipe.graph.name, refines, estimates)
+        need = with_prior(need, beliefs.prior, source.points)
+        if auto or started is not None:
+            need = with_start(need, source.points, source.dim)
+        if index is not None:
+            need = need.with_index(source.points, source.dim, k)
+        return choose_chunks(need, source.points, classes_count, budget, solver.columnwise)
+
+    def through_files() -> ClassChunks:
+        need = with_prior(
+            estimate_stored_memory(*sizes, refines, propagator.refiner.by_blocks),
+            beliefs.prior,
+            source.points,
+        )
+        return choose_chunks(need, source.points, classes_count, budget)
+
+    possible = (
+        out is not None and where.type == "cpu" and can_be_stored(propagator)
+        and all(other is None for other in others)
+    )  # fmt: skip
+    if not possible and (on_disk or (resume and found)):
+        raise UsageError(
+            "Work in files needs the CPU, one process, --set graph=cells and a solver such as cg, "
+            "and does not go with --prototypes, --start, --auto, --robust, --save-index or "
+            "--multi-label."
+        )
+    stored = on_disk or (resume and found)
+    try:
+        chunks = through_files() if stored else in_memory()
+    except MemoryBudgetError:
+        if stored or not possible:
+            raise
+        chunks, stored = through_files(), True
+    record = None
+    if out is not None:
+        record = {
+            "version": VERSION,
+            "embeddings": [identity(embeddings), key],
+            "labels": identity(labels),
+            "ids": identity(ids),
+            "prior": [identity(prior), prior_weight],
+            "settings": {part: recipe.as_dict()[part] for part in PARTS},
+            "class shares": str(propagator.class_shares),
+            "classes": [str(c) for c in given.classes],
+            "width": chunks.width,
+        }
+        check_work(out, record, resume, overwrite)
     return FilePropagation(
         recipe, propagator, source, given, chunks, budget, where, out, probabilities, beliefs,
         index, classes_of, started, auto, robust, calibrated, unknown,
         None if truth is None else read_truth(Path(truth), given), multi_label,
+        record if stored else None, resume,
+        refiner_fits(estimate_stored_memory(*sizes, refines), source.points, classes_count, budget),
     )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from dlp_plugins._threads import row_slices
 from dlp_plugins.errors import SaveError
 from dlp_plugins.normalizers.contract import Normalizer
 from dlp_plugins.propagation._outputs import checked
+from dlp_plugins.refiners.contract import Empty
 
 BLOCK_ENTRIES = 2**22  # probabilities of a block of rows held at once: 16 MiB
 
@@ -141,9 +142,9 @@ class Probabilities:
         """All rows, in slices small enough to hold all classes of."""
         return row_slices(self.points, self.num_classes, BLOCK_ENTRIES)
 
-    def all(self) -> Tensor:
-        """P [n, c], all at once."""
-        p = torch.empty(self.points, self.num_classes)
+    def all(self, empty: Empty | None = None) -> Tensor:
+        """P [n, c], all at once; `empty` makes the array, by default in memory."""
+        p = (empty or torch.empty)((self.points, self.num_classes), device=torch.device("cpu"))
         for rows in self.blocks():
             p[rows] = self.rows(rows)
         return p

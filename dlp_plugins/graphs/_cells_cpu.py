@@ -11,7 +11,7 @@ of 8 bits (`_eight_bits.py`) or short ones (`_upper_bound.py`), whichever is che
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import starmap
 
@@ -22,7 +22,7 @@ from dlp_plugins._threads import length, parallel, row_slices, slices
 from dlp_plugins.graphs._choice import choose
 from dlp_plugins.graphs._compared import ROUNDING, Compared, Whole
 from dlp_plugins.graphs._eight_bits import Rounded
-from dlp_plugins.graphs._kmeans import find_centroids
+from dlp_plugins.graphs._kmeans import Centroids, find_centroids
 from dlp_plugins.graphs._top_k import Array, Nearest, Pairs, nearest
 from dlp_plugins.graphs._upper_bound import ShortVectors, lacking_share, products_at
 from dlp_plugins.processes.group import ALONE, Processes
@@ -35,6 +35,12 @@ BLOCKS_PER_CONFIRM = 32  # products whose survivors are compared in full togethe
 MAX_CANDIDATES_PER_K = 16  # of one point in one cell; only duplicates reach this
 ESTIMATES_PER_SPARE = 8  # of so many estimates that are kept, one is more than is wanted
 FIRST_ROUND_CELLS = 2  # cells that give a point its bound for all others
+PROBED_FAMILIES = 24  # families of cells among which a point's cells are chosen
+FAMILY_ROWS = 2**15  # points that one thread finds the cells of together, where these have families
+
+
+Vectors = Callable[[Array], Array]
+"""Vectors [b, d] of the points [b], counted among those that are searched for."""
 
 
 @dataclass(frozen=True)
@@ -70,31 +76,19 @@ def search(
         order [n] int32, the points of a cell side by side, and near cells near each other.
     """
     n = len(v)
-    compared = choose(v, k, n * min(n, probes * size))
-    near = compared.heads if isinstance(compared, ShortVectors) else v
-    # a cell with fewer than k points bounds nothing
-    centroids = find_centroids(near, max(1, n // max(size, 4 * k)), seed)
-    probed = _nearest_cells(near, centroids, min(probes, len(centroids)))
-    order = np.argsort(probed[:, 0], kind="stable").astype(np.int32)
-    probed = probed[order]
-    cell_of = probed[:, 0]
-    cells = CellLists(
-        v,
-        order,
-        compared.rows(order),
-        cell_of,
-        np.searchsorted(cell_of, np.arange(len(centroids) + 1)),
-    )
+    made = sort_into_cells(v, k, size, probes, seed)
+    order, probed = made.order, made.probed
+    cells = CellLists(v, order, made.compared.rows(order), made.cell_of, made.start)
+    del made
     indices, similarities = np.empty((n, k), np.int32), np.empty((n, k), np.float32)
 
     def group(rows: slice) -> None:
-        found = _search_for(cells, rows, probed[rows], k)
+        found = search_for(cells, rows, probed[rows], k)
         original = order[rows]
         indices[original] = np.where(found.indices < 0, -1, order[found.indices])
         similarities[original] = found.similarities
 
-    groups = list(slices(n, min(MAX_GROUP_POINTS, 1 + n // max(MIN_GROUPS, processes.size))))
-    mine, counts = processes.share_blocks(groups, length)
+    mine, counts = processes.share_blocks(groups_of(n, processes.size), length)
     for _ in parallel(group, mine):
         pass
     if not processes.alone:
@@ -105,42 +99,113 @@ def search(
     return indices, similarities, order
 
 
-def _nearest_cells(v: Array, centroids: Array, probes: int) -> Array:
+@dataclass(frozen=True)
+class SortedPoints:
+    """Which points lie in which cells.
+
+    compared: what the points are compared by, in their own order.
+    order: [n] int32, the points of a cell side by side.
+    probed: [n, probes] int32, the cells that each probes, points in that order.
+    start: [cells + 1]: cell c holds the points start[c] : start[c + 1] of that order.
+    """
+
+    compared: Compared
+    order: Array
+    probed: Array
+    start: Array
+
+    @property
+    def cell_of(self) -> Array:
+        return np.ascontiguousarray(self.probed[:, 0])
+
+
+def sort_into_cells(v: Array, k: int, size: int, probes: int, seed: int) -> SortedPoints:
+    """The points v [n, d] float32 in cells of about `size`, and what to compare them by."""
+    n = len(v)
+    compared = choose(v, k, n * min(n, probes * size))
+    near = compared.heads if isinstance(compared, ShortVectors) else v
+    # a cell with fewer than k points bounds nothing
+    centroids = find_centroids(near, max(1, n // max(size, 4 * k)), seed)
+    probed = _nearest_cells(near, centroids, min(probes, len(centroids.values)))
+    del near
+    order = np.argsort(probed[:, 0], kind="stable").astype(np.int32)
+    probed = probed[order]
+    start = np.searchsorted(probed[:, 0], np.arange(len(centroids.values) + 1))
+    return SortedPoints(compared, order, probed, start)
+
+
+def groups_of(n: int, least: int = 1) -> list[slice]:
+    """Groups of n query points that are searched for together: `MIN_GROUPS` or `least` at least."""
+    return list(slices(n, min(MAX_GROUP_POINTS, 1 + n // max(MIN_GROUPS, least))))
+
+
+def _nearest_cells(v: Array, centroids: Centroids, probes: int) -> Array:
     """Each point's nearest cells [n, probes] int32, in ascending distance."""
     probed = np.empty((len(v), probes), np.int32)
+    few = centroids.families is None
 
     def block(rows: slice) -> None:
-        s = v[rows] @ centroids.T
-        pairs = _reaching(s, _kth_at_least(s, probes), np.arange(len(s)), 0, probes)
-        found = nearest([pairs], len(s), probes, share=map)
-        by_rank = np.argsort(-found.similarities, axis=1)
-        probed[rows] = np.take_along_axis(found.indices, by_rank, axis=1)
+        if few:
+            probed[rows] = _nearest_columns(v[rows] @ centroids.values.T, probes)
+        else:
+            probed[rows] = _nearest_by_family(v[rows], centroids, probes)
 
-    for _ in parallel(block, row_slices(len(v), len(centroids), BLOCK_ENTRIES, MAX_BLOCK_ROWS)):
+    most = MAX_BLOCK_ROWS if few else FAMILY_ROWS
+    columns = len(centroids.values) if few else 1
+    entries = BLOCK_ENTRIES if few else FAMILY_ROWS
+    for _ in parallel(block, row_slices(len(v), columns, entries, most)):
         pass
     return probed
 
 
-def _search_for(cells: CellLists, rows: slice, probed: Array, k: int) -> Nearest:
+def _nearest_columns(s: Array, count: int) -> Array:
+    """The columns of the largest entries of each row, in descending order: [m, count] int32."""
+    pairs = _reaching(s, _kth_at_least(s, count), np.arange(len(s)), 0, count)
+    return _by_rank(nearest([pairs], len(s), count, share=map))
+
+
+def _by_rank(found: Nearest) -> Array:
+    by_rank = np.argsort(-found.similarities, axis=1)
+    return np.take_along_axis(found.indices, by_rank, axis=1)
+
+
+def _nearest_by_family(v: Array, centroids: Centroids, probes: int) -> Array:
+    """As `_nearest_cells`, among the cells of the nearest families alone."""
+    families, start = centroids.families, centroids.start
+    assert families is not None
+    assert start is not None
+    near = _nearest_columns(v @ families.T, min(PROBED_FAMILIES, len(families)))
+    values = centroids.values
+    cells = CellLists(values, np.arange(len(values)), Whole(values), np.empty(0), start)
+    own, bound = _own_cells(cells, v.__getitem__, near[:, 0], probes)
+    others = _candidates(cells, v.__getitem__, Whole(v), near[:, 1:], bound, probes)
+    return _by_rank(nearest([own, *others], len(v), probes, share=map))
+
+
+def search_for(cells: CellLists, rows: slice, probed: Array, k: int) -> Nearest:
     """The k nearest of the m points `rows` in the cells that each probes [m, probes]."""
+    order = cells.order[rows]
+
+    def vectors(some: Array) -> Array:
+        return cells.v[order[some]]
+
     if isinstance(cells.compared, Rounded):
-        return _search_by_estimates(cells, cells.compared.estimating(), rows, probed, k)
-    v = cells.v[cells.order[rows]]
-    known, bound = _own_cells(cells, v, rows, k)
+        return _search_by_estimates(cells, vectors, cells.compared.estimating(), rows, probed, k)
+    known, bound = _own_cells(cells, vectors, cells.cell_of[rows], k)
     queries, others = cells.compared.rows(rows), cells.compared
     queries, others = queries.narrowed(others, lacking_share(queries, others, known))
     narrowed = replace(cells, compared=others)
     for some in (slice(1, FIRST_ROUND_CELLS), slice(FIRST_ROUND_CELLS, None)):
-        more = _candidates(narrowed, v, queries, probed[:, some], bound, k)
-        found = nearest([known, *more], len(v), k, share=map)
+        more = _candidates(narrowed, vectors, queries, probed[:, some], bound, k)
+        found = nearest([known, *more], len(queries), k, share=map)
         known, bound = found.pairs(), found.similarities.min(axis=1)
     return found
 
 
 def _search_by_estimates(
-    cells: CellLists, others: Rounded, rows: slice, probed: Array, k: int
+    cells: CellLists, vectors: Vectors, others: Rounded, rows: slice, probed: Array, k: int
 ) -> Nearest:
-    """As `_search_for`, by 8 bits; of a few more than k the nearest are chosen by the descriptors.
+    """As `search_for`, by 8 bits; of a few more than k the nearest are chosen by the descriptors.
 
     The error of an estimate is far smaller than the steps between the nearest few, so that full
     comparisons are needed of hardly more pairs than are found.
@@ -168,32 +233,34 @@ def _search_by_estimates(
         parts, bound = [found.pairs()], found.similarities.min(axis=1)
     pairs = parts[0]
     row_starts = np.searchsorted(pairs.rows, np.arange(len(queries) + 1)).astype(np.int32)
-    own_v = cells.v[cells.order[rows]]
-    true = products_at(own_v, cells.v, row_starts, cells.order[pairs.cols])
+    every = vectors(np.arange(len(queries)))
+    true = products_at(every, cells.v, row_starts, cells.order[pairs.cols])
     return nearest([pairs._replace(similarities=true)], len(queries), k, share=map)
 
 
-def _own_cells(cells: CellLists, v: Array, rows: slice, k: int) -> tuple[Pairs, Array]:
-    """Pairs of the points v [m, d] with others of their cells, and a bound [m] that k reach.
+def _own_cells(cells: CellLists, vectors: Vectors, cell_of: Array, k: int) -> tuple[Pairs, Array]:
+    """Pairs of each of m points with those of its cell, cell_of [m].
 
-    rows: which points those are.
+    Also a bound [m] that some k of those reach.
+
+    vectors: gives those of some of the m points.
     """
-    found, bounds = [], []
-    for cell, block in _probes_by_cell(cells, cells.cell_of[rows, None]):
+    found, bounds = [], np.empty(len(cell_of), np.float32)
+    for cell, block in _probes_by_cell(cells, cell_of[:, None]):
         members = cells.members(cell)
-        s = v[block] @ cells.v[cells.order[members]].T
+        s = vectors(block) @ cells.v[cells.order[members]].T
         # the k-th itself must reach it when its similarity is computed by another product
-        bound = _kth_at_least(s, k) - ROUNDING
-        found.append(_reaching(s, bound, block, members.start, k))
-        bounds.append(bound)
-    return _joined(found), np.concatenate(bounds)  # points of a cell are side by side
+        bounds[block] = _kth_at_least(s, k) - ROUNDING
+        found.append(_reaching(s, bounds[block], block, members.start, k))
+    return _joined(found), bounds
 
 
 def _candidates(
-    cells: CellLists, v: Array, queries: Compared, probed: Array, bound: Array, k: int
+    cells: CellLists, vectors: Vectors, queries: Compared, probed: Array, bound: Array, k: int
 ) -> Iterator[Pairs]:
-    """Pairs of the points v [m, d] with others, in the cells they probe, that reach the bound.
+    """Pairs of m points with others, in the cells they probe, that reach the bound.
 
+    vectors: gives those of some of the m points.
     queries: what the m points are compared by with cells.compared.
     probed: [m, probes].
     bound: [m].
@@ -208,7 +275,7 @@ def _candidates(
     blocks = list(_probes_by_cell(cells, probed))
     for some in slices(len(blocks), BLOCKS_PER_CONFIRM):
         pairs = _joined(list(starmap(reaching, blocks[some])))
-        yield pairs if whole else _confirmed(cells, v, pairs, bound)
+        yield pairs if whole else _confirmed(cells, vectors, pairs, bound)
 
 
 def _probes_by_cell(cells: CellLists, probed: Array) -> Iterator[tuple[int, Array]]:
@@ -227,12 +294,15 @@ def _probes_by_cell(cells: CellLists, probed: Array) -> Iterator[tuple[int, Arra
             yield cell, points[block]
 
 
-def _confirmed(cells: CellLists, v: Array, pairs: Pairs, bound: Array) -> Pairs:
-    """Those of the pairs of the points v [m, d] with all whose similarity reaches the bound [m]."""
+def _confirmed(cells: CellLists, vectors: Vectors, pairs: Pairs, bound: Array) -> Pairs:
+    """Those of the pairs of m points with all whose similarity reaches the bound [m]."""
     by_row = np.argsort(pairs.rows, kind="stable")
     pairs = Pairs(*(part[by_row] for part in pairs))
-    row_starts = np.searchsorted(pairs.rows, np.arange(len(v) + 1)).astype(np.int32)
-    similarities = products_at(v, cells.v, row_starts, cells.order[pairs.cols])
+    runs = np.flatnonzero(np.diff(pairs.rows, prepend=-1))  # pairs of the same row side by side
+    row_starts = np.append(runs, len(pairs.rows)).astype(np.int32)
+    similarities = products_at(
+        vectors(pairs.rows[runs]), cells.v, row_starts, cells.order[pairs.cols]
+    )
     above = np.flatnonzero(similarities >= bound.take(pairs.rows))
     return Pairs(pairs.rows.take(above), pairs.cols.take(above), similarities.take(above))
 

@@ -73,13 +73,16 @@ def no_neighbors(descriptors: Tensor) -> Neighbors:
     return Neighbors(empty.int(), empty)
 
 
-def drop_self(indices: Tensor, similarities: Tensor) -> Neighbors:
+def drop_self(indices: Tensor, similarities: Tensor, first: int = 0) -> Neighbors:
     """Drop each point from its own list of k + 1 candidates, by identity; else drop the last.
 
     With duplicates a point need not come first in its own list, nor be in it at all.
+
+    Args:
+        first: the number of the first list's point.
     """
     n, width = indices.shape
-    is_self = indices == torch.arange(n, device=indices.device)[:, None]
+    is_self = indices == torch.arange(first, first + n, device=indices.device)[:, None]
     is_self[:, -1] |= ~is_self.any(dim=1)
     keep = ~is_self
     return Neighbors(

@@ -79,6 +79,7 @@ def calibrate(
     labels: Tensor,
     num_classes: int,
     beliefs: Beliefs = PLAIN,
+    order: Tensor | None = None,
 ) -> Calibration:
     """The temperature at which held-out labels are right as often as their probabilities are large.
 
@@ -98,6 +99,7 @@ def calibrate(
     Args:
         descriptors: F [n, d], as `Propagator.spread` takes them.
         labels: [n], -1 where there is none.
+        order: [n] int64, all points in the order in which folds are drawn; by default their own.
     """
     refined = not isinstance(propagator.refiner, NoRefiner)
     beliefs = beliefs.to("cpu")
@@ -107,7 +109,10 @@ def calibrate(
     if len(labels) * num_classes > MOST_ENTRIES:
         return fixed(per_class, refined, "cross-validation would take long for so many points")
     rows, shares, weights, left = [], [], [], []
-    for hidden in _folds(labels, num_classes):
+    order = torch.arange(len(labels)) if order is None else order
+    for chosen in _folds(labels[order], num_classes):
+        hidden = torch.zeros_like(chosen)
+        hidden[order] = chosen
         kept = torch.where(hidden, UNLABELED, labels)
         found = propagator.spread(
             graph, kept.to(graph.device), num_classes, None, descriptors, beliefs.without(hidden)

@@ -51,7 +51,7 @@ from dlp_plugins.propagation.pseudo_labels import (
     apply_given_labels,
 )
 from dlp_plugins.propagation.unknown import background_reach, total_reach, unknown_scores
-from dlp_plugins.refiners.contract import Given, Refined, Refiner
+from dlp_plugins.refiners.contract import Empty, Given, Refined, Refiner
 from dlp_plugins.refiners.none import NoRefiner
 from dlp_plugins.solvers.contract import Solution, Solver
 from dlp_plugins.transforms.contract import Transform, total_statistics
@@ -157,10 +157,15 @@ class Propagator:
     @full_precision()
     def assemble_graph(self, neighbors: Neighbors) -> Graph:
         """The normalised graph of neighbour lists."""
+        weights = self.affinities(neighbors)
+        return assemble(neighbors.indices, weights, self.mutual, neighbors.order)
+
+    @full_precision()
+    def affinities(self, neighbors: Neighbors) -> Tensor:
+        """[n, k] float32, a_ij >= 0 of neighbour lists."""
         shape = tuple(neighbors.indices.shape)
         found = self.affinity.weights(neighbors)
-        weights = checked(found, self.affinity, "affinities", shape, low=0)
-        return assemble(neighbors.indices, weights, self.mutual, neighbors.order)
+        return checked(found, self.affinity, "affinities", shape, low=0)
 
     @full_precision()
     def solve(self, state: Any, y: Tensor, initial: Tensor | None = None) -> Solution:
@@ -187,16 +192,19 @@ class Propagator:
         labels: Tensor,
         shares: Tensor,
         given: Given | None = None,
+        empty: Empty | None = None,
     ) -> Refined:
         """Better probabilities [n, c] from F [n, d] and the P [n, c] of the graph (overwritten).
 
         Args:
             shares: pi [c], of the classes among the unlabelled points.
             given: distributions and weights of the labelled points; by default plain ones.
+            empty: makes the arrays of a refiner that works by blocks.
         """
         shape = tuple(probabilities.shape)
         given = Given.from_labels(labels, shape[1]) if given is None else given
-        found = self.refiner.refine(descriptors, graph, probabilities, given, shares)
+        made: dict[str, Any] = {"empty": empty} if empty and self.refiner.by_blocks else {}
+        found = self.refiner.refine(descriptors, graph, probabilities, given, shares, **made)
         q = checked(found.probabilities, self.refiner, "probabilities", shape, low=0)
         return replace(found, probabilities=q)
 

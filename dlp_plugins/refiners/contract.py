@@ -6,6 +6,7 @@ Shapes: n points, d numbers each, c classes, m of the points labelled.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -67,8 +68,21 @@ class Refined:
     classifier: Classifier | None = None
 
 
+class Empty(Protocol):
+    """Makes a float32 tensor of that shape, as `torch.empty`; where memory is short in a file."""
+
+    def __call__(self, shape: Sequence[int], /, *, device: torch.device) -> Tensor: ...
+
+
 class Refiner(ABC):
-    """Improves class probabilities once, after the solve."""
+    """Improves class probabilities once, after the solve.
+
+    Attributes:
+        by_blocks: goes through arrays [n, c] by blocks of rows, so that they may lie in files:
+            `refine` then takes an argument `empty` (`Empty`) to make its own by.
+    """
+
+    by_blocks: bool = False
 
     @abstractmethod
     def refine(

@@ -14,7 +14,7 @@ from dlp_plugins.refiners import _logistic_regression
 from dlp_plugins.refiners._balance import balance
 from dlp_plugins.refiners._gaussians import Moments
 from dlp_plugins.refiners._logistic_regression import LogisticRegression
-from dlp_plugins.refiners.contract import Given, Refined, Refiner
+from dlp_plugins.refiners.contract import Empty, Given, Refined, Refiner
 from dlp_plugins.registry import refiners
 from dlp_plugins.solvers._local_order import MIN_RENUMBERED_ENTRIES
 from dlp_plugins.solvers._rows import RowBlocks
@@ -41,6 +41,7 @@ class Discriminant(Refiner):
     """
 
     steps: Annotated[int, Field(ge=1, description="steps of expectation maximisation")] = 8
+    by_blocks = True
 
     def refine(
         self,
@@ -49,9 +50,11 @@ class Discriminant(Refiner):
         probabilities: Tensor,
         given: Given,
         shares: Tensor,
+        empty: Empty = torch.empty,
     ) -> Refined:
-        if descriptors.device.type != "cpu" or probabilities.numel() < MIN_RENUMBERED_ENTRIES:
-            return self._refine(descriptors, graph, probabilities, given, shares)
+        small = probabilities.numel() < MIN_RENUMBERED_ENTRIES
+        if descriptors.device.type != "cpu" or small or graph.in_local_order:
+            return self._refine(descriptors, graph, probabilities, given, shares, empty)
         # linked points near each other in memory: products with the graph find their rows in cache
         graph, order = graph.renumbered
         number = torch.empty_like(order)
@@ -61,7 +64,15 @@ class Discriminant(Refiner):
         probabilities.index_copy_(0, order, found.probabilities)
         return Refined(probabilities, found.classifier)
 
-    def _refine(self, f: Tensor, graph: Graph, p: Tensor, given: Given, shares: Tensor) -> Refined:
+    def _refine(
+        self,
+        f: Tensor,
+        graph: Graph,
+        p: Tensor,
+        given: Given,
+        shares: Tensor,
+        empty: Empty = torch.empty,
+    ) -> Refined:
         unlabeled = f.new_ones(len(f))
         unlabeled[given.points] = 0
         present = p.any(dim=0) | given.distributions.any(dim=0)
@@ -69,9 +80,9 @@ class Discriminant(Refiner):
         p[given.points] = given.distributions
         prior = _logistic_regression.fit(f[given.points], given.distributions, given.weights)
         floor = torch.where(present & ~given.distributions.any(dim=0), 1 / p.shape[1], PRIOR_FLOOR)
-        q, scores = torch.empty_like(p), torch.empty_like(p)
+        q, scores, log_prior = (empty(p.shape, device=p.device) for _ in range(3))
         with RowBlocks(p) as blocks:
-            log_prior = torch.cat(blocks.map(lambda rows: _log_prior(prior, floor, f[rows])))
+            blocks.map(lambda rows: log_prior[rows].copy_(_log_prior(prior, floor, f[rows])))
             moments = Moments.of(f, given, blocks)
             factors = balance(p, unlabeled, shares, blocks)
             for _ in range(self.steps):

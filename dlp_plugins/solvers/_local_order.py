@@ -26,7 +26,7 @@ def in_local_order(solve: Callable[..., Solution]) -> Callable[..., Solution]:
         self: Any, state: Any, labels: Tensor, initial: Tensor | None = None
     ) -> Solution:
         large = labels.device.type == "cpu" and labels.numel() >= MIN_RENUMBERED_ENTRIES
-        if not (large and isinstance(state, Graph)):
+        if not (large and isinstance(state, Graph)) or state.in_local_order:
             return solve(self, state, labels, initial)
         graph, order = state.renumbered
         guess = None if initial is None else initial[order]

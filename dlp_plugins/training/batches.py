@@ -141,19 +141,19 @@ class ImageStore:
             DataError: an image cannot be read; names every such one.
         """
         if not isinstance(self.source, TensorImages):
-            yield from sent_ahead(self._read(plan), self.device)
+            yield from sent_ahead(self._read(self.source, plan), self.device)
         elif self.resident.device == self.device:
             yield from (self.resident[positions.to(self.device)] for positions in plan)
         else:
             chosen = (self.resident[positions.cpu()].pin_memory() for positions in plan)
             yield from sent_ahead(chosen, self.device)
 
-    def _read(self, plan: Sequence[Tensor]) -> Iterator[Tensor]:
+    def _read(self, images: LazyImages, plan: Sequence[Tensor]) -> Iterator[Tensor]:
         """Each batch as the workers read it, in pinned memory where it goes to a GPU."""
         self._plan.batches = [p.tolist() for p in plan]
         if self._loader is None:  # its processes stay for the next epoch
             self._loader = DataLoader(
-                _Reader(self.source),
+                _Reader(images),
                 batch_sampler=self._plan,  # type: ignore[arg-type]
                 num_workers=self.workers,
                 persistent_workers=self.workers > 0,
@@ -165,7 +165,7 @@ class ImageStore:
                     self._leave_out({i: p for i, p in zip(own, problems, strict=True) if p})
                 yield batch
         except DataError as error:  # a worker's, with its traceback as text
-            raise self.source.explain_unreadable(error) from error
+            raise images.explain_unreadable(error) from error
 
     def known(self, labels: Tensor) -> Tensor:
         """Labels [n] of these images, -1 for those that are left out."""

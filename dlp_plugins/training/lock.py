@@ -13,9 +13,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
+from dlp_plugins.environment import boot
 from dlp_plugins.errors import RunFolderError, SaveError
 
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 # fcntl's locks belong to a process, so threads of one process are told apart by this set.
 _held: set[Path] = set()
 _guard = threading.Lock()
@@ -133,21 +133,14 @@ def _this_process() -> dict[str, Any]:
     return {
         "process": os.getpid(),
         "host": socket.gethostname(),
-        "boot": _boot(),
+        "boot": boot(),
         "since": datetime.now().isoformat(" ", "seconds"),
     }
 
 
-def _boot() -> str:
-    """Names the running kernel: containers on one machine have other host names, but share it."""
-    with contextlib.suppress(OSError):
-        return BOOT_ID.read_text().strip()
-    return ""
-
-
 def _elsewhere(holder: dict[str, Any]) -> bool:
     """Whether another machine wrote that, so that its lock may not be seen here."""
-    return holder.get("host") != socket.gethostname() and holder.get("boot") != (_boot() or None)
+    return holder.get("host") != socket.gethostname() and holder.get("boot") != (boot() or None)
 
 
 def _words(holder: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -233,6 +234,29 @@ def test_nothing_fits():
     assert plan_.builder.memory == min(b.memory for b in plan_.builders)
 
 
+def test_files_where_memory_is_short():
+    rates = replace(MADE_UP, k=30, search={"exact": 1e-9, "cells": 1e-9})
+    short = predict(rates, 10_000_000, 100, 15e9)
+    assert short.fits
+    assert short.on_disk
+    assert [c.on_disk for c in short.picked] == [True] * 3
+    assert short.memory <= 15e9
+    assert 15e9 < short.disk < 40e9  # with the refiner's arrays
+    assert "large arrays in files" in short.reasons[0]
+    assert "read and written in all" in short.reasons[1]
+    least = predict(rates, 10_000_000, 100, 5.5e9)
+    assert least.fits
+    assert not predict(rates, 10_000_000, 100, 3e9).fits
+    much = predict(rates, 10_000_000, 100, 100e9)
+    assert not much.on_disk
+    assert much.disk == 0
+
+
+def test_the_choice_among_many_cells_grows_less_than_their_number():
+    per_point = [GROWTH["cells"](n) / n for n in (10**6, 10**7)]
+    assert per_point[1] / per_point[0] < 1.3
+
+
 def test_more_memory_is_never_slower():
     plans = [predict(MADE_UP, 5_000_000, 500, b) for b in (8e9, 64e9, 512e9)]
     assert [p.refiner.fits for p in plans] == [
@@ -279,6 +303,15 @@ def test_nothing_is_chosen_where_nothing_fits(monkeypatch):
     # both graph builders, both solvers and the refiner
     assert output.count("too large") == 5
     assert "--set refiner=none" in output
+
+
+def test_the_command_names_the_way_through_files(monkeypatch):
+    rates = replace(MADE_UP, search={"cells": 1e-9})
+    monkeypatch.setattr(plan, "measure", lambda dim, k: rates)
+    output = dlp_plan("--points", "10M", "--dim", "64", "--classes", "100", "--memory", "9GB")
+    assert "cells, in files" in output
+    assert "of disk, for 10,000,000 points" in output
+    assert "--resume" in output
 
 
 def test_the_default_steps_are_measured(monkeypatch):

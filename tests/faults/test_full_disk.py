@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from amounts import MOMENTS
 from child import dlp
-from small_jobs import JOBS, Whole, again, check_same_run
+from small_jobs import JOBS, STORED, Whole, again, check_same_run
 
 PAGE = 4096  # a file in memory takes whole pages
 ROOM = 2**26
@@ -66,3 +66,24 @@ def test_a_full_disk_loses_nothing(name: str, moment: int, whole: Whole, disk: P
         check_same_run(disk / "run", whole.folder / "run")
     for file in WRITTEN[name] * (name != "run"):
         assert (disk / file).read_bytes() == (whole.folder / file).read_bytes()
+
+
+def test_a_propagation_through_files_that_finds_no_room_goes_on(whole: Whole, disk: Path) -> None:
+    for given in ("e.npy", "y.csv"):
+        (disk / given).symlink_to(whole.folder / given)
+    ended = []
+    for pages in (10, 130, 190, 250):  # stops in one stage after the other
+        assert mount("-o", f"remount,size={PAGE * pages}", "none", disk)
+        done = dlp([*STORED, "--resume"], whole.folder / f"stored{pages}.log", disk)
+        assert done.code == 1, done.out
+        assert "Traceback" not in done.out
+        assert "No space left on device" in done.out
+        ended.append(sorted(p.name for p in disk.glob("o.csv.work/*") if p.is_dir()))
+    assert ended[-1] != []
+    assert mount("-o", f"remount,size={ROOM}", "none", disk)
+    again([*STORED, "--resume"], disk)
+    whole_table = disk / "p.csv"
+    words = ["p.csv" if word == "o.csv" else word for word in STORED]
+    again(words, disk)
+    assert (disk / "o.csv").read_bytes() == whole_table.read_bytes()
+    assert not (disk / "o.csv.work").exists()

@@ -62,7 +62,7 @@ def plan(
         picked = choice.fits and choice in chosen.picked
         return (
             choice.kind,
-            Text(choice.name, "green" if picked else ""),
+            Text(choice.name + ", in files" * choice.on_disk, "green" if picked else ""),
             format_seconds(choice.seconds),
             format_bytes(choice.memory),
             "exact" if choice.exact else "approximate",
@@ -86,9 +86,10 @@ def plan(
         output.say(reason)
     if not chosen.fits:
         return
+    disk = f" and {format_bytes(chosen.disk)} of disk" if chosen.on_disk else ""
     output.say(
         f"In all about {format_seconds(chosen.seconds)} and {format_bytes(chosen.memory)} of "
-        f"{format_bytes(budget)}, for {count:,} points of {dim:,} numbers, {num_classes:,} "
+        f"{format_bytes(budget)}{disk}, for {count:,} points of {dim:,} numbers, {num_classes:,} "
         f"classes, k = {known.k}. Times may be off by a factor of 5."
     )
 
@@ -99,12 +100,13 @@ def to_json(plan: Plan) -> dict[str, Any]:
 
     def part(kind: str, name: str | None, seconds: float, memory: float | None) -> dict[str, Any]:
         known = {"part": kind, "component": name, "seconds": seconds, "memory": memory}
-        return known | {"exact": True, "fits": True, "chosen": True}
+        return known | {"exact": True, "fits": True, "chosen": True, "on_disk": False}
 
     def candidate(choice: Choice) -> dict[str, Any]:
         found = part(choice.kind, choice.name, choice.seconds, choice.memory)
         chosen = choice.fits and choice in plan.picked
-        return found | {"exact": choice.exact, "fits": choice.fits, "chosen": chosen}
+        more = {"exact": choice.exact, "fits": choice.fits, "chosen": chosen}
+        return found | more | {"on_disk": choice.on_disk}
 
     parts = [
         part("transform", EMBEDDINGS["transform"], plan.transform_seconds, None),
@@ -117,6 +119,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
         "fits": plan.fits,
         "seconds": plan.seconds if plan.fits else None,
         "memory": plan.memory if plan.fits else None,
+        "disk": plan.disk if plan.fits else None,
         "parts": parts,
         "reasons": plan.reasons,
     }

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 PHASES = {
     "read": "Reading embeddings",
     "transform": "Rescaling embeddings",
+    "cells": "Sorting into cells",
     "neighbours": "Finding neighbours",
     "graph": "Building the graph",
     "compare": "Comparing methods",
@@ -154,6 +155,20 @@ def propagate(
             metavar="FILE", help="Also write what `dlp assign` labels new points by: .safetensors."
         ),
     ] = None,
+    on_disk: Annotated[
+        bool,
+        typer.Option(
+            "--on-disk",
+            help="Large arrays go to files in a folder beside the table, as they do by themselves "
+            "where memory is short. With graph cells.",
+        ),
+    ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on with the work that an interrupted command left in that folder."
+        ),
+    ] = False,
     plugins: PluginOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -170,7 +185,7 @@ def propagate(
         device=device.value, overwrite=overwrite, save_index=save_index,
         prototypes=prototypes, names=names, start=start, auto=auto, robust=robust,
         prior=prior, prior_weight=prior_weight, calibrated=calibrate, unknown=unknown, truth=truth,
-        multi_label=multi_label,
+        multi_label=multi_label, on_disk=on_disk, resume=resume,
     )  # fmt: skip
     if not as_json:
         _announce(job)
@@ -186,6 +201,7 @@ def propagate(
 
 
 def _announce(job: FilePropagation) -> None:
+    from dlp_plugins.embeddings.work import work_folder
     from dlp_plugins.units import format_bytes
 
     source, chunks = job.source, job.chunks
@@ -194,6 +210,11 @@ def _announce(job: FilePropagation) -> None:
         f"about {format_bytes(chunks.peak)} of {format_bytes(job.budget)} memory, "
         f"{chunks.width:,} classes at a time{', scores in a scratch file' * chunks.on_disk}."
     )
+    if job.work is not None and job.out is not None:
+        output.say(
+            f"Large arrays go to files in {work_folder(job.out)}; if this is interrupted, go on "
+            "with --resume."
+        )
 
 
 def _show(job: FilePropagation, outcome: Outcome) -> None:

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from dlp_plugins.embeddings.multi_label import MultiOutcome
+from dlp_plugins.embeddings.work import work_folder
 
 if TYPE_CHECKING:
     from dlp_plugins.embeddings.chunked import Outcome
@@ -27,6 +28,7 @@ def to_json(job: FilePropagation, outcome: Outcome | MultiOutcome) -> dict[str, 
             "budget": job.budget,
             "classes_at_a_time": job.chunks.width,
             "scores_on_disk": job.chunks.on_disk,
+            "work_folder": _folder(job),
         },
         "graph": {
             "name": job.recipe.graph.name,
@@ -48,6 +50,10 @@ def to_json(job: FilePropagation, outcome: Outcome | MultiOutcome) -> dict[str, 
         "table": str(job.out),
         "index": str(job.index) if job.index else None,
     }
+
+
+def _folder(job: FilePropagation) -> str | None:
+    return None if job.work is None or job.out is None else str(work_folder(job.out))
 
 
 def _several_labels(job: FilePropagation, outcome: MultiOutcome) -> dict[str, Any]:
