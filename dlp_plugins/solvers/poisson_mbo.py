@@ -25,9 +25,7 @@ from dlp_plugins.solvers.contract import (
     all_true,
     components_on,
 )
-from dlp_plugins.solvers.poisson import Poisson, centered_sources
-
-START = Poisson(max_iterations=100, tolerance=1e-3)
+from dlp_plugins.solvers.poisson import QUICK, centered_sources
 
 
 @solvers.register("poisson_mbo")
@@ -54,7 +52,9 @@ class PoissonMBO(Solver):
     ] = "sizes"
     slack: Annotated[
         float,
-        Field(ge=0, description="how far sizes may follow the scores; at 0 they are the given ones"),
+        Field(
+            ge=0, description="how far sizes may follow the scores; at 0 they are the given ones"
+        ),
     ] = 0.5
     steps: Annotated[int, Field(ge=1, description="diffusion steps of a round")] = 40
     max_iterations: MaxIterations = 20
@@ -78,7 +78,7 @@ class PoissonMBO(Solver):
 
     @in_local_order
     def solve(self, state: Graph, labels: Tensor, initial: Tensor | None = None) -> Solution:
-        start = START.solve(state, labels) if initial is None else None
+        start = QUICK.solve(state, labels) if initial is None else None
         scores = initial if start is None else start.scores
         assert scores is not None
         rounds = self._rounds(state, labels)
@@ -102,7 +102,7 @@ class PoissonMBO(Solver):
     def oracle(self, graph: Graph, labels: Tensor) -> Tensor:
         """The same rounds, dense, in float64."""
         rounds = self._dense(graph, labels)
-        x = self._first_labels(rounds, START.oracle(graph, labels))
+        x = self._first_labels(rounds, QUICK.oracle(graph, labels))
         for _ in range(self.max_iterations):
             scores = rounds.scores(x)
             x = rounds.labels(scores)
