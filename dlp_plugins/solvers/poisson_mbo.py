@@ -43,7 +43,8 @@ class PoissonMBO(Solver):
 
     Departures: slack, 0 in the paper, for sizes that are not known well; the first labels have
     these sizes too; labelled points keep their label; a round that changes no label is the last; F
-    sums to 0 over every component of the graph. There is no alpha. `residual` is the share of the points
+    sums to 0 over every component of the graph. There is no alpha. `residual` is the share of
+    the points
     whose label one more round would change, the same for every class.
     """
 
@@ -52,9 +53,7 @@ class PoissonMBO(Solver):
     ] = "sizes"
     slack: Annotated[
         float,
-        Field(
-            ge=0, description="how far sizes may follow the scores; at 0 they are the given ones"
-        ),
+        Field(ge=0, description="how far sizes follow the scores; 0: they are as given"),
     ] = 0.5
     steps: Annotated[int, Field(ge=1, description="diffusion steps of a round")] = 40
     max_iterations: MaxIterations = 20
