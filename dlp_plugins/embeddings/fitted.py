@@ -14,7 +14,6 @@ from torch import Tensor
 
 from dlp_plugins.embeddings._more_points import extend_neighbors
 from dlp_plugins.embeddings.audit import Audit, audit_labels
-from dlp_plugins.embeddings.duplicates import Distinct, find_distinct
 from dlp_plugins.embeddings.index import Index
 from dlp_plugins.embeddings.robust import trusted_beliefs
 from dlp_plugins.embeddings.selection import check_request, chosen_from
@@ -25,6 +24,7 @@ from dlp_plugins.propagation.beliefs import PLAIN, Beliefs
 from dlp_plugins.propagation.calibration import Calibration
 from dlp_plugins.propagation.class_shares import known_shares
 from dlp_plugins.propagation.comparison import Comparison, Method, compare, methods
+from dlp_plugins.propagation.duplicates import Distinct, find_distinct
 from dlp_plugins.propagation.propagator import full_precision
 from dlp_plugins.refiners.none import NoRefiner
 from dlp_plugins.selectors.contract import Pool, Selector

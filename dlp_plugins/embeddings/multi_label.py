@@ -16,7 +16,6 @@ from torch import Tensor
 from dlp_plugins._threads import row_slices
 from dlp_plugins.embeddings import table
 from dlp_plugins.embeddings.chunked import Clock, Progress, silent, transform
-from dlp_plugins.embeddings.duplicates import Distinct, find_distinct
 from dlp_plugins.embeddings.index import Index
 from dlp_plugins.embeddings.labels import LabelFile
 from dlp_plugins.embeddings.memory import ClassChunks
@@ -24,6 +23,7 @@ from dlp_plugins.embeddings.scores import BLOCK_ENTRIES, Scores
 from dlp_plugins.inputs import check_descriptors, to_descriptors
 from dlp_plugins.propagation import Convergence, Propagator
 from dlp_plugins.propagation.beliefs import Beliefs, best_labels, soft_given
+from dlp_plugins.propagation.duplicates import Distinct, find_distinct
 from dlp_plugins.propagation.multi_label import MultiLabels, choose_labels
 from dlp_plugins.propagation.propagator import full_precision
 
