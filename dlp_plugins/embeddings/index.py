@@ -216,14 +216,26 @@ class Index:
         """[b, k] affinities of new points to old ones.
 
         An affinity may look at the neighbour's own neighbours (a local scale): so the new points
-        are put after the old points' lists, none of which they change.
+        are put after the lists of those old points that are neighbours of one, none of which they
+        change. Old points that none of them is linked to are one node without neighbours.
         """
-        known = self.neighbors
+        near, place = np.unique(indices, return_inverse=True)
+        old = len(near)
+        lists = self.neighbors.indices[near].long().numpy()
+        at = np.searchsorted(near, lists).clip(max=old - 1)
+        kept = np.where(lists < 0, -1, np.where(near[at] == lists, at, old))
+        k = indices.shape[1]
         together = Neighbors(
-            torch.cat([known.indices.long(), torch.from_numpy(indices)]),
-            torch.cat([known.similarities.double(), torch.from_numpy(similarities)]),
+            torch.from_numpy(np.concatenate([kept, np.full((1, k), -1), place.reshape(-1, k)])),
+            torch.cat(
+                [
+                    self.neighbors.similarities[near].double(),
+                    torch.zeros(1, k, dtype=torch.float64),
+                    torch.from_numpy(similarities),
+                ]
+            ),
         )
-        return self.propagator.affinity.weights(together)[len(self.points) :].numpy()
+        return self.propagator.affinity.weights(together)[old + 1 :].numpy()
 
     # -- as a file --------------------------------------------------------------------------------
 
