@@ -6,6 +6,7 @@ Without torch, so that processes of other libraries hold none.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -31,3 +32,21 @@ def parser_with_data(description: str | None) -> argparse.ArgumentParser:
         help="folder of .npz files with arrays x and y",
     )  # fmt: skip
     return parser
+
+
+def read_descriptors(folder: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Name, unit rows [n, d] float32 and classes [n] int64 of each set of a folder.
+
+    A set is a file .npz with arrays x and y, or a file .npy beside `labels.npy`.
+    """
+    if not (paths := [p for p in sorted(folder.glob("*.np[yz]")) if p.stem != "labels"]):
+        raise SystemExit(f"{folder}: no .npz or .npy files. See benchmarks/real_descriptors.py.")
+    for path in paths:
+        if path.suffix == ".npz":
+            with np.load(path) as arrays:
+                x, y = arrays["x"], arrays["y"]
+        else:
+            x, y = np.load(path), np.load(path.with_name("labels.npy"))
+        x = np.ascontiguousarray(x, np.float32)
+        length = np.linalg.norm(x, axis=1, keepdims=True)
+        yield path.stem, x / np.where(length > 0, length, 1), y.astype(np.int64)

@@ -34,6 +34,7 @@ from dlp_plugins.datasets.contract import Dataset, TensorImages
 from dlp_plugins.environment import choose_device, device_name
 from dlp_plugins.graph import Graph, Neighbors, assemble
 from dlp_plugins.graphs._blockwise import search_blockwise
+from dlp_plugins.graphs._cells_torch import search_cells
 from dlp_plugins.recipe.check import check_layers
 from dlp_plugins.recipe.files import settings_layer
 from dlp_plugins.recipe.model import Recipe
@@ -150,6 +151,11 @@ def search_cases(s: Setting) -> Iterator[Case]:
             f"blockwise, {entries:,} entries",
             lambda e=entries: compare(search_blockwise(v.to(s.device), K, e)),
         )
+    size = len(v) // 10
+    yield (
+        "cells, every one probed",
+        lambda: compare(search_cells(v.to(s.device), K, size, len(v), seed=0)),
+    )
     for name in ["exact"] if s.tiny else sorted(set(names("graphs")) - LEFT_OUT):
         yield (
             f"check_graph of {name}",

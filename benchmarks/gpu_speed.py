@@ -26,6 +26,7 @@ from benchmarks import reference
 from dlp_plugins import registry
 from dlp_plugins.environment import choose_device, device_name, peak_memory_mb
 from dlp_plugins.graph import assemble
+from dlp_plugins.graphs.contract import recall
 from dlp_plugins.network import Network
 from dlp_plugins.propagation import label_matrix
 
@@ -80,6 +81,9 @@ def propagation(points: int, k: int, device: torch.device, limit: float) -> Iter
         points, v = some, v[:some]
     found, spent = seconds(lambda: exact.neighbors(v), device)
     yield {"what": f"search, {points:,} points, k = {k}", "seconds": spent}
+    cells, spent = seconds(lambda: registry.graphs.build("cells", k=k).neighbors(v), device)
+    share = f"{recall(cells, found):.3f}"
+    yield {"what": f"search by cells, recall {share}", "seconds": spent}
     affinity = registry.affinities.build("inner_product")
     graph, spent = seconds(lambda: assemble(found.indices, affinity.weights(found)), device)
     yield {"what": f"graph, {graph.num_entries:,} entries", "seconds": spent}

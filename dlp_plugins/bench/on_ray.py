@@ -37,7 +37,7 @@ def run_suite_on_ray(
         address: of the cluster, whose machines share the folder; by default this machine alone.
 
     Raises:
-        MissingDependency: Ray is not installed. UsageError: no such cluster.
+        MissingDependency: Ray is not installed. UsageError: no such cluster, or it does not start.
     """
     try:
         import ray
@@ -47,8 +47,9 @@ def run_suite_on_ray(
     paths = [str(Path(plugin).resolve()) for plugin in plugins]
     try:
         ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise UsageError(f"--ray-address {address}: {error}") from error
+    except Exception as error:  # a node that is slow to start raises Exception itself
+        where = "Ray does not start" if address is None else f"--ray-address {address}"
+        raise UsageError(f"{where}: {error}") from error
     try:
         has = ray.cluster_resources()
         on_gpu = device != "cpu" and has.get("GPU", 0) >= 1

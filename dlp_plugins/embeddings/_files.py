@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import importlib.util
-import math
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,15 +11,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import psutil
-from numpy.lib import format as npy
 
+from dlp_plugins._files import npz
 from dlp_plugins.component import install_command
 from dlp_plugins.errors import DataError, DlpError, MissingDependency
-from dlp_plugins.units import format_bytes
 
 T = TypeVar("T")
 LONGEST_REASON = 500  # characters of what a library says
+AS_NPY = "Save embeddings as .npy, which are read block by block."
 OBJECT_BYTES = 60  # of a cell as an object of Python
 
 
@@ -85,37 +83,11 @@ def load_array(
             raise DataError(f"{path}: holds a single value, not an array.")
         return loaded
     with zipfile.ZipFile(path) as archive:
-        held = {m.filename.removesuffix(".npy"): _Member(archive, m) for m in archive.infolist()}
-        return choose(path, held, ndim, key, preferred).load(path, budget)
-
-
-class _Member:
-    """An array of an .npz, of which the header alone is read: a small file may hold a huge one."""
-
-    def __init__(self, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
-        self._archive, self._member = archive, member
-        with archive.open(member) as file:
-            version = npy.read_magic(file)
-            read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-            self.shape, _, self.dtype = read(file)
-
-    def load(self, path: Path, budget: float | None) -> np.ndarray:
-        if not self.shape:
-            raise DataError(f"{path}: '{self._member.filename}' is a single value, not an array.")
-        size = math.prod(self.shape) * self.dtype.itemsize
-        check_size(path, max(size, self._member.file_size), budget)
-        with self._archive.open(self._member) as file:
-            return npy.read_array(file, allow_pickle=False)
-
-
-def check_size(path: Path, size: float, budget: float | None = None) -> None:
-    """Raise DataError where a file's contents take more bytes than memory may hold."""
-    most = psutil.virtual_memory().available if budget is None else budget
-    if size > most:
-        raise DataError(
-            f"{path}: takes {format_bytes(size)} once it is unpacked, and {format_bytes(most)} of "
-            "memory may be used. Save embeddings as .npy, which are read block by block."
-        )
+        chosen = choose(path, npz.members(archive), ndim, key, preferred)
+        if not chosen.shape:
+            raise DataError(f"{path}: '{chosen.name}' is a single value, not an array.")
+        npz.check_size(path, chosen.nbytes, budget, AS_NPY)
+        return chosen.load(path, budget)
 
 
 def read_member(path: Path, key: str) -> np.ndarray | None:
@@ -125,7 +97,7 @@ def read_member(path: Path, key: str) -> np.ndarray | None:
     with zipfile.ZipFile(path) as archive:
         if f"{key}.npy" not in archive.namelist():
             return None
-        return _Member(archive, archive.getinfo(f"{key}.npy")).load(path, None)
+        return npz.Member(archive, archive.getinfo(f"{key}.npy")).load(path)
 
 
 def choose(
@@ -175,7 +147,7 @@ def read_parquet(path: Path, column: str) -> np.ndarray:
     """
     pa, pq = pyarrow()
     # A run of equal values takes no room in the file; as objects each takes its own.
-    check_size(path, OBJECT_BYTES * pq.ParquetFile(path).metadata.num_rows)
+    npz.check_size(path, OBJECT_BYTES * pq.ParquetFile(path).metadata.num_rows)
     cells = pq.read_table(path, columns=[column]).column(0)
     if pa.types.is_nested(cells.type):
         raise DataError(f"{path}: column '{column}' must hold numbers or text; found {cells.type}.")

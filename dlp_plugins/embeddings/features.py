@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dlp_plugins._files import npz
 from dlp_plugins.embeddings._files import (
     check_file,
-    check_size,
     choose,
     load_array,
     pyarrow,
@@ -196,7 +196,7 @@ def _check_block(path: Path, metadata: Any, column: str) -> None:
     for group in map(metadata.row_group, range(metadata.num_row_groups)):
         chunks = map(group.column, range(group.num_columns))
         numbers = sum(c.num_values for c in chunks if c.path_in_schema.split(".")[0] == column)
-        check_size(path, 8 * numbers / max(1, group.num_rows) * min(BLOCK_ROWS, group.num_rows))
+        npz.check_size(path, 8 * numbers / max(1, group.num_rows) * min(BLOCK_ROWS, group.num_rows))
 
 
 def _large_enough(path: Path, points: int, dim: int, least: int) -> tuple[int, int]:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from dlp_plugins._files import npz
 from dlp_plugins.embeddings._files import (
     check_file,
-    check_size,
     load_array,
     parquet_columns,
     pyarrow,
@@ -128,7 +128,7 @@ def open_prior(path: Path, points: int) -> PriorFile:
 
 def _read_npz(path: Path) -> tuple[Any, list[str] | None]:
     with zipfile.ZipFile(path) as archive:
-        check_size(path, sum(member.file_size for member in archive.infolist()))
+        npz.check_size(path, sum(member.file_size for member in archive.infolist()))
         held = set(archive.namelist())
     if {"format.npy", "data.npy", "shape.npy"} <= held:
         import scipy.sparse as sp

@@ -12,23 +12,18 @@ dimensions the other cells are compared by short vectors (`_upper_bound.py`).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import starmap
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812 - the usual name for it
 
 from dlp_plugins._threads import length, parallel, row_slices, slices
+from dlp_plugins.graphs._choice import choose
+from dlp_plugins.graphs._compared import ROUNDING, Compared, Whole
 from dlp_plugins.graphs._kmeans import find_centroids
 from dlp_plugins.graphs._top_k import Array, Nearest, Pairs, nearest
-from dlp_plugins.graphs._upper_bound import (
-    ROUNDING,
-    ShortVectors,
-    products_at,
-    short_vectors,
-    tail_share,
-)
+from dlp_plugins.graphs._upper_bound import ShortVectors, lacking_share, products_at
 from dlp_plugins.processes.group import ALONE, Processes
 
 MAX_GROUP_POINTS = 2**16  # largest group of query points
@@ -44,21 +39,18 @@ FIRST_ROUND_CELLS = 2  # cells that give a point its bound for all others
 class CellLists:
     """All points, those of a cell side by side: cell c holds the points start[c] : start[c + 1].
 
-    v: [n, d] float32.
-    short: their short vectors, or None where those would rule out too little.
+    v: [n, d] float32, in any order.
+    order: [n] int32, which of v each point is.
+    compared: what the points are compared by, in this order.
     cell_of: [n], the cell of each point.
     start: [cells + 1].
     """
 
     v: Array
-    short: ShortVectors | None
+    order: Array
+    compared: Compared
     cell_of: Array
     start: Array
-
-    @property
-    def compared(self) -> Array:
-        """[n, h] vectors whose products are no less than the similarities: short ones, or v."""
-        return self.v if self.short is None else self.short.values
 
     def members(self, cell: int) -> slice:
         return slice(self.start[cell], self.start[cell + 1])
@@ -76,8 +68,8 @@ def search(
         order [n] int32, the points of a cell side by side, and near cells near each other.
     """
     n = len(v)
-    short = short_vectors(v, k)
-    near = v if short is None else short.heads
+    compared = choose(v, k, n * min(n, probes * size), may_miss=True)
+    near = compared.heads if isinstance(compared, ShortVectors) else v
     # a cell with fewer than k points bounds nothing
     centroids = find_centroids(near, max(1, n // max(size, 4 * k)), seed)
     probed = _nearest_cells(near, centroids, min(probes, len(centroids)))
@@ -85,8 +77,9 @@ def search(
     probed = probed[order]
     cell_of = probed[:, 0]
     cells = CellLists(
-        _rows(v, order),
-        None if short is None else ShortVectors(_rows(short.values, order)),
+        v,
+        order,
+        compared.rows(order),
         cell_of,
         np.searchsorted(cell_of, np.arange(len(centroids) + 1)),
     )
@@ -110,11 +103,6 @@ def search(
     return indices, similarities, order
 
 
-def _rows(v: Array, order: Array) -> Array:
-    """v[order], on all threads."""
-    return F.embedding(torch.from_numpy(order), torch.from_numpy(v)).numpy()
-
-
 def _nearest_cells(v: Array, centroids: Array, probes: int) -> Array:
     """Each point's nearest cells [n, probes] int32, in ascending distance."""
     probed = np.empty((len(v), probes), np.int32)
@@ -134,23 +122,23 @@ def _nearest_cells(v: Array, centroids: Array, probes: int) -> Array:
 def _search_for(cells: CellLists, rows: slice, probed: Array, k: int) -> Nearest:
     """The k nearest of the m points `rows` in the cells that each probes [m, probes]."""
     own, bound = _own_cells(cells, rows, k)
-    queries = cells.compared[rows]
-    if cells.short is not None:
-        queries = queries.copy()
-        queries[:, -1] *= tail_share(queries, cells.short.values, own)
-    second = _candidates(cells, rows, queries, probed[:, 1:FIRST_ROUND_CELLS], bound, k)
+    queries, others = cells.compared.rows(rows), cells.compared
+    queries, others = queries.narrowed(others, lacking_share(queries, others, own))
+    narrowed = replace(cells, compared=others)
+    second = _candidates(narrowed, rows, queries, probed[:, 1:FIRST_ROUND_CELLS], bound, k)
     found = nearest([own, *second], len(queries), k, share=map)
     bound = found.similarities.min(axis=1)
-    others = _candidates(cells, rows, queries, probed[:, FIRST_ROUND_CELLS:], bound, k)
-    return nearest([found.pairs(), *others], len(queries), k, share=map)
+    further = _candidates(narrowed, rows, queries, probed[:, FIRST_ROUND_CELLS:], bound, k)
+    return nearest([found.pairs(), *further], len(queries), k, share=map)
 
 
 def _own_cells(cells: CellLists, rows: slice, k: int) -> tuple[Pairs, Array]:
     """Pairs of each point with others of its cell, and a bound [m] that some k of those reach."""
     found, bounds = [], []
     for cell, block in _probes_by_cell(cells, cells.cell_of[rows, None]):
-        own, members = cells.v[rows][block], cells.members(cell)
-        s = own @ cells.v[members].T
+        members = cells.members(cell)
+        own = cells.v[cells.order[rows][block]]
+        s = own @ cells.v[cells.order[members]].T
         # the k-th itself must reach it when its similarity is computed by another product
         bound = _kth_at_least(s, k) - ROUNDING
         found.append(_reaching(s, bound, block, members.start, k))
@@ -159,25 +147,25 @@ def _own_cells(cells: CellLists, rows: slice, k: int) -> tuple[Pairs, Array]:
 
 
 def _candidates(
-    cells: CellLists, rows: slice, queries: Array, probed: Array, bound: Array, k: int
+    cells: CellLists, rows: slice, queries: Compared, probed: Array, bound: Array, k: int
 ) -> Iterator[Pairs]:
     """Pairs of the m points `rows` with others, in the cells they probe, that reach the bound.
 
-    queries: [m, h] vectors whose products with cells.compared are no less than the similarities.
+    queries: what the m points are compared by with cells.compared.
     probed: [m, probes].
     bound: [m].
     """
-    limit = bound if cells.short is None else bound - ROUNDING
 
     def reaching(cell: int, block: Array) -> Pairs:
-        members = cells.members(cell)
-        s = queries[block] @ cells.compared[members].T
-        return _reaching(s, limit[block], block, members.start, k)
+        members, some = cells.members(cell), queries.rows(block)
+        s = some.products(cells.compared.rows(members))
+        return _reaching(s, some.limits(bound[block]), block, members.start, k)
 
+    whole = isinstance(cells.compared, Whole)
     blocks = list(_probes_by_cell(cells, probed))
     for some in slices(len(blocks), BLOCKS_PER_CONFIRM):
         pairs = _joined(list(starmap(reaching, blocks[some])))
-        yield pairs if cells.short is None else _confirmed(cells.v[rows], cells.v, pairs, bound)
+        yield pairs if whole else _confirmed(cells, rows, pairs, bound)
 
 
 def _probes_by_cell(cells: CellLists, probed: Array) -> Iterator[tuple[int, Array]]:
@@ -196,11 +184,12 @@ def _probes_by_cell(cells: CellLists, probed: Array) -> Iterator[tuple[int, Arra
             yield cell, points[block]
 
 
-def _confirmed(a: Array, b: Array, pairs: Pairs, bound: Array) -> Pairs:
-    """Those of the pairs, of a [m, d] with b [n, d], whose similarity reaches the bound [m]."""
+def _confirmed(cells: CellLists, rows: slice, pairs: Pairs, bound: Array) -> Pairs:
+    """Those of the pairs of the m points `rows` with all whose similarity reaches the bound [m]."""
     runs = np.flatnonzero(np.diff(pairs.rows, prepend=-1))  # pairs of the same row side by side
     row_starts = np.append(runs, len(pairs.rows)).astype(np.int32)
-    similarities = products_at(a[pairs.rows[runs]], b, row_starts, pairs.cols)
+    own = cells.v[cells.order[rows][pairs.rows[runs]]]
+    similarities = products_at(own, cells.v, row_starts, cells.order[pairs.cols])
     above = np.flatnonzero(similarities >= bound.take(pairs.rows))
     return Pairs(pairs.rows.take(above), pairs.cols.take(above), similarities.take(above))
 

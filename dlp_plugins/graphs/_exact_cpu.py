@@ -22,9 +22,11 @@ import numpy as np
 import torch
 
 from dlp_plugins._threads import length, parallel, row_slices, slices
+from dlp_plugins.graphs._choice import choose
+from dlp_plugins.graphs._compared import Compared, Whole
 from dlp_plugins.graphs._kmeans import order_by_nearness
 from dlp_plugins.graphs._top_k import Array, Nearest, Pairs, nearest, restore_order
-from dlp_plugins.graphs._upper_bound import ROUNDING, ShortVectors, confirm, short_vectors
+from dlp_plugins.graphs._upper_bound import ShortVectors, confirm
 from dlp_plugins.processes.group import ALONE, Processes
 
 # A block of pairs: large enough that calls cost little, small enough to stay in the L3 cache.
@@ -55,20 +57,19 @@ def search(v: Array, k: int, processes: Processes = ALONE) -> tuple[Array, Array
     n = len(v)
     sample = _sample_size(n, k, SAMPLE_HITS_SHORT)
     rank = _rank(n, k, sample)
-    short = short_vectors(v, k, rank * n / sample if rank else None)
-    if short is None:
+    compared = choose(v, k, n * n / 2, rank * n / sample if rank else None)
+    if isinstance(compared, Whole):
         sample = _sample_size(n, k, SAMPLE_HITS)
         rank = _rank(n, k, sample)
-    near = v if short is None else short.heads
+    near = compared.heads if isinstance(compared, ShortVectors) else v
     by_nearness = order_by_nearness(near) if n >= MIN_ORDERED_POINTS else None
     if not rank:  # too few points for a sample to pay, or k a large part of them
         left: Array = np.arange(n)
         indices, similarities = np.empty((n, k), np.int32), np.empty((n, k), np.float32)
     else:
-        threshold = _guess(near, rank, sample, processes)
+        threshold = _guess(compared.estimating(), rank, sample, processes)
         order: Array = np.argsort(threshold).astype(np.int32)
-        short = None if short is None else ShortVectors(short.values[order])
-        pairs = _pairs_above(v[order], short, threshold[order], processes)
+        pairs = _pairs_above(v, compared.rows(order), order, threshold[order], processes)
         found = _joined(nearest(pairs, n, k), k, processes)
         indices, similarities = restore_order(order, found.indices, found.similarities)
         left = order[found.counts < k]
@@ -103,17 +104,19 @@ def _joined(found: Nearest, k: int, processes: Processes) -> Nearest:
     return best._replace(counts=np.sum([part.counts for part in parts], axis=0))
 
 
-def _guess(v: Array, rank: int, sample: int, processes: Processes = ALONE) -> Array:
+def _guess(v: Compared, rank: int, sample: int, processes: Processes = ALONE) -> Array:
     """[n] each point's rank-th largest similarity with a sample; infinite for a crowded one."""
     n = len(v)
-    chosen = v[np.random.default_rng(0).choice(n, sample, replace=False)]
+    chosen = v.rows(np.random.default_rng(0).choice(n, sample, replace=False))
     crowd = min(4 * rank, sample // SAMPLE_GROUP)
 
     def block(rows: slice) -> Array:
-        s = v[rows] @ chosen.T
+        some = v.rows(rows)
+        s = some.products(chosen)
         largest = np.sort(s.reshape(len(s), SAMPLE_GROUP, -1).max(axis=1), axis=1)
-        crowded = largest[:, -crowd] > largest[:, -rank] - TIE_TOLERANCE
-        return np.where(crowded, np.float32(np.inf), largest[:, -rank])
+        ends = some.similarities(largest[:, [-crowd, -rank]])
+        crowded = ends[:, 0] > ends[:, 1] - TIE_TOLERANCE
+        return np.where(crowded, np.float32(np.inf), ends[:, 1])
 
     mine, counts = processes.share_blocks(list(slices(n, GUESS_ROWS)), length)
     found = list(parallel(block, mine))
@@ -142,33 +145,34 @@ def _rank(n: int, k: int, sample: int) -> int:
 
 
 def _pairs_above(
-    v: Array, short: ShortVectors | None, threshold: Array, processes: Processes = ALONE
+    v: Array, compared: Compared, order: Array, threshold: Array, processes: Processes = ALONE
 ) -> Iterator[Pairs]:
-    """Pairs (i, j) of rows of v with s_ij >= t_i, in both directions; thresholds must ascend.
+    """Pairs (i, j) of v[order] with s_ij >= t_i, in both directions; thresholds must ascend.
 
     Of several processes each finds those of its own panels, whose lengths descend.
     """
     n = len(v)
-    compared = v if short is None else short.values
+    whole = isinstance(compared, Whole)
 
     def panel(rows: slice) -> list[Pairs]:
         found = []
         size = BLOCK_ROWS * BLOCK_COLUMNS
-        space = np.empty(size, np.float32), np.empty(size, bool)
-        limit = threshold[rows, None] - (np.float32(0) if short is None else ROUNDING)
+        space = np.empty(size, compared.dtype), np.empty(size, bool)
+        mine, own = compared.rows(rows), None if whole else v[order[rows]]
+        limit = mine.limits(threshold[rows])[:, None]
         for start in range(rows.start, n, BLOCK_COLUMNS):
             others = slice(start, min(start + BLOCK_COLUMNS, n))
             shape = len(limit), others.stop - start
             s, wanted = (a[: shape[0] * shape[1]].reshape(shape) for a in space)
-            np.matmul(compared[rows], compared[others].T, out=s)
+            mine.products(compared.rows(others), out=s)
             np.greater_equal(s, limit, out=wanted)
             if start < rows.stop:  # around the diagonal: each pair once, and no point with itself
                 wanted = np.triu(wanted, rows.start - start + 1)
             at = np.flatnonzero(wanted)
-            if short is None:
+            if whole:
                 pairs = s.reshape(-1).take(at)
             else:
-                at, pairs = confirm(v[rows], v[others], at, threshold[rows])
+                at, pairs = confirm(own, v[order[others]], at, threshold[rows])
             i, j = np.divmod(at.astype(np.int32), np.int32(shape[1]))
             i += rows.start
             j += start

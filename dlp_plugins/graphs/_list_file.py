@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import psutil
 
-from dlp_plugins._files import writing
+from dlp_plugins._files import npz, writing
 from dlp_plugins.errors import DataError
 
 Holds = Literal["similarity", "cosine_distance", "distance"]
@@ -139,11 +138,9 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
         raise DataError(f"{path}: there is no such file.")
     try:
         with zipfile.ZipFile(path) as archive:
-            size = sum(member.file_size for member in archive.infolist())
-        if size > psutil.virtual_memory().available:
-            raise DataError(f"{path} unpacks to {size:,} bytes, more than the memory that is free.")
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+            held = npz.members(archive)
+            npz.check_size(path, sum(member.nbytes for member in held.values()))
+            return {name: member.load(path) for name, member in held.items()}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, MemoryError) as error:
         raise DataError(f"{path} cannot be read as .npz: {error}") from error
 

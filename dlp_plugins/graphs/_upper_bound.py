@@ -16,25 +16,15 @@ import numpy as np
 import torch
 
 from dlp_plugins._threads import parallel, slices
+from dlp_plugins.graphs._compared import ROUNDING, Compared, Whole
 from dlp_plugins.graphs._top_k import Array, Pairs
 
-ROUNDING = np.float32(1e-5)  # error of vectors turned in float32 and of their products
 SAMPLE_POINTS = 4096  # near pairs that show how alike tails are; points that one thread shortens
-MIN_POINTS = 2 * SAMPLE_POINTS  # fewer are not worth the axes
-# Points that the axes and the length of the heads are chosen on. With fewer than one in four the
-# k-th similarity of a sample says too little of the k-th of all.
-MAX_CHOICE_POINTS = 2**14
-SAMPLE_QUERIES = 128  # of these, points whose neighbours show how many pairs a length rules out
 MISS_RATE = 1e-3  # share of near pairs that a scaled bound may lose: a hundredth of what cells miss
-# Costs in multiples of one multiplication of a product (docs/performance.md, "Graph").
-READ_COST = 25  # of reading one entry of a product, whatever the length of its vectors
-GATHER_COST = 15  # of one number of a pair that is compared in full
-PAIR_COST = 500  # of finding such a pair and of keeping it
-CANDIDATES_PER_K = 2.5  # candidates that a search keeps per neighbour
 
 
 @dataclass(frozen=True)
-class ShortVectors:
+class ShortVectors(Compared):
     """Short vectors [h_i, |t_i|] of n points.
 
     values: [n, h + 1] float32; their inner products are no less than those of the descriptors.
@@ -42,73 +32,75 @@ class ShortVectors:
 
     values: Array
 
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def rows(self, chosen: slice | Array) -> ShortVectors:
+        return ShortVectors(self.values[chosen])
+
+    def products(self, others: ShortVectors, out: Array | None = None) -> Array:
+        return np.matmul(self.values, others.values.T, out=out)
+
+    def limits(self, bound: Array) -> Array:
+        return bound - ROUNDING
+
     @property
     def heads(self) -> Array:
         """[n, h]: without the norms of the tails, so that products are near the similarities."""
         return np.ascontiguousarray(self.values[:, :-1])
 
+    def estimating(self) -> Whole:
+        return Whole(self.heads)
 
-def short_vectors(v: Array, k: int, candidates: float | None = None) -> ShortVectors | None:
-    """Short vectors of v [n, d] float32; None where they would rule out too few pairs to pay.
+    def similarities(self, products: Array) -> Array:
+        return products
 
-    How many pairs each length would rule out is estimated on a sample.
+    def lacking(self, others: ShortVectors, pairs: Pairs) -> tuple[Array, Array]:
+        one, other = self.values[pairs.rows], others.values[pairs.cols]
+        heads = np.einsum("ij,ij->i", one[:, :-1], other[:, :-1])
+        return pairs.similarities - heads, one[:, -1] * other[:, -1]
 
-    Args:
-        candidates: how many others of each point reach its threshold in the search; by default
-            `CANDIDATES_PER_K` k.
-    """
-    n, d = v.shape
-    if n < max(8 * d, MIN_POINTS, 8 * k):  # too few points for the axes to pay
-        return None
-    candidates = CANDIDATES_PER_K * k if candidates is None else candidates
-    random = np.random.default_rng(0)
-    points = min(n // 2, MAX_CHOICE_POINTS)
-    sample = v[random.choice(n, points, replace=False)]
-    axes = np.linalg.eigh(sample.T @ sample)[1][:, ::-1]
-    similarities = sample[:SAMPLE_QUERIES] @ sample.T
-    rank = max(1, round(candidates / n * points)) + 1  # and the query itself
-    threshold = np.partition(similarities, -rank, axis=1)[:, -rank, None]
-
-    best_head, best_cost = 0, float(d + READ_COST)
-    for head in (d // 8, d // 4, d // 2):
-        short = _shorten(sample, axes, head)
-        left = np.mean(short[:SAMPLE_QUERIES] @ short.T >= threshold)
-        # twice: a pair is compared in full if it may be near enough for either end
-        cost = head + 1 + READ_COST + 2 * left * (PAIR_COST + GATHER_COST * d)
-        if cost < best_cost:
-            best_head, best_cost = head, cost
-    if best_head == 0:
-        return None
-    rows = parallel(lambda rows: _shorten(v[rows], axes, best_head), slices(n, SAMPLE_POINTS))
-    return ShortVectors(np.concatenate(list(rows)))
+    def narrowed(self, others: ShortVectors, share: float) -> tuple[ShortVectors, ShortVectors]:
+        values = self.values.copy()
+        values[:, -1] *= share
+        return ShortVectors(values), others
 
 
-def _shorten(v: Array, axes: Array, head: int) -> Array:
-    turned = v @ axes
-    tail = np.linalg.norm(turned[:, head:], axis=1, keepdims=True)
-    return np.concatenate([turned[:, :head], tail], axis=1)
+def principal_axes(sample: Array) -> Array:
+    """[d, d]: the eigenvectors of the sample's [m, d] inner products, the largest first."""
+    return np.linalg.eigh(sample.T @ sample)[1][:, ::-1]
 
 
-def tail_share(queries: Array, short: Array, pairs: Pairs) -> float:
-    """The share of |t_i| |t_j| that t_i . t_j stays below in all but `MISS_RATE` of known pairs.
+def shorten(v: Array, axes: Array, head: int) -> ShortVectors:
+    """v [n, d] on axes [d, d], with all after the first `head` numbers as one norm."""
 
-    Tails of near points are hardly alike. A search that may miss a few pairs multiplies the tails
-    of one end by this share and so avoids most of the full comparisons that find nothing.
+    def block(rows: slice) -> Array:
+        turned = v[rows] @ axes
+        tail = np.linalg.norm(turned[:, head:], axis=1, keepdims=True)
+        return np.concatenate([turned[:, :head], tail], axis=1)
+
+    return ShortVectors(np.concatenate(list(parallel(block, slices(len(v), SAMPLE_POINTS)))))
+
+
+def lacking_share(queries: Compared, others: Compared, pairs: Pairs) -> float:
+    """The share of what estimates may lack that all but `MISS_RATE` of known pairs stay below.
+
+    Tails of near points are hardly alike, and rounding errors hardly either. A search that may miss
+    a few pairs counts this share of them and so avoids most of the full comparisons that find
+    nothing.
 
     Args:
-        queries: [m, h + 1] values of short vectors, of the points that pairs.rows counts.
-        short: [n, h + 1], of the points that pairs.cols counts.
+        queries: the points that pairs.rows counts.
+        others: the points that pairs.cols counts.
         pairs: near pairs with their similarities.
     """
     some = slice(None, None, max(1, len(pairs.rows) // SAMPLE_POINTS))
-    one, other = queries[pairs.rows[some]], short[pairs.cols[some]]
-    similarities = pairs.similarities[some]
-    bound = one[:, -1] * other[:, -1]
-    tails = similarities - np.einsum("ij,ij->i", one[:, :-1], other[:, :-1])
-    known = (similarities < 1 - ROUNDING) & (bound > ROUNDING)  # not a point with itself
+    pairs = Pairs(*(part[some] for part in pairs))
+    lacking, most = queries.lacking(others, pairs)
+    known = (pairs.similarities < 1 - ROUNDING) & (most > ROUNDING)  # not a point with itself
     if not known.any():
         return 1.0
-    return float(np.quantile(tails[known] / bound[known], 1 - MISS_RATE).clip(0, 1))
+    return float(np.quantile(lacking[known] / most[known], 1 - MISS_RATE).clip(0, 1))
 
 
 def confirm(a: Array, b: Array, at: Array, bound: Array) -> tuple[Array, Array]:

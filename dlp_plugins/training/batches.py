@@ -19,6 +19,7 @@ from dlp_plugins.datasets.contract import (
 )
 from dlp_plugins.errors import DataError
 from dlp_plugins.processes.group import Processes
+from dlp_plugins.training.ahead import sent_ahead
 
 # The share of free device memory that images may take; the rest is for training.
 DEVICE_SHARE = 0.5
@@ -131,7 +132,7 @@ class ImageStore:
             fits = device.type != "cuda" or (
                 images.images.nbytes < DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]
             )
-            self.resident = images.images.to(device) if fits else images.images.pin_memory()
+            self.resident = images.images.to(device) if fits else images.images
 
     def batches(self, plan: Sequence[Tensor]) -> Iterator[Tensor]:
         """One batch [b, channels, height, width] or [b, d] on the device per entry of the plan.
@@ -139,11 +140,16 @@ class ImageStore:
         Raises:
             DataError: an image cannot be read; names every such one.
         """
-        if isinstance(self.source, TensorImages):
-            for positions in plan:
-                batch = self.resident[positions.to(self.resident.device)]
-                yield batch.to(self.device, non_blocking=True)
-            return
+        if not isinstance(self.source, TensorImages):
+            yield from sent_ahead(self._read(plan), self.device)
+        elif self.resident.device == self.device:
+            yield from (self.resident[positions.to(self.device)] for positions in plan)
+        else:
+            chosen = (self.resident[positions.cpu()].pin_memory() for positions in plan)
+            yield from sent_ahead(chosen, self.device)
+
+    def _read(self, plan: Sequence[Tensor]) -> Iterator[Tensor]:
+        """Each batch as the workers read it, in pinned memory where it goes to a GPU."""
         self._plan.batches = [p.tolist() for p in plan]
         if self._loader is None:  # its processes stay for the next epoch
             self._loader = DataLoader(
@@ -157,7 +163,7 @@ class ImageStore:
             for own, (batch, problems) in zip(self._plan.batches, self._loader, strict=True):
                 if any(problems):
                     self._leave_out({i: p for i, p in zip(own, problems, strict=True) if p})
-                yield batch.to(self.device, non_blocking=True)
+                yield batch
         except DataError as error:  # a worker's, with its traceback as text
             raise self.source.explain_unreadable(error) from error
 

@@ -73,6 +73,7 @@ class Trainer:
         self.learner = Learner(recipe, data, accelerator, processes)
         self.labeler = Labeler(recipe, data, self.learner, processes)
         self.pseudo = PseudoLabelState.given(data)
+        self._left_out = 0  # images that `pseudo` has no label of, as they could not be read
         self.progress = Progress()
         self.losses = EpochLosses()
         self._interrupts = Interrupts()
@@ -206,9 +207,7 @@ class Trainer:
         """
         p = self.progress
         stage, epochs = self.stages[p.stage]
-        pseudo, together = self.pseudo, self.processes
-        if left_out := self.data.train.unreadable:
-            pseudo = pseudo.without(left_out)
+        pseudo, together = self._labels(), self.processes
         own = self._own(stage, size)
         counts = batches.share_sizes(size, own, together)
         # stage + 1: the bare seed is the network's initialisation
@@ -233,6 +232,13 @@ class Trainer:
             lambda rows: together.gather_rows(rows, counts),
         )
         self.losses.add(losses)
+
+    def _labels(self) -> PseudoLabelState:
+        """The present ones, less those of images that could not be read."""
+        left_out = self.data.train.unreadable
+        if len(left_out) > self._left_out:  # not in every step: it copies positions to the device
+            self.pseudo, self._left_out = self.pseudo.without(left_out), len(left_out)
+        return self.pseudo
 
     def _check_losses(self) -> None:
         """Raise DivergenceError if a loss of this epoch was not finite."""
@@ -281,7 +287,7 @@ class Trainer:
             found = self.labeler.refresh(self.pseudo)
         except DivergenceError as error:
             raise self._diverged(str(error), p.step) from None
-        self.pseudo = found.state
+        self.pseudo, self._left_out = found.state, 0
         self.learner.consistency.after_refresh(self.learner.network, found.pseudo)
         p.health = found.metrics()
         if self.processes.first:

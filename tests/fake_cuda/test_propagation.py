@@ -22,6 +22,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 from dlp_plugins import graph as graph_module
 from dlp_plugins import registry
 from dlp_plugins.graph import ALL, Graph, assemble
+from dlp_plugins.graphs import _cells_torch
 from dlp_plugins.graphs._blockwise import search_blockwise
 from dlp_plugins.network import Network
 from dlp_plugins.normalizers import sinkhorn
@@ -66,7 +67,8 @@ class Reads:
 @contextmanager
 def reading(reads: Reads) -> Iterator[Reads]:
     with ExitStack() as patches:
-        for module in (graph_module, contract, _conjugate_gradient, poisson, sinkhorn):
+        modules = graph_module, contract, _cells_torch, _conjugate_gradient, poisson, sinkhorn
+        for module in modules:
             patches.enter_context(mock.patch.object(module, "read_host", reads))
         yield reads
 
@@ -128,6 +130,18 @@ def test_the_search_waits_for_nothing(entries: int) -> None:
     assert crossings.found == []
     assert (found.indices.dtype, found.indices.shape) == (torch.int32, (POINTS, K))
     assert (found.similarities.dtype, found.indices.device) == (torch.float32, CUDA)
+
+
+def test_the_search_by_cells_waits_once_for_their_sizes() -> None:
+    with fake_cuda(), reading(Reads(number=POINTS // 4)) as reads, Crossings() as crossings:
+        points = torch.rand(POINTS, DIM, device=CUDA)
+        found = _cells_torch.search_cells(points, 2, size=POINTS // 4, probes=3, seed=0)
+    assert reads.count == 1
+    # what k-means trains on, and the cells in the order of their sizes: once each, without a wait
+    assert crossings.found == ["aten._to_copy.default"] * 2
+    assert (found.indices.dtype, found.indices.shape) == (torch.int32, (POINTS, 2))
+    assert (found.similarities.dtype, found.similarities.shape) == (torch.float32, (POINTS, 2))
+    assert {t.device for t in vars(found).values()} == {CUDA}
 
 
 @pytest.mark.parametrize("mutual", [False, True])

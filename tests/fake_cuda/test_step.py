@@ -22,6 +22,7 @@ from dlp_plugins.recipe.files import settings_layer
 from dlp_plugins.recipe.model import Recipe
 from dlp_plugins.training.learner import Learner
 from dlp_plugins.training.precision import resolve
+from dlp_plugins.training.trainer import Trainer
 
 SHAPE, BATCH, LABELED = (3, 32, 32), 6, 2  # imagenet-lite takes nothing smaller
 DEFAULT = {
@@ -167,3 +168,63 @@ def test_what_a_step_may_not_do_is_found(place: str, waits: bool) -> None:
                 recorded_step(learner, propagated=False)
         else:
             assert recorded_step(learner, propagated=False)[1] != []
+
+
+class StillData:
+    """An epoch's images on the device, as an ImageStore that holds them there gives them."""
+
+    source = SimpleNamespace(shape=SHAPE)
+
+    def __init__(self) -> None:
+        self.unreadable: dict[int, str] = {}
+        self.images = torch.zeros(EXAMPLES, *SHAPE, dtype=torch.uint8, device=CUDA)
+
+    def batches(self, plan: list[torch.Tensor]) -> Any:
+        return (self.images[positions] for positions in plan)
+
+    def known(self, labels: torch.Tensor) -> torch.Tensor:
+        return labels
+
+
+def make_trainer(stage: int) -> tuple[Trainer, StillData]:
+    settings = {f"training.{key}": 1 for key in ("stage_one_epochs", "stage_two_epochs")}
+    settings |= {"training.stage_one_steps": 3}
+    settings |= {"training.batch_size": BATCH, "training.labeled_per_batch": LABELED}
+    recipe = make_recipe(settings, "bfloat16")
+    store = StillData()
+    data: Any = SimpleNamespace(
+        train=store,
+        truth=range(EXAMPLES),
+        dataset=SimpleNamespace(num_classes=CLASSES, mean=(0.5,) * 3, std=(0.2,) * 3),
+        labeled=torch.arange(LABELED),
+        unlabeled=torch.arange(LABELED, EXAMPLES),
+        known_labels=torch.zeros(EXAMPLES, dtype=torch.int64, device=CUDA),
+        test=None,
+        validation=None,
+    )
+    accelerator: Any = FakeAccelerator("bfloat16")
+    trainer = Trainer(recipe, data, accelerator, folder=None, tell=lambda event: None)  # type: ignore
+    trainer.progress.stage = stage
+    trainer.begin()
+    return trainer, store
+
+
+@pytest.mark.filterwarnings("ignore:Accessing the data pointer")
+@pytest.mark.parametrize("unreadable", [{}, {7: "no image"}], ids=["", "one unreadable"])
+@pytest.mark.parametrize("stage", [0, 1], ids=["labels", "pseudo-labels"])
+def test_an_epoch_copies_its_positions_once_and_then_waits_for_nothing(
+    stage: int, unreadable: dict[int, str]
+) -> None:
+    with fake_cuda(), Crossings() as crossings:
+        trainer, store = make_trainer(stage)
+        store.unreadable = unreadable
+        plan = trainer._plan(trainer.stages[stage][0])
+        on_device = [p.to(CUDA) for p in plan]
+        for positions, images in zip(on_device, store.batches(on_device), strict=True):
+            trainer._step(positions, images, len(plan), len(positions))
+            trainer.progress.step += 1
+            if trainer.progress.step == 1:
+                crossings.found.clear()  # the first one makes what is made once
+    assert trainer.progress.step > 1
+    assert crossings.found == []
+    assert {t.device for t in trainer.losses._sums.values()} == {CUDA}

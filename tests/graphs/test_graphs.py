@@ -22,8 +22,16 @@ from dlp_plugins.graph import (
     _index_type,
     assemble,
 )
-from dlp_plugins.graphs import _cells_cpu, _exact_cpu, _faiss_gpu, _upper_bound
+from dlp_plugins.graphs import (
+    _cells_cpu,
+    _choice,
+    _eight_bits,
+    _exact_cpu,
+    _faiss_gpu,
+    _upper_bound,
+)
 from dlp_plugins.graphs._blockwise import search_blockwise
+from dlp_plugins.graphs._compared import Whole
 from dlp_plugins.graphs._top_k import Pairs, nearest
 from dlp_plugins.graphs.contract import drop_self, recall
 
@@ -116,39 +124,96 @@ def test_exact_whatever_the_thresholds(monkeypatch, hits):
     check_exact(build("exact", k=20).neighbors(v), v, 20)
 
 
-def test_exact_compares_few_pairs_again():
+@pytest.mark.parametrize("bits", [8, 32])
+def test_exact_compares_few_pairs_again(bits):
     """Few points have too few pairs above their threshold and must be compared with all others."""
     v = points(12_000).numpy()
+    compared = rounded(v) if bits == 8 else Whole(v)
     for k, sample in ((50, 896), (50, 960), (5, 1504)):
-        threshold = _exact_cpu._guess(v, _exact_cpu._rank(len(v), k, sample), sample)
+        rank = _exact_cpu._rank(len(v), k, sample)
+        threshold = _exact_cpu._guess(compared.estimating(), rank, sample)
         order = np.argsort(threshold)
-        ordered = v[order]
-        pairs = list(_exact_cpu._pairs_above(ordered, None, threshold[order]))
+        ordered = compared.rows(order)
+        pairs = list(_exact_cpu._pairs_above(v, ordered, order, threshold[order]))
         count = np.bincount(np.concatenate([p.rows for p in pairs]), minlength=len(v))
         assert (count < k).mean() < 0.02
         assert count.mean() < max(250, 5 * k)
 
 
-@pytest.mark.parametrize(("d", "intrinsic"), [(32, 16), (300, 10)])
-def test_short_vectors_bound_every_similarity(d, intrinsic):
-    v = points(9000, d=d, intrinsic=intrinsic).numpy()
-    v[:20] = 0
-    short = _upper_bound.short_vectors(v, 10).values
-    assert short.shape[1] <= d // 2 + 1
+@pytest.fixture
+def without_eight_bits(monkeypatch):
+    """As on a processor that does not multiply 8-bit integers quickly."""
+    monkeypatch.setattr(_eight_bits, "available", lambda: False)
+
+
+def rounded(v):
+    if not _eight_bits.available():
+        pytest.skip("needs a processor with VNNI instructions")
+    return _eight_bits.rounded(v)
+
+
+def shortened(v, head):
+    return _upper_bound.shorten(v, _upper_bound.principal_axes(v), head)
+
+
+def hard_points(n, d, intrinsic):
+    """With zero vectors, duplicates and outliers."""
+    v = points(n, d=d, intrinsic=intrinsic)
+    v[:30], v[100:150] = 0, v[99]
+    v[200:210] = torch.nn.functional.normalize(torch.randn(10, d, generator=torch.manual_seed(0)))
+    return v
+
+
+@pytest.mark.parametrize("kind", ["short", "rounded"])
+@pytest.mark.parametrize(("d", "intrinsic"), [(32, 16), (300, 10), (1280, 40)])
+def test_products_bound_every_similarity(d, intrinsic, kind):
+    v = hard_points(3000, d, intrinsic).numpy()
+    compared = shortened(v, d // 4) if kind == "short" else rounded(v)
     rows = slice(0, 300)
-    bound = short[rows] @ short.T + _upper_bound.ROUNDING
-    assert (bound >= v[rows].astype(np.float64) @ v.T.astype(np.float64)).all()
+    true = v[rows].astype(np.float64) @ v.T.astype(np.float64)
+    queries = compared.rows(rows)
+    products = queries.products(compared)
+    assert products.dtype == compared.dtype
+    for share in (0.2, 0.5, 0.9):  # each point's bound is some other's similarity
+        bound = np.quantile(true, share, axis=1).astype(np.float32)
+        may = products >= queries.limits(bound)[:, None]
+        assert may[true >= bound[:, None]].all()
+    if kind == "rounded":
+        estimate = queries.estimating()
+        found = estimate.similarities(estimate.products(compared.estimating()))
+        assert np.abs(found - true).max() < 0.01
 
 
-def test_no_short_vectors_where_they_would_rule_out_little():
+@pytest.mark.parametrize("spread", [1, 0.05])
+def test_eight_bits_leave_few_pairs_whatever_the_mean(spread):
+    """Points in a narrow cone: only what they differ by is rounded."""
+    v = points(3000, d=128).numpy()
+    v = torch.nn.functional.normalize(torch.from_numpy(v * spread + 1 / 128**0.5), dim=1).numpy()
+    true = v[:200].astype(np.float64) @ v.T.astype(np.float64)
+    bound = np.partition(true, -50, axis=1)[:, -50].astype(np.float32)
+    compared = rounded(v)
+    queries = compared.rows(slice(200))
+    may = queries.products(compared) >= queries.limits(bound)[:, None]
+    assert may[true >= bound[:, None]].all()
+    assert may.sum() < 1.5 * 50 * 200
+
+
+def test_no_eight_bits_for_points_that_hardly_differ():
+    v = points(3000, d=128).numpy()
+    v = torch.nn.functional.normalize(torch.from_numpy(1e-4 * v + 1 / 128**0.5), dim=1).numpy()
+    assert rounded(v) is None
+    assert rounded(np.repeat(v[:1], 100, axis=0)) is None
+    assert rounded(np.zeros_like(v)) is None
+
+
+def test_whole_vectors_where_nothing_would_rule_out_enough(without_eight_bits):
     random = torch.Generator().manual_seed(0)
     v = torch.nn.functional.normalize(torch.randn(9000, 32, generator=random), dim=1)
-    numbers = v.numpy()
-    assert _upper_bound.short_vectors(numbers, 10) is None
+    assert isinstance(_choice.choose(v.numpy(), 10, 4e7), Whole)
     check_exact(build("exact", k=10).neighbors(v), v, 10)
     near_few = points(9000).numpy()
-    assert _upper_bound.short_vectors(near_few, 10) is not None
-    assert _upper_bound.short_vectors(near_few, 6000) is None  # most of the points are wanted
+    assert isinstance(_choice.choose(near_few, 10, 4e7), _upper_bound.ShortVectors)
+    assert isinstance(_choice.choose(near_few, 6000, 4e7), Whole)  # most of the points are wanted
 
 
 def near_pairs(v):
@@ -159,27 +224,30 @@ def near_pairs(v):
     return Pairs(rows, cols, s[rows, cols])
 
 
+@pytest.mark.parametrize("kind", ["short", "rounded"])
 @pytest.mark.parametrize("noise", [0.3, 0.1])
-def test_share_of_the_tails_that_near_pairs_stay_below(noise):
+def test_share_that_near_pairs_stay_below(noise, kind):
     """Tails are noise here, alike for no pair but a point's with itself, and a few by chance."""
     v = points(9000, d=128, intrinsic=6).numpy()
     v += noise * v[::-1]
     v /= np.linalg.norm(v, axis=1, keepdims=True)
-    short, pairs = _upper_bound.short_vectors(v, 20).values, near_pairs(v)
-    share = _upper_bound.tail_share(short[:300], short, pairs)
+    compared, pairs = shortened(v, 16) if kind == "short" else rounded(v), near_pairs(v)
+    queries = compared.rows(slice(300))
+    share = _upper_bound.lacking_share(queries, compared, pairs)
     assert 0 < share < 0.9
-    queries = short[:300].copy()
-    queries[:, -1] *= share
-    bound = (queries @ short.T)[pairs.rows, pairs.cols] + _upper_bound.ROUNDING
-    missed = (bound < pairs.similarities) & (pairs.rows != pairs.cols)
+    queries, others = queries.narrowed(compared, share)
+    may = queries.rows(pairs.rows).products(others.rows(np.unique(pairs.cols)))
+    at = np.searchsorted(np.unique(pairs.cols), pairs.cols)
+    reached = may[np.arange(len(at)), at] >= queries.rows(pairs.rows).limits(pairs.similarities)
+    missed = ~reached & (pairs.rows != pairs.cols)
     assert missed.mean() < 2 * _upper_bound.MISS_RATE
 
 
 def test_tails_count_in_full_where_no_pair_is_informative():
     v = points(9000, d=128, intrinsic=6).numpy()
     v[:300] = v[0]  # each one's nearest are its duplicates
-    short = _upper_bound.short_vectors(v, 20).values
-    assert _upper_bound.tail_share(short[:300], short, near_pairs(v)) == 1
+    short = shortened(v, 16)
+    assert _upper_bound.lacking_share(short.rows(slice(300)), short, near_pairs(v)) == 1
 
 
 def test_among_duplicates_each_point_keeps_its_largest():
@@ -197,12 +265,17 @@ def test_among_duplicates_each_point_keeps_its_largest():
     assert (few.similarities >= 0.99).all()
 
 
-@pytest.mark.parametrize("k", [3, 20])
-def test_exact_with_short_vectors(k, monkeypatch):
+@pytest.mark.parametrize("kind", [Whole, _upper_bound.ShortVectors, _eight_bits.Rounded])
+@pytest.mark.parametrize(("k", "d"), [(3, 128), (20, 128), (20, 700)])
+def test_exact_whatever_is_compared(k, d, kind, monkeypatch):
     """Zero vectors, duplicates and outliers, in a set where few numbers rule out most pairs."""
-    v = points(9000, d=128, intrinsic=6)
-    v[:30], v[100:150] = 0, v[99]
-    v[200:210] = torch.nn.functional.normalize(torch.randn(10, 128, generator=torch.manual_seed(0)))
+    v = hard_points(9000 if d < 200 else 5000, d, 6)
+    make = {
+        Whole: Whole,
+        _upper_bound.ShortVectors: lambda v: shortened(v, d // 8),
+        _eight_bits.Rounded: rounded,
+    }
+    monkeypatch.setattr(_exact_cpu, "choose", lambda v, *_: make[kind](v))
     compared = []
     confirm = _exact_cpu.confirm
 
@@ -212,7 +285,20 @@ def test_exact_with_short_vectors(k, monkeypatch):
 
     monkeypatch.setattr(_exact_cpu, "confirm", counted)
     check_exact(build("exact", k=k).neighbors(v), v, k)
-    assert 0 < sum(compared) < 0.1 * len(v) ** 2
+    if kind is not Whole:
+        assert 0 < sum(compared) < 0.1 * len(v) ** 2
+
+
+@pytest.mark.parametrize("d", [512, 768, 1280])
+def test_wide_descriptors_are_compared_in_eight_bits(d):
+    v = points(4200, d=d, intrinsic=60)
+    if not _eight_bits.available():
+        pytest.skip("needs a processor with VNNI instructions")
+    assert isinstance(_choice.choose(v.numpy(), 20, 9e6), _eight_bits.Rounded)
+    check_exact(build("exact", k=20).neighbors(v), v, 20)
+    found = build("cells", k=20, size=64, probes=16).neighbors(v)
+    check_valid(found, v, 20)
+    assert recall(found, build("exact", k=20).neighbors(v)) > 0.97
 
 
 def test_confirmed_entries_are_those_of_the_product():
