@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import (
     check_array,
     check_consistent_length,
@@ -174,14 +173,15 @@ class MultiLabelPropagation(ClassifierMixin, BaseEstimator):
 
         So a grid search on partly labelled data is judged by its labels alone.
         """
+        check_is_fitted(self)
         own = _indicator(y)
         labeled = own.any(axis=1)
         if not labeled.any():
             raise ValueError("No point is labelled: nothing to score.")
         if sample_weight is not None:
             sample_weight = np.asarray(sample_weight)[labeled]
-        found = self.predict(X)[labeled]
-        return float(accuracy_score(own[labeled], found, sample_weight=sample_weight))
+        right = (self.predict(X)[labeled] == own[labeled]).all(axis=1)
+        return float(np.average(right, weights=sample_weight))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
