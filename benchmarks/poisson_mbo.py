@@ -62,8 +62,9 @@ METHODS: dict[str, tuple[str, dict[str, Any], Shares]] = {
     "poisson_mbo, equal sizes": ("poisson_mbo", {}, equal_shares),
     "poisson_mbo, sizes wrong by 20 %": ("poisson_mbo", {}, wrong_shares),
     "poisson_mbo, true sizes": ("poisson_mbo", {}, true_shares),
-    "the same with slack 0.25, wrong": ("poisson_mbo", {"slack": 0.25}, wrong_shares),
-    "the same with slack 0.25, true": ("poisson_mbo", {"slack": 0.25}, true_shares),
+    "slack 0, equal sizes": ("poisson_mbo", {"slack": 0}, equal_shares),
+    "slack 0, sizes wrong by 20 %": ("poisson_mbo", {"slack": 0}, wrong_shares),
+    "slack 0, true sizes": ("poisson_mbo", {"slack": 0}, true_shares),
     "cut, sizes wrong by 20 %": ("cut", {}, wrong_shares),
     "cut, true sizes": ("cut", {}, true_shares),
 }

@@ -33,7 +33,11 @@ API = {
         "recipe.check.load_recipe",
         "registry.list_components",
     ),
-    "scikit-learn": ("sklearn.GraphLabelPropagation",),
+    "scikit-learn": (
+        "sklearn.GraphLabelPropagation",
+        "sklearn.MultiLabelPropagation",
+        "sklearn.PrototypePropagation",
+    ),
     "embeddings": (
         "embeddings.run.propagate_file",
         "embeddings.run.FilePropagation",

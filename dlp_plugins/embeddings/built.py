@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from dlp_plugins.embeddings.chunked import Clock, Progress, silent
-from dlp_plugins.embeddings.duplicates import Distinct, find_distinct
 from dlp_plugins.embeddings.memory import check_all_at_once
 from dlp_plugins.graph import Graph
 from dlp_plugins.propagation import Propagator
+from dlp_plugins.propagation.duplicates import Distinct, find_distinct
 from dlp_plugins.propagation.propagator import full_precision
 
 if TYPE_CHECKING:

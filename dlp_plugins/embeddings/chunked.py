@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from dlp_plugins._threads import row_slices
-from dlp_plugins.embeddings.duplicates import Distinct, find_distinct
 from dlp_plugins.embeddings.index import Index
 from dlp_plugins.embeddings.memory import ClassChunks
 from dlp_plugins.embeddings.prototypes import images_only, node_beliefs, node_labels
@@ -38,6 +37,7 @@ from dlp_plugins.propagation.beliefs import PLAIN, Beliefs
 from dlp_plugins.propagation.calibration import Calibration, calibrate, fixed
 from dlp_plugins.propagation.class_shares import estimate_shares, known_shares
 from dlp_plugins.propagation.comparison import RUNS, Comparison, Method, compare, methods
+from dlp_plugins.propagation.duplicates import Distinct, find_distinct
 from dlp_plugins.propagation.propagator import full_precision
 from dlp_plugins.propagation.unknown import background_reach, total_reach, unknown_scores
 from dlp_plugins.refiners.contract import Classifier, Empty

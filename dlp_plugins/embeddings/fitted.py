@@ -14,7 +14,6 @@ from torch import Tensor
 
 from dlp_plugins.embeddings._more_points import extend_neighbors
 from dlp_plugins.embeddings.audit import Audit, audit_labels
-from dlp_plugins.embeddings.duplicates import Distinct, find_distinct
 from dlp_plugins.embeddings.index import Index
 from dlp_plugins.embeddings.robust import trusted_beliefs
 from dlp_plugins.embeddings.selection import check_request, chosen_from
@@ -25,6 +24,7 @@ from dlp_plugins.propagation.beliefs import PLAIN, Beliefs
 from dlp_plugins.propagation.calibration import Calibration
 from dlp_plugins.propagation.class_shares import known_shares
 from dlp_plugins.propagation.comparison import Comparison, Method, compare, methods
+from dlp_plugins.propagation.duplicates import Distinct, find_distinct
 from dlp_plugins.propagation.propagator import full_precision
 from dlp_plugins.refiners.none import NoRefiner
 from dlp_plugins.selectors.contract import Pool, Selector
@@ -134,23 +134,39 @@ class FittedPropagation:
         )
 
     @full_precision()
-    def extended(self, x: np.ndarray, labels: np.ndarray, num_classes: int) -> FittedPropagation:
+    def extended(
+        self,
+        x: np.ndarray | None,
+        labels: np.ndarray,
+        num_classes: int,
+        relabeled: np.ndarray | None = None,
+    ) -> FittedPropagation:
         """With more points: descriptors x [b, d], labels [b], classes after the old ones.
 
         Neighbour lists are repaired, the solver starts from the last scores and the refiner from
         the last probabilities; the transform's statistics stay those of the first points.
+
+        Args:
+            x: None without more points; `labels` is then empty.
+            relabeled: [n] labels of the old points, -1 where they stay what they are. The refiner
+                then starts from the new scores, as in a fit.
         """
         index = self.index
         propagator, old = index.propagator, len(index.points)
-        new = propagator.transform_rows(to_descriptors(x), index.total)
-        every = torch.cat([torch.from_numpy(index.points), new])
+        every = torch.from_numpy(index.points)
+        if x is not None:
+            every = torch.cat([every, propagator.transform_rows(to_descriptors(x), index.total)])
         same = find_distinct(every)
         # equal old points stay two: they were given as two where there are fewer than two others
         group = torch.arange(len(every)) if same.group is None else same.points[same.group]
         group[:old] = torch.arange(old)
         kept, number = torch.unique(group, return_inverse=True)
         f = every[kept]
-        given = torch.cat([self._given, to_labels(labels)])
+        before = self._given
+        if relabeled is not None:
+            changed = to_labels(relabeled)
+            before = torch.where(changed == UNLABELED, before, changed)
+        given = torch.cat([before, to_labels(labels)])
         of_old = self._distinct.expand(torch.arange(old))
         distinct = Distinct(kept, torch.cat([number[of_old], number[old:]]))
         known = distinct.labels(given)
@@ -168,7 +184,11 @@ class FittedPropagation:
         p = propagator.normalize(solution.scores, known, shares)
         reached = p.any(dim=1)
         classifier = None
-        if not isinstance(propagator.refiner, NoRefiner):
+        if relabeled is not None:
+            # from the last probabilities it would stay near them: labels move the classes' means
+            refined = propagator.refine(f, graph, p, known, shares)
+            p, classifier = refined.probabilities, refined.classifier
+        elif not isinstance(propagator.refiner, NoRefiner):
             start = _padded(torch.from_numpy(index.distributions), len(f), num_classes)
             lists = Neighbors(neighbors.indices[old:], neighbors.similarities[old:])
             classes = index.distributions.shape[1]

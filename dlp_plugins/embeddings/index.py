@@ -139,13 +139,31 @@ class Index:
         Raises:
             FeatureError: as `assign`.
         """
+        return self.predict_rows(self._transformed(embeddings))
+
+    @full_precision()
+    def neighbor_means(self, embeddings: Any) -> np.ndarray:
+        """[b, c] float64: means of the old points' `distributions`, whatever these sum to.
+
+        Over the k nearest of each new point [b, d], by affinity; 0 where none is similar at all.
+
+        Raises:
+            FeatureError: as `assign`.
+        """
+        indices, similarities = self._nearest(self._transformed(embeddings))
+        weights = self._weights(indices, similarities)
+        total = weights.sum(axis=1, keepdims=True)
+        weights = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
+        return self._sums(indices, weights)
+
+    def _transformed(self, embeddings: Any) -> np.ndarray:
         x = to_descriptors(embeddings)
         if x.shape[1] != self.dim:
             raise FeatureError(
                 f"New points have {x.shape[1]:,} numbers each; the old ones have {self.dim:,}. "
                 "Both must be embeddings of one network."
             )
-        return self.predict_rows(self.propagator.transform_rows(x.cpu(), self.total).numpy())
+        return self.propagator.transform_rows(x.cpu(), self.total).numpy()
 
     def predict_rows(self, f: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """As `predict`, of rows [b, d] float32 that are already transformed."""
@@ -162,16 +180,22 @@ class Index:
 
     def combine(self, f: np.ndarray, indices: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """[b, c] float64 from the neighbours [b, k] of rows f [b, d] and their weights [b, k]."""
-        found = np.empty((len(f), self.distributions.shape[1]))
-        for rows in row_slices(len(f), indices.shape[1] * found.shape[1], BLOCK_ENTRIES):
+        found = self._sums(indices, weights)
+        total = found.sum(axis=1, keepdims=True)
+        found = np.divide(found, total, out=np.zeros_like(found), where=total > 0)
+        if self.classifier is None:
+            return found
+        for rows in row_slices(len(f), f.shape[1] + found.shape[1], BLOCK_ENTRIES):
+            both = (torch.from_numpy(a) for a in (f[rows].astype(np.float64), found[rows]))
+            found[rows] = self.classifier.probabilities(*both).numpy()
+        return found
+
+    def _sums(self, indices: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """[b, c] float64: rows of `distributions` at indices [b, k] times weights [b, k]."""
+        found = np.empty((len(indices), self.distributions.shape[1]))
+        for rows in row_slices(len(found), indices.shape[1] * found.shape[1], BLOCK_ENTRIES):
             near = self.distributions[indices[rows]].astype(np.float64)
-            mean = np.einsum("mk,mkc->mc", weights[rows], near)
-            total = mean.sum(axis=1, keepdims=True)
-            mean = np.divide(mean, total, out=np.zeros_like(mean), where=total > 0)
-            if self.classifier is not None:
-                both = (torch.from_numpy(a) for a in (f[rows].astype(np.float64), mean))
-                mean = self.classifier.probabilities(*both).numpy()
-            found[rows] = mean
+            found[rows] = np.einsum("mk,mkc->mc", weights[rows], near)
         return found
 
     def _nearest(self, f: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -192,14 +216,26 @@ class Index:
         """[b, k] affinities of new points to old ones.
 
         An affinity may look at the neighbour's own neighbours (a local scale): so the new points
-        are put after the old points' lists, none of which they change.
+        are put after the lists of those old points that are neighbours of one, none of which they
+        change. Old points that none of them is linked to are one node without neighbours.
         """
-        known = self.neighbors
+        near, place = np.unique(indices, return_inverse=True)
+        old = len(near)
+        lists = self.neighbors.indices[near].long().numpy()
+        at = np.searchsorted(near, lists).clip(max=old - 1)
+        kept = np.where(lists < 0, -1, np.where(near[at] == lists, at, old))
+        k = indices.shape[1]
         together = Neighbors(
-            torch.cat([known.indices.long(), torch.from_numpy(indices)]),
-            torch.cat([known.similarities.double(), torch.from_numpy(similarities)]),
+            torch.from_numpy(np.concatenate([kept, np.full((1, k), -1), place.reshape(-1, k)])),
+            torch.cat(
+                [
+                    self.neighbors.similarities[near].double(),
+                    torch.zeros(1, k, dtype=torch.float64),
+                    torch.from_numpy(similarities),
+                ]
+            ),
         )
-        return self.propagator.affinity.weights(together)[len(self.points) :].numpy()
+        return self.propagator.affinity.weights(together)[old + 1 :].numpy()
 
     # -- as a file --------------------------------------------------------------------------------
 

@@ -16,13 +16,15 @@ from torch import Tensor
 from dlp_plugins._threads import row_slices
 from dlp_plugins.embeddings import table
 from dlp_plugins.embeddings.chunked import Clock, Progress, silent, transform
-from dlp_plugins.embeddings.duplicates import find_distinct
+from dlp_plugins.embeddings.index import Index
 from dlp_plugins.embeddings.labels import LabelFile
 from dlp_plugins.embeddings.memory import ClassChunks
 from dlp_plugins.embeddings.scores import BLOCK_ENTRIES, Scores
+from dlp_plugins.inputs import check_descriptors, to_descriptors
 from dlp_plugins.propagation import Convergence, Propagator
-from dlp_plugins.propagation.beliefs import Beliefs
-from dlp_plugins.propagation.multi_label import choose_labels
+from dlp_plugins.propagation.beliefs import Beliefs, best_labels, soft_given
+from dlp_plugins.propagation.duplicates import Distinct, find_distinct
+from dlp_plugins.propagation.multi_label import MultiLabels, choose_labels
 from dlp_plugins.propagation.propagator import full_precision
 
 SEPARATOR = "|"  # between the labels of a point in a table
@@ -122,6 +124,45 @@ def propagate_chunked_multi_label(
         note,
         clock,
     )
+
+
+@full_precision()
+def fit_multi_label(
+    propagator: Propagator, x: np.ndarray, labels: np.ndarray
+) -> tuple[MultiLabels, Index]:
+    """As `propagate_multi_label`, equal rows as one point; and new points' scores by the index.
+
+    Args:
+        x: [n, d] descriptors.
+        labels: [n, c] weights at least 0 of each label, a row of zeros where none is known.
+
+    Raises:
+        FeatureError, LabelError: as `propagate_multi_label`.
+    """
+    rows = to_descriptors(x)
+    check_descriptors(rows)
+    distinct = find_distinct(rows, propagator.graph.merges_duplicates)
+    if len(distinct.points) < 2:  # a new point needs neighbours
+        distinct = Distinct(torch.arange(len(rows)), None)
+    given = soft_given(labels, normalize=False)
+    nodes = Beliefs(given).grouped_whole(distinct.group)
+    assert nodes.given is not None
+    f, total = propagator.fit_transform(distinct.select(rows))
+    neighbors = propagator.find_neighbors(f)
+    graph = propagator.assemble_graph(neighbors)
+    y = nodes.label_matrix(best_labels(nodes.given, len(f)), labels.shape[1])
+    z = propagator.solve(propagator.solver.prepare(graph), y).scores
+    chosen, thresholds = choose_labels(z, nodes.given)
+    reached = (z > 0).any(dim=1)
+    reached[nodes.given.points] = True
+    index = Index(
+        propagator, total, f.numpy(), neighbors, z.numpy(), reached.numpy(), None, 1.0,
+        list(range(labels.shape[1])),
+    )  # fmt: skip
+    every = distinct.expand(chosen)
+    every[given.points] = given.distributions > 0
+    found = MultiLabels(every, distinct.expand(z), thresholds, distinct.expand(reached))
+    return found, index
 
 
 def write_multi_table(

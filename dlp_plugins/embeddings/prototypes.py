@@ -31,6 +31,7 @@ from dlp_plugins.inputs import (
 )
 from dlp_plugins.propagation import Assignment, Propagator, PseudoLabels
 from dlp_plugins.propagation.beliefs import Beliefs
+from dlp_plugins.propagation.propagator import full_precision
 from dlp_plugins.refiners.contract import Given
 
 K, GAMMA, ALPHA = 5, 5.0, 0.3  # the paper's
@@ -134,6 +135,39 @@ def images_only(found: AnyAssignment, n: int) -> AnyAssignment:
     )
 
 
+@dataclass(frozen=True)
+class FittedPrototypes:
+    """Labels of n images from prototypes, and scores of new images.
+
+    found: of the images.
+    nodes: [n + c, d] float32, unit rows of images, then of prototypes.
+    scores: D^(-1/2) Z [n + c, c].
+    """
+
+    found: PseudoLabels
+    nodes: Tensor
+    scores: Tensor
+    k: int
+    gamma: float
+
+    @full_precision()
+    def predict(self, descriptors: Any) -> Tensor:
+        """Scores [b, c] of new images [b, d]: z_i = sum_j W_ij D_j^(-1/2) z_j, in proportion.
+
+        The equation's own for a point without a label, W_ij its edges to the k nearest images and
+        prototypes. New images change neither the old ones nor each other.
+        """
+        x = unit_rows(to_descriptors(descriptors))
+        n = len(self.found.labels)
+        found = x.new_zeros(len(x), self.scores.shape[1])
+        for rows in row_slices(len(x), len(self.nodes), BLOCK_ENTRIES):
+            s = (x[rows] @ self.nodes.T).clamp(min=0)
+            for part, power in ((slice(0, n), 1.0), (slice(n, None), self.gamma)):
+                near, at = s[:, part].topk(min(self.k, s[:, part].shape[1]), dim=1)
+                found[rows] += torch.einsum("bk,bkc->bc", near**power, self.scores[part][at])
+        return found
+
+
 def propagate_prototypes(
     descriptors: Any,
     prototypes: Any,
@@ -167,6 +201,22 @@ def propagate_prototypes(
     >>> propagate_prototypes(x, np.eye(2), k=1).labels.tolist()
     [0, 0, 1, 1]
     """
+    return fit_prototypes(
+        descriptors, prototypes, labels, k=k, gamma=gamma, alpha=alpha, **parameters
+    ).found
+
+
+def fit_prototypes(
+    descriptors: Any,
+    prototypes: Any,
+    labels: Any = None,
+    *,
+    k: int = K,
+    gamma: float = GAMMA,
+    alpha: float = ALPHA,
+    **parameters: Any,
+) -> FittedPrototypes:
+    """As `propagate_prototypes`, with what new images need."""
     x, t = to_descriptors(descriptors), to_descriptors(prototypes)
     if x.shape[1] != t.shape[1]:
         raise FeatureError(
@@ -181,9 +231,11 @@ def propagate_prototypes(
     made = Propagator.default(k=k, gamma=1.0, alpha=alpha, **parts)
     nodes = torch.cat([unit_rows(x), unit_rows(t).to(x.device)])
     found = with_prototypes(made, c, gamma)(nodes, own.to(x.device), c)
-    scores = found.scores
-    return replace(
-        images_only(found, n),
-        probabilities=found.probabilities[:n],
-        scores=None if scores is None else scores[:n],
+    assert found.scores is not None
+    assert found.graph is not None
+    degree = found.graph.degree[:, None]
+    images = replace(
+        images_only(found, n), probabilities=found.probabilities[:n], scores=found.scores[:n]
     )
+    scores = torch.where(degree > 0, found.scores / degree.sqrt(), 0.0)
+    return FittedPrototypes(images, nodes, scores, k, gamma)

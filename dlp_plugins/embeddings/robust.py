@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from dlp_plugins.embeddings.audit import Evidence, nodes_of, weights_of
-from dlp_plugins.embeddings.duplicates import Distinct
 from dlp_plugins.graph import Graph
 from dlp_plugins.inputs import UNLABELED
 from dlp_plugins.propagation.beliefs import PLAIN, Beliefs
+from dlp_plugins.propagation.duplicates import Distinct
 from dlp_plugins.propagation.leave_one_out import LeaveOneOut
 from dlp_plugins.propagation.propagator import full_precision
 from dlp_plugins.refiners.contract import Given

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from dlp_plugins.embeddings.chunked import Clock, silent
-from dlp_plugins.embeddings.duplicates import Distinct, find_distinct
 from dlp_plugins.errors import ComponentError, LabelError
 from dlp_plugins.inputs import UNLABELED
 from dlp_plugins.propagation import Propagator
+from dlp_plugins.propagation.duplicates import Distinct, find_distinct
 from dlp_plugins.propagation.propagator import full_precision
 from dlp_plugins.selectors.contract import Pool, Selector
 

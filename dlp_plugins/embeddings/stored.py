@@ -21,7 +21,6 @@ from torch import Tensor
 from dlp_plugins._threads import parallel, slices
 from dlp_plugins.embeddings.assembly import MappedGraph, assemble_mapped
 from dlp_plugins.embeddings.chunked import BuiltGraph, Clock, transform
-from dlp_plugins.embeddings.duplicates import Distinct, find_distinct
 from dlp_plugins.embeddings.features import EmbeddingFile
 from dlp_plugins.embeddings.memory import ASSEMBLE_BYTES, LEAST_BLOCK_ROWS
 from dlp_plugins.embeddings.work import Finished, Stage, Work
@@ -34,6 +33,7 @@ from dlp_plugins.graphs._upper_bound import ShortVectors
 from dlp_plugins.graphs.cells import Cells
 from dlp_plugins.graphs.contract import drop_self
 from dlp_plugins.propagation import Propagator
+from dlp_plugins.propagation.duplicates import Distinct, find_distinct
 from dlp_plugins.refiners.none import NoRefiner
 from dlp_plugins.solvers.contract import Solution, Solver
 

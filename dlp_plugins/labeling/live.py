@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 from dlp_plugins.embeddings.chunked import Clock
-from dlp_plugins.embeddings.duplicates import Distinct, find_distinct
 from dlp_plugins.graph import Graph
 from dlp_plugins.inputs import UNLABELED
 from dlp_plugins.propagation import Propagator, apply_given_labels, equal_shares
 from dlp_plugins.propagation.class_shares import known_shares
+from dlp_plugins.propagation.duplicates import Distinct, find_distinct
 from dlp_plugins.propagation.propagator import full_precision
 from dlp_plugins.solvers._single_column import solve_column
 

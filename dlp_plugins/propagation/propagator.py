@@ -43,6 +43,7 @@ from dlp_plugins.propagation.class_shares import (
     known_shares,
     to_class_shares,
 )
+from dlp_plugins.propagation.duplicates import find_distinct
 from dlp_plugins.propagation.health import Convergence, Health
 from dlp_plugins.propagation.pseudo_labels import (
     Assignment,
@@ -277,14 +278,28 @@ class Propagator:
         beliefs: Beliefs = PLAIN,
         calibrated: bool = False,
         unknown: bool = False,
+        merge_equal: bool = False,
     ) -> PseudoLabels:
         """Pseudo-labels for descriptors [n, d] and labels [n] (-1 where there is none).
 
         `initial` [n, c]: an earlier propagation's scores, to start the solver from.
         `beliefs`: as `spread` takes them. `calibrated`, `unknown`: as `assess`.
+        `merge_equal`: equal descriptors are one point of the graph and share what it gets; the
+        result's `graph` and `health` are then those of the distinct points.
         """
         check_labels(labels, num_classes, len(descriptors))
         check_descriptors(descriptors)
+        if merge_equal and self.graph.merges_duplicates:
+            distinct = find_distinct(descriptors.cpu())
+            if distinct.group is not None and len(distinct.points) > 1:
+                if initial is not None:
+                    initial = initial[distinct.points.to(initial.device)]
+                found = self(
+                    descriptors[distinct.points.to(descriptors.device)],
+                    distinct.labels(labels.cpu()).to(labels.device),
+                    num_classes, initial, beliefs.grouped(distinct.group), calibrated, unknown,
+                )  # fmt: skip
+                return _for_every_point(found, distinct.group, labels, beliefs)
         f = self.apply_transform(descriptors)
         graph = self.assemble_graph(self.find_neighbors(f))
         labels = labels.to(graph.device)
@@ -407,7 +422,7 @@ def propagate(
 
     Args:
         descriptors: [n, d] real numbers (tensor, NumPy array, list), L2-normalised here; a zero
-            vector becomes a node without edges.
+            vector becomes a node without edges. Equal rows are one node and share its label.
         labels: [n] integers or booleans, -1 where unlabelled; or [n, c] shares of the classes (soft
             labels; SciPy's and torch's sparse matrices too), a row of zeros where unlabelled.
         num_classes: c; by default the largest label plus one, or the columns of `labels` or
@@ -441,7 +456,7 @@ def propagate(
     )
     propagator = propagator or Propagator.default(**parameters)
     pseudo = propagator(
-        descriptors, labels, num_classes, None, beliefs, calibrated=calibrated, unknown=unknown
+        descriptors, labels, num_classes, None, beliefs, calibrated, unknown, merge_equal=True
     )
     convergence = pseudo.health.convergence
     if on_unconverged == "raise" and not convergence.settled:
@@ -449,6 +464,29 @@ def propagate(
     if on_unconverged == "warn" and convergence.labels_may_change:
         warnings.warn(f"Propagation: {convergence.describe()}.", ConvergenceWarning, stacklevel=2)
     return pseudo
+
+
+def _for_every_point(
+    found: PseudoLabels, group: Tensor, labels: Tensor, beliefs: Beliefs
+) -> PseudoLabels:
+    """From nodes to the points [n] of each `group`, which keep labels [n] of their own."""
+    group = group.to(found.labels.device)
+    labels = labels.to(group.device)
+
+    def of_points(values: Tensor | None) -> Tensor | None:
+        return None if values is None else values[group]
+
+    probability = of_points(found.probability)
+    return replace(
+        found,
+        labels=torch.where(labels == UNLABELED, found.labels[group], labels),
+        certainty=beliefs.given_shares(labels, found.certainty[group]),
+        reached=found.reached[group],
+        probabilities=found.probabilities[group],
+        scores=of_points(found.scores),
+        probability=None if probability is None else beliefs.given_shares(labels, probability),
+        unknown=of_points(found.unknown),
+    )
 
 
 def build_parts(

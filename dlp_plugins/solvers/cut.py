@@ -22,10 +22,10 @@ from dlp_plugins.solvers.contract import (
     column_norms,
     components_on,
 )
+from dlp_plugins.solvers.poisson import QUICK
 
-LARGEST_S = 0.1
-STAGES = 6  # values of s, from 0 to LARGEST_S
-PENALTY = 1.5  # of ADMM, over s max D, beyond which every problem in X is convex
+S = 0.1  # of the concave term, the largest of the paper
+PENALTY = 1.5  # of ADMM, over s max D, beyond which the problem in X is convex
 LEAST_PENALTY = 0.1  # of the mean degree
 CG_TOLERANCE, CG_ITERATIONS = 1e-3, 30
 
@@ -33,26 +33,27 @@ CG_TOLERANCE, CG_ITERATIONS = 1e-3, 30
 @solvers.register("cut")
 @dataclass(frozen=True)
 class Cut(Solver):
-    """Class sizes and least cut (CutSSL, NeurIPS 2024), by ADMM from a convex problem on.
+    """Class sizes and least cut (CutSSL, NeurIPS 2024), by ADMM from Poisson learning.
 
     min over X of 1/2 tr X^T (L_uu - s D_uu) X - <X, B>, with X 1 = 1, X^T 1 = m, X >= 0; u the
-    unlabelled points, B = W_ul Y_l, m the classes' sizes (`class_shares`), L = D - W. The problem
-    is convex at s = 0; s grows to 0.1 in 6 stages, by which X comes nearer to labels of 0 and 1.
-    A step of ADMM: X of the problem with equalities alone and rho/2 |X - T + V|^2, by conjugate
-    gradient and two closed forms for the multipliers; T = max(X + V, 0); V = V + X - T. Every
-    stage's T is rounded to labels of the right sizes, and those of the least cut are kept: scores
-    are T times a factor for each class, whose argmax they are.
+    unlabelled points, B = W_ul Y_l, m the classes' sizes (`class_shares`), L = D - W; s = 0.1, by
+    which X comes near to labels of 0 and 1. A step of ADMM: X of the problem with equalities alone
+    and rho/2 |X - T + V|^2, by conjugate gradient and two closed forms for the multipliers; T =
+    max(X + V, 0); V = V + X - T. The last T is rounded to labels of the right sizes; scores are T
+    times a factor for each class, whose argmax they are.
 
-    There is no alpha, and a first guess is not needed. `residual` is the points by which a class
+    Departure: X starts at the labels of `poisson` with these sizes, and at s = 0.1. The paper's
+    start, the convex problem of s = 0, is near to uniform where labels are few, and the labels
+    found from there cut more. The start is kept if its cut is less than the last one's.
+
+    There is no alpha. `residual` is the points by which a class
     misses its size, over all unlabelled points: it does not measure how near the cut is to the
     least one, as that problem is not convex.
     """
 
-    max_iterations: Annotated[
-        int, Field(ge=1, description="steps of ADMM in each of six stages, at most")
-    ] = 30
+    max_iterations: Annotated[int, Field(ge=1, description="steps of ADMM, at most")] = 60
     tolerance: Annotated[
-        float, Field(gt=0, lt=1, description="change of X, relative, at which a stage ends")
+        float, Field(gt=0, lt=1, description="change of X, relative, at which it ends")
     ] = 1e-2
     approximate = True
     columnwise = False
@@ -72,26 +73,21 @@ class Cut(Solver):
     @in_local_order
     def solve(self, state: Graph, labels: Tensor, initial: Tensor | None = None) -> Solution:
         problem = _Problem.of(state, labels, self._shares)
-        rho = None
-        t = problem.inside * (problem.wanted / problem.wanted.sum().clamp(min=1e-12))
-        v, x = torch.zeros_like(t), t.clone()
-        best, least, products = t, torch.full((), torch.inf, device=labels.device), 0
-        for s in torch.linspace(0, LARGEST_S, STAGES).tolist():
-            new = LEAST_PENALTY + PENALTY * s * problem.degree.max()
-            v *= 1.0 if rho is None else rho / new  # multipliers over the penalty
-            rho = new
-            step = _Step.of(problem, s, rho)
-            for _ in range(self.max_iterations):
-                before = t
-                x, used = step.minimize(t - v, x)
-                t = (x + v).clamp_(min=0)
-                v += x - t
-                products += used
-                if all_true(column_norms(t - before) <= self.tolerance * column_norms(t)):
-                    break
-            scores = t * size_factors(t, problem.inside[:, 0], problem.wanted)
-            cut = problem.cut(scores)
-            best, least = torch.where(cut < least, scores, best), torch.minimum(cut, least)
+        rho = LEAST_PENALTY + PENALTY * S * problem.degree.max()
+        step = _Step.of(problem, S, rho)
+        best = problem.sized(QUICK.solve(state, labels).scores.clamp(min=0))
+        t = problem.labels(best)
+        v, x, products = torch.zeros_like(t), t.clone(), 0
+        for _ in range(self.max_iterations):
+            before = t
+            x, used = step.minimize(t - v, x)
+            t = (x + v).clamp_(min=0)
+            v += x - t
+            products += used
+            if all_true(column_norms(t - before) <= self.tolerance * column_norms(t)):
+                break
+        last = problem.sized(t)
+        best = torch.where(problem.cut(last) < problem.cut(best), last, best)
         scores = torch.where(problem.given.any(dim=1, keepdim=True), problem.given, best)
         residual = problem.missed(scores)
         enough = torch.clamp(1 / problem.inside.sum().clamp(min=1), min=NEAR)
@@ -140,6 +136,10 @@ class _Problem:
         """W x [n, c]."""
         root = self.degree.sqrt()
         return root * self.graph.matmul(root * x)
+
+    def sized(self, scores: Tensor) -> Tensor:
+        """Scores >= 0 [n, c] times a factor for each class, by which their labels have its size."""
+        return scores * size_factors(scores, self.inside[:, 0], self.wanted)
 
     def labels(self, scores: Tensor) -> Tensor:
         """One-hot [n, c] of the unlabelled points, zeros elsewhere."""

@@ -80,6 +80,9 @@ class Poisson(Solver):
         return _anchor(u, degree, graph.components, means)
 
 
+QUICK = Poisson(max_iterations=100, tolerance=1e-3)  # where other solvers start
+
+
 def _roots(degree: Tensor) -> tuple[Tensor, Tensor]:
     """D^(1/2) and D^(-1/2) as columns [n, 1]; 0 for a node without edges."""
     root = degree.sqrt()[:, None]

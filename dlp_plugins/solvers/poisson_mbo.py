@@ -25,9 +25,7 @@ from dlp_plugins.solvers.contract import (
     all_true,
     components_on,
 )
-from dlp_plugins.solvers.poisson import Poisson, centered_sources
-
-START = Poisson(max_iterations=100, tolerance=1e-3)
+from dlp_plugins.solvers.poisson import QUICK, centered_sources
 
 
 @solvers.register("poisson_mbo")
@@ -37,12 +35,16 @@ class PoissonMBO(Solver):
 
     From the labels of `poisson`, up to `max_iterations` rounds: X the one-hot labels, U = X, 40
     times U = U - dt (L U - F) with L = D - W, dt = 1 / max D, F the one-hot labelled rows less
-    their mean; then the label argmax_j r_j u_ij. With `projection = "sizes"` r gives every class
-    its share of the unlabelled points (`class_shares`); with "class_mass" r_j = pi_j / sum_i u_ij,
-    which needs no sizes. Scores are r_j u_ij, clipped at 0, of the last round.
+    their mean; then the label argmax_j r_j u_ij. With `projection = "sizes"` r gives class j a size
+    in proportion to pi_j r_j^(-slack), pi its share of the unlabelled points (`class_shares`): at
+    `slack = 0` that share, and else it is the smaller the more its scores had to be raised. With
+    "class_mass" r_j = pi_j / sum_i u_ij, which needs no sizes. Scores are r_j u_ij, clipped at 0,
+    of the last round.
 
-    Departures: labelled points keep their label; a round that changes no label is the last; F sums
-    to 0 over every component of the graph. There is no alpha. `residual` is the share of the points
+    Departures: slack, 0 in the paper, for sizes that are not known well; the first labels have
+    these sizes too; labelled points keep their label; a round that changes no label is the last; F
+    sums to 0 over every component of the graph. There is no alpha. `residual` is the share of
+    the points
     whose label one more round would change, the same for every class.
     """
 
@@ -50,8 +52,9 @@ class PoissonMBO(Solver):
         Literal["sizes", "class_mass"], Field(description="how a round's labels follow from scores")
     ] = "sizes"
     slack: Annotated[
-        float, Field(ge=0, lt=1, description="share by which a class may miss its size")
-    ] = 0.0
+        float,
+        Field(ge=0, description="how far sizes follow the scores; 0: they are as given"),
+    ] = 0.5
     steps: Annotated[int, Field(ge=1, description="diffusion steps of a round")] = 40
     max_iterations: MaxIterations = 20
     tolerance: Annotated[
@@ -74,11 +77,12 @@ class PoissonMBO(Solver):
 
     @in_local_order
     def solve(self, state: Graph, labels: Tensor, initial: Tensor | None = None) -> Solution:
-        start = START.solve(state, labels) if initial is None else None
+        start = QUICK.solve(state, labels) if initial is None else None
         scores = initial if start is None else start.scores
         assert scores is not None
         rounds = self._rounds(state, labels)
-        x, same = rounds.labels(scores), False
+        x = rounds.labels(scores) if start is None else self._first_labels(rounds, scores)
+        same = False
         for done in range(1, self.max_iterations + 1):
             scores = rounds.scores(x)
             before, x = x, rounds.labels(scores)
@@ -97,10 +101,18 @@ class PoissonMBO(Solver):
     def oracle(self, graph: Graph, labels: Tensor) -> Tensor:
         """The same rounds, dense, in float64."""
         rounds = self._dense(graph, labels)
-        scores = START.oracle(graph, labels)
+        x = self._first_labels(rounds, QUICK.oracle(graph, labels))
         for _ in range(self.max_iterations):
-            scores = rounds.scores(rounds.labels(scores))
+            scores = rounds.scores(x)
+            x = rounds.labels(scores)
         return scores
+
+    def _first_labels(self, rounds: _Rounds, u: Tensor) -> Tensor:
+        """X [n, c] of the scores u of `poisson`: sizes, if known, hold from the start."""
+        if self.projection != "sizes":
+            return rounds.labels(u)
+        u = u.clamp(min=0)
+        return rounds.labels(u * rounds.factors(u, rounds.counted, rounds.wanted))
 
     def _dense(self, graph: Graph, labels: Tensor) -> _Rounds:
         wn = torch.from_numpy(graph.to_scipy().toarray()).double()

@@ -311,3 +311,20 @@ def test_no_setting_of_an_index_escapes_its_range(folder, tmp_path):
     _index_file.write(tmp_path / "i.safetensors", arrays, about)
     with pytest.raises((DataError, RecipeError, ValueError), match="gamma"):
         load_index(tmp_path / "i.safetensors")
+
+
+def test_weights_of_new_points_need_their_neighbors_lists_alone() -> None:
+    rows, seen = np.random.default_rng(0).standard_normal((200, 5)), []
+    labels = np.full(200, -1)
+    labels[:4] = [0, 1, 0, 1]
+    index = FittedPropagation.of(Propagator.default(k=4), rows, labels, 2).index
+
+    class Watched(type(index.propagator.affinity)):
+        def weights(self, neighbors):
+            seen.append(neighbors.num_nodes)
+            return super().weights(neighbors)
+
+    watched = replace(index, propagator=replace(index.propagator, affinity=Watched()))
+    new = np.random.default_rng(1).standard_normal((3, 5))
+    np.testing.assert_array_equal(watched.predict(new)[0], index.predict(new)[0])
+    assert seen[0] <= 3 * 4 + 1 + 3

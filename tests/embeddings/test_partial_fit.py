@@ -93,6 +93,25 @@ def test_a_new_class_comes_last():
     assert again.classes_.tolist() == [*names[5:], *names[:5]]
 
 
+@pytest.mark.parametrize("refiner", ["discriminant", "none"])
+def test_labels_of_old_points_may_come_later_and_be_corrected(refiner):
+    x, y = digits()
+    x, few = x[:300], some_labels(y, 6)[:300].copy()
+    wrong = int(np.flatnonzero(few == 3)[0])
+    unlabeled = np.flatnonzero(few < 0)[:12]
+    first, later = few.copy(), np.full(300, -1)
+    first[wrong] = 5
+    later[wrong], later[unlabeled] = 3, y[unlabeled]
+    later[few == 7], first[few == 7] = 7, -1  # a class that comes with them
+    few[unlabeled] = y[unlabeled]
+    model = GraphLabelPropagation(refiner=refiner).fit(x, first).partial_fit(None, later)
+    whole = GraphLabelPropagation(refiner=refiner).fit(x, few)
+    assert sorted(model.classes_) == whole.classes_.tolist()
+    assert (model.transduction_ == whole.transduction_).mean() >= 0.99
+    assert (model.transduction_[few >= 0] == few[few >= 0]).all()
+    assert model.predict(x[:5]).shape == (5,)
+
+
 def test_the_first_call_is_a_fit_and_what_is_wrong_is_refused():
     x, y = digits()
     model = GraphLabelPropagation().partial_fit(x[:200], y[:200])
@@ -103,6 +122,10 @@ def test_the_first_call_is_a_fit_and_what_is_wrong_is_refused():
         model.partial_fit(x[:5], y[:4])
     with pytest.raises(ValueError, match="do not mix"):
         model.partial_fit(x[:2], ["cat", "dog"])
+    with pytest.raises(ValueError, match="inconsistent"):
+        model.partial_fit(None, y[:5])
+    with pytest.raises(ValueError, match="nothing to add"):
+        model.partial_fit(None)
     every = GraphLabelPropagation(unlabeled=None).fit(x[:200], y[:200])
     with pytest.raises(ValueError, match="every point has a label"):
         every.partial_fit(x[200:210])

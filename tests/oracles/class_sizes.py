@@ -52,14 +52,33 @@ def poisson(w: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return u - degree @ u / degree.sum()
 
 
+def sized(u: np.ndarray, pi: np.ndarray, slack: float) -> np.ndarray:
+    """r [c] so that argmax r_j u_ij gives class j a size in proportion to pi_j r_j^(-slack)."""
+    r, best, least = pi / u.sum(axis=0), None, np.inf
+    for step in range(300):
+        size = np.bincount((u * r).argmax(axis=1), minlength=len(pi))
+        goal = pi * r**-slack
+        goal *= len(u) / goal.sum()
+        if (missed := np.abs(goal - size).max()) < least:
+            best, least = r, missed
+        r = r * np.exp((goal - size) / len(u) / (1 + step / 50))
+    assert best is not None
+    return best
+
+
 def poisson_mbo(
-    w: np.ndarray, labels: np.ndarray, pi: np.ndarray, rounds: int = 20, steps: int = 40
+    w: np.ndarray,
+    labels: np.ndarray,
+    pi: np.ndarray,
+    rounds: int = 20,
+    steps: int = 40,
+    slack: float | None = None,
 ) -> np.ndarray:
-    """Scores r_j u_ij [n, c] of the last round of Poisson MBO by class mass, on a connected graph.
+    """Scores r_j u_ij [n, c] of the last round of Poisson MBO, on a connected graph.
 
     U = X, 40 times U = U - dt (L U - F), F one-hot labelled rows less their mean, dt = 1 / max D;
-    r_j = n_u pi_j / sum of u_ij clipped at 0 over unlabelled points; X one-hot of argmax r_j u_ij,
-    labelled rows as given.
+    X one-hot of argmax r_j u_ij, labelled rows as given. By class mass r_j = n_u pi_j / sum of u_ij
+    clipped at 0 over unlabelled points; with `slack` r as of `sized`, for the first labels as well.
     """
     c, labeled = labels.max() + 1, labels >= 0
     hot = (labels[:, None] == np.arange(c)).astype(float)
@@ -67,12 +86,17 @@ def poisson_mbo(
     degree = w.sum(axis=1)
     walk = np.eye(len(w)) - (np.diag(degree) - w) / degree.max()
     scores = poisson(w, labels)
+    if slack is not None:
+        positive = scores + (degree @ np.abs(scores)).sum() / degree.sum() / c
+        positive = np.maximum(positive, 0)
+        scores = positive * sized(positive[~labeled], pi, slack)
     for _ in range(rounds):
         u = np.where(labeled[:, None], hot, np.eye(c)[scores.argmax(axis=1)])
         for _ in range(steps):
             u = walk @ u + source / degree.max()
         u = np.maximum(u, 0)
-        scores = u * ((~labeled).sum() * pi / u[~labeled].sum(axis=0))
+        mass = (~labeled).sum() * pi / u[~labeled].sum(axis=0)
+        scores = u * (mass if slack is None else sized(u[~labeled], pi, slack))
     return scores
 
 

@@ -35,7 +35,7 @@ def test_equal_to_a_dense_solve_and_high_where_no_label_is() -> None:
 
 def test_what_no_label_reaches_is_unknown() -> None:
     x = np.eye(4).repeat(5, axis=0)
-    x[:5] += 0.01 * np.random.default_rng(0).standard_normal((5, 4))
+    x += 0.01 * np.random.default_rng(0).standard_normal((20, 4))
     labels = np.full(20, -1)
     labels[[5, 10]] = [0, 1]
     found = propagate(x, labels, k=2, unknown=True).unknown

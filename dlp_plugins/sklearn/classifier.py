@@ -1,14 +1,4 @@
-"""Label propagation as a scikit-learn classifier.
-
->>> import numpy as np
->>> from dlp_plugins.sklearn import GraphLabelPropagation
->>> X = np.array([[1.0, 0.1], [1.0, 0.2], [0.1, 1.0], [0.2, 1.0]])
->>> model = GraphLabelPropagation(n_neighbors=1).fit(X, [0, -1, 1, -1])
->>> model.transduction_.tolist()
-[0, 0, 1, 1]
->>> model.predict([[3.0, 0.5]]).tolist()
-[0]
-"""
+"""Label propagation as a scikit-learn classifier."""
 
 from __future__ import annotations
 
@@ -314,7 +304,7 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         return self._keep(fitted)
 
     def partial_fit(self, X: Any, y: Any = None, classes: Any = None) -> GraphLabelPropagation:
-        """Add points to those of `fit` and of earlier calls, in far less than the time of a fit.
+        """Add points, or labels, to those of `fit` and of earlier calls, in less time than a fit.
 
         Attributes then hold all points so far, in the order in which they came. The neighbours of
         all points are exact if they were, the solver starts from the last scores, the refiner from
@@ -323,9 +313,12 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like of shape (n_samples, n_features), or None
+            None adds no points: y then labels those that are there.
         y : array-like of shape (n_samples,), default=None
-            As in `fit`, and it may hold new classes. None: no point is labelled.
+            As in `fit`, and it may hold new classes. None: no point is labelled. Where X is None, a
+            label for each point so far, new or corrected, and -1 (see `unlabeled`) for all whose
+            label stays as it is.
         classes : ignored
             Here because scikit-learn's `partial_fit` has it.
 
@@ -336,6 +329,8 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         """
         if not hasattr(self, "_fitted"):
             return self.fit(X, y)
+        if X is None and y is None:
+            raise ValueError("Neither X nor y was given: there is nothing to add.")
         if self.robust or self.auto or self.start is not None:
             raise ValueError("partial_fit goes with neither robust, auto nor start: fit again.")
         if not self._fitted.plain or self.calibrate or self.unknown:
@@ -343,14 +338,15 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
                 "partial_fit needs plain labels without weights or a prior, and neither calibrate "
                 "nor unknown: fit again."
             )
-        X = validate_data(self, X, dtype=(np.float64, np.float32), reset=False)
+        if X is not None:
+            X = validate_data(self, X, dtype=(np.float64, np.float32), reset=False)
         before = self.classes_
-        labels = np.full(len(X), UNLABELED)
+        labels = np.full(len(self.transduction_ if X is None else X), UNLABELED)
         if y is None and self.unlabeled_ is None:
             raise ValueError("unlabeled=None means that every point has a label: give y.")
         if y is not None:
             y = column_or_1d(_fill_blanks(y, self.unlabeled_)[0])
-            check_consistent_length(X, y)
+            check_consistent_length(labels, y)
             labeled = self._labeled(y)
             if (of := np.unique(y[labeled])).size:
                 check_classification_targets(of)
@@ -361,6 +357,8 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
                 self.classes_ = np.concatenate([before, added]) if added.size else before
                 position = {c: j for j, c in enumerate(self.classes_.tolist())}
                 labels[labeled] = [position[c] for c in y[labeled].tolist()]
+        if X is None:
+            return self._keep(self._fitted.extended(None, labels[:0], len(self.classes_), labels))
         return self._keep(self._fitted.extended(X, labels, len(self.classes_)))
 
     def _keep(self, fitted: FittedPropagation) -> GraphLabelPropagation:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from dlp_plugins.embeddings import duplicates
-from dlp_plugins.embeddings.duplicates import find_distinct
+from dlp_plugins.propagation import duplicates, propagate
+from dlp_plugins.propagation.duplicates import find_distinct
 
 
 @pytest.mark.parametrize("block", [1, 10**6])
@@ -50,3 +50,29 @@ def test_a_group_has_the_label_of_most_of_its_points() -> None:
     found = find_distinct(rows)
     assert found.labels(torch.tensor([-1, 2, 1, 2, -1, -1, -1, 0])).tolist() == [2, -1, 0]
     assert found.labels(torch.tensor([-1, 2, 1, -1, 4, -1, 3, -1])).tolist() == [1, 3, -1]
+
+
+def test_copies_share_their_label_in_propagate_too():
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(size=(40, 6)) + 3 * np.eye(6)[j % 2] for j in range(2)])
+    labels = np.full(80, -1)
+    labels[[0, 40]] = [0, 1]
+    settings = {"k": 5, "alpha": 0.9, "normalizer": "class_mass", "calibrated": True}
+    copies = np.arange(0, 80, 4)
+    more = np.concatenate([x, x[copies], x[copies]])
+    known = np.concatenate([labels, np.full(40, -1)])
+    known[80 + 1] = 1  # a copy with a label of its own keeps it
+    known[4] = 0
+    labels[4] = 0
+    alone = propagate(x, labels, unknown=True, **settings)
+    found = propagate(more, known, unknown=True, **settings)
+    assert found.graph.num_nodes == 80
+    assert int(found.labels[81]) == 1
+    for name in ("probabilities", "scores", "reached", "unknown"):
+        own, of_all = getattr(alone, name), getattr(found, name)
+        assert torch.equal(of_all[80:100], of_all[:80:4]), name
+        assert of_all.shape == (120, *own.shape[1:])
+    assert torch.equal(found.labels[100:], found.labels[:80:4])
+    plain = propagate(more, np.concatenate([labels, np.full(40, -1)]), unknown=True, **settings)
+    for name in ("labels", "certainty", "probability", "scores"):
+        assert torch.equal(getattr(plain, name)[:80], getattr(alone, name)), name
