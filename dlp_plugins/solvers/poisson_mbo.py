@@ -43,9 +43,8 @@ class PoissonMBO(Solver):
 
     Departures: slack, 0 in the paper, for sizes that are not known well; the first labels have
     these sizes too; labelled points keep their label; a round that changes no label is the last; F
-    sums to 0 over every component of the graph. There is no alpha. `residual` is the share of
-    the points
-    whose label one more round would change, the same for every class.
+    sums to 0 over every component of the graph. There is no alpha. `residual` is the share of the
+    points whose label one more round would change, the same for every class.
     """
 
     projection: Annotated[
