@@ -78,6 +78,15 @@ def test_copies_of_old_and_new_points_share_a_label():
     assert len(model._fitted.index.points) == 310
 
 
+def test_suggested_rows_are_as_given_where_rows_are_equal():
+    x, y = digits()
+    first = np.vstack([x[:20], x[:20], x[20:30]])
+    few = np.concatenate([y[:20], np.full(30, -1)])
+    model = GraphLabelPropagation(n_neighbors=5).fit(first, few)
+    model.partial_fit(x[30:40]).partial_fit(np.vstack([x[20:25], x[40:45]]))
+    assert sorted(model.suggest(25)) == [*range(40, 60), *range(65, 70)]
+
+
 def test_a_new_class_comes_last():
     x, y = digits()
     names = np.array([f"digit {j}" for j in range(C)])
