@@ -285,7 +285,7 @@ class Propagator:
         `initial` [n, c]: an earlier propagation's scores, to start the solver from.
         `beliefs`: as `spread` takes them. `calibrated`, `unknown`: as `assess`.
         `merge_equal`: equal descriptors are one point of the graph and share what it gets; the
-        result's `graph` and `health` are then those of the distinct points.
+        result's `graph` and `health` are then those of the distinct points, class weights of all.
         """
         check_labels(labels, num_classes, len(descriptors))
         check_descriptors(descriptors)
@@ -294,17 +294,43 @@ class Propagator:
             if distinct.group is not None and len(distinct.points) > 1:
                 if initial is not None:
                     initial = initial[distinct.points.to(initial.device)]
+                nodes = beliefs.grouped(distinct.group)
+                known = nodes.labels(distinct.labels(labels.cpu()))
                 found = self(
-                    descriptors[distinct.points.to(descriptors.device)],
-                    distinct.labels(labels.cpu()).to(labels.device),
-                    num_classes, initial, beliefs.grouped(distinct.group), calibrated, unknown,
+                    descriptors[distinct.points.to(descriptors.device)], known.to(labels.device),
+                    num_classes, initial, nodes, calibrated, unknown,
                 )  # fmt: skip
-                return _for_every_point(found, distinct.group, labels, beliefs)
+                return self._for_every_point(found, distinct.group, labels, beliefs)
         f = self.apply_transform(descriptors)
         graph = self.assemble_graph(self.find_neighbors(f))
         labels = labels.to(graph.device)
         found = self.spread(graph, labels, num_classes, initial, f, beliefs)
         return self.assess(found, graph, labels, f, beliefs, calibrated, unknown)
+
+    def _for_every_point(
+        self, found: PseudoLabels, group: Tensor, labels: Tensor, beliefs: Beliefs
+    ) -> PseudoLabels:
+        """From nodes to the points [n] of each `group`, which keep labels [n] of their own."""
+        group = group.to(found.labels.device)
+        labels = labels.to(group.device)
+
+        def of_points(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values[group]
+
+        probability = of_points(found.probability)
+        assigned = torch.where(labels == UNLABELED, found.labels[group], labels)
+        counts = torch.bincount(assigned[assigned >= 0], minlength=len(found.class_weights))
+        return replace(
+            found,
+            labels=assigned,
+            class_weights=self.class_weights(counts),
+            certainty=beliefs.given_shares(labels, found.certainty[group]),
+            reached=found.reached[group],
+            probabilities=found.probabilities[group],
+            scores=of_points(found.scores),
+            probability=None if probability is None else beliefs.given_shares(labels, probability),
+            unknown=of_points(found.unknown),
+        )
 
     @full_precision()
     def spread(
@@ -464,29 +490,6 @@ def propagate(
     if on_unconverged == "warn" and convergence.labels_may_change:
         warnings.warn(f"Propagation: {convergence.describe()}.", ConvergenceWarning, stacklevel=2)
     return pseudo
-
-
-def _for_every_point(
-    found: PseudoLabels, group: Tensor, labels: Tensor, beliefs: Beliefs
-) -> PseudoLabels:
-    """From nodes to the points [n] of each `group`, which keep labels [n] of their own."""
-    group = group.to(found.labels.device)
-    labels = labels.to(group.device)
-
-    def of_points(values: Tensor | None) -> Tensor | None:
-        return None if values is None else values[group]
-
-    probability = of_points(found.probability)
-    return replace(
-        found,
-        labels=torch.where(labels == UNLABELED, found.labels[group], labels),
-        certainty=beliefs.given_shares(labels, found.certainty[group]),
-        reached=found.reached[group],
-        probabilities=found.probabilities[group],
-        scores=of_points(found.scores),
-        probability=None if probability is None else beliefs.given_shares(labels, probability),
-        unknown=of_points(found.unknown),
-    )
 
 
 def build_parts(

@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from dlp_plugins.propagation import duplicates, propagate
+from dlp_plugins.embeddings.chunked import propagate_chunked
+from dlp_plugins.embeddings.memory import ClassChunks
+from dlp_plugins.inputs import unit_rows
+from dlp_plugins.propagation import Propagator, duplicates, propagate
+from dlp_plugins.propagation.beliefs import to_beliefs
 from dlp_plugins.propagation.duplicates import find_distinct
 
 
@@ -76,3 +80,18 @@ def test_copies_share_their_label_in_propagate_too():
     plain = propagate(more, np.concatenate([labels, np.full(40, -1)]), unknown=True, **settings)
     for name in ("labels", "certainty", "probability", "scores"):
         assert torch.equal(getattr(plain, name)[:80], getattr(alone, name)), name
+
+
+def test_copies_get_the_class_of_the_most_weight_and_count_in_the_balance(tmp_path):
+    x = np.array([[1.0, 0.1]] * 4 + [[1.0, 0.3], [0.1, 1.0], [0.3, 1.0]])
+    labels, weights = np.array([0, 0, 1, -1, -1, 2, -1]), np.array([0.1, 0.1, 10, 1, 1, 1, 1])
+    found = propagate(x, labels, label_weights=weights, k=2)
+    assert found.labels[:4].tolist() == [0, 0, 1, 1]
+    _, c, beliefs = to_beliefs(labels, None, weights)
+    chunked = propagate_chunked(
+        Propagator.default(k=2), lambda tick: unit_rows(torch.from_numpy(x).float()),
+        torch.from_numpy(labels), c, ClassChunks(c, False, 0), scratch=tmp_path, beliefs=beliefs,
+    )  # fmt: skip
+    assert torch.equal(found.labels, chunked.labels)
+    torch.testing.assert_close(found.class_weights, chunked.class_weights)
+    torch.testing.assert_close(found.certainty, chunked.certainty)
