@@ -176,8 +176,9 @@ class FittedPropagation:
         graph = propagator.assemble_graph(neighbors)
         y = label_matrix(known, num_classes)
         initial = _padded(self._scores, len(f), num_classes)
-        solution = propagator.solve(propagator.solver.prepare(graph), y, initial)
         shares = known_shares(propagator.class_shares, known, num_classes)
+        made = replace(propagator, solver=propagator.solver.with_shares(shares))
+        solution = made.solve(made.solver.prepare(graph), y, initial)
         if shares is None:
             shares = torch.from_numpy(self.class_shares).float()
         if len(shares) < num_classes:

@@ -12,6 +12,8 @@ from dlp_plugins.graph import Neighbors
 from dlp_plugins.graphs.exact import Exact
 from dlp_plugins.inputs import unit_rows
 from dlp_plugins.sklearn import GraphLabelPropagation
+from dlp_plugins.solvers.cut import Cut
+from dlp_plugins.solvers.poisson_mbo import PoissonMBO
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 C = 10
@@ -85,6 +87,17 @@ def test_suggested_rows_are_as_given_where_rows_are_equal():
     model = GraphLabelPropagation(n_neighbors=5).fit(first, few)
     model.partial_fit(x[30:40]).partial_fit(np.vstack([x[20:25], x[40:45]]))
     assert sorted(model.suggest(25)) == [*range(40, 60), *range(65, 70)]
+
+
+@pytest.mark.parametrize("solver", [PoissonMBO(slack=0), Cut()], ids=["poisson_mbo", "cut"])
+def test_class_sizes_are_kept(solver):
+    x, y = digits()
+    some = (y == 8) | (y == 9)
+    x, few = x[some], some_labels(y, 6)[some]
+    settings = {"refiner": "none", "normalizer": "clamp", "class_shares": [0.7, 0.3]}
+    model = GraphLabelPropagation(solver=solver, **settings).fit(x[:-20], few[:-20])
+    model.partial_fit(x[-20:], few[-20:])
+    assert (model.transduction_[few < 0] == 8).mean() == pytest.approx(0.7, abs=0.02)
 
 
 def test_a_new_class_comes_last():
