@@ -151,7 +151,8 @@ def fit_multi_label(
     neighbors = propagator.find_neighbors(f)
     graph = propagator.assemble_graph(neighbors)
     y = nodes.label_matrix(best_labels(nodes.given, len(f)), labels.shape[1])
-    z = propagator.solve(propagator.solver.prepare(graph), y).scores
+    solution = propagator.solve(propagator.solver.prepare(graph), y)
+    z = solution.scores
     chosen, thresholds = choose_labels(z, nodes.given)
     reached = (z > 0).any(dim=1)
     reached[nodes.given.points] = True
@@ -161,7 +162,9 @@ def fit_multi_label(
     )  # fmt: skip
     every = distinct.expand(chosen)
     every[given.points] = given.distributions > 0
-    found = MultiLabels(every, distinct.expand(z), thresholds, distinct.expand(reached))
+    found = MultiLabels(
+        every, distinct.expand(z), thresholds, distinct.expand(reached), Convergence.of(solution)
+    )
     return found, index
 
 

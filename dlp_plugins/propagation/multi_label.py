@@ -5,7 +5,7 @@ Shapes: n points, c classes, w of them at once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from dlp_plugins.inputs import check_descriptors, to_descriptors
 from dlp_plugins.notebook.html import table
 from dlp_plugins.propagation.beliefs import Beliefs, best_labels, soft_given, to_prior
+from dlp_plugins.propagation.health import Convergence
 from dlp_plugins.propagation.propagator import Propagator
 from dlp_plugins.refiners.contract import Given
 from dlp_plugins.units import counts_by_class
@@ -28,12 +29,14 @@ class MultiLabels:
     thresholds: [c] float32, score from which a point has a class; infinite for a class without a
         label.
     reached: [n] bool, whether some label reached the point over the graph, or it has one.
+    convergence: how well the solver solved for these scores.
     """
 
     labels: Tensor
     scores: Tensor
     thresholds: Tensor
     reached: Tensor
+    convergence: Convergence = field(default_factory=Convergence)
 
     def _repr_html_(self) -> str:
         """For a notebook: how many labels there are."""
@@ -83,11 +86,12 @@ def propagate_multi_label(
     made = propagator or Propagator.default(**parameters)
     graph = made.build_graph(x)
     y = beliefs.to(graph.device).label_matrix(best_labels(given, n).to(graph.device), c)
-    z = made.solve(made.solver.prepare(graph), y).scores
+    solution = made.solve(made.solver.prepare(graph), y)
+    z = solution.scores
     found, thresholds = choose_labels(z, given)
     reached = (z > 0).any(dim=1)
     reached[given.points.to(z.device)] = True
-    return MultiLabels(found, z, thresholds, reached)
+    return MultiLabels(found, z, thresholds, reached, Convergence.of(solution))
 
 
 def choose_labels(scores: Tensor, given: Given, start: int = 0) -> tuple[Tensor, Tensor]:

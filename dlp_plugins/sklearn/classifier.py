@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import Bunch
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
@@ -28,12 +27,11 @@ from dlp_plugins.registry import (
     SELECTOR,
     graph_for,
 )
+from dlp_plugins.sklearn._common import UNLABELED, name_classes, share_right, warn_unconverged
 
 if TYPE_CHECKING:  # importing these takes longer than scikit-learn; `fit` does
     from dlp_plugins.embeddings.fitted import FittedPropagation
     from dlp_plugins.propagation import Propagator
-
-UNLABELED = -1
 
 
 class Doubts(Bunch):
@@ -362,9 +360,7 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         return self._keep(self._fitted.extended(X, labels, len(self.classes_)))
 
     def _keep(self, fitted: FittedPropagation) -> GraphLabelPropagation:
-        if (convergence := fitted.health.convergence).labels_may_change:
-            text = f"Propagation: {convergence.describe('max_iter')}."
-            warnings.warn(text, ConvergenceWarning, stacklevel=3)
+        warn_unconverged(fitted.health.convergence, stacklevel=4)
         self._fitted = fitted
         self.label_distributions_ = fitted.probabilities
         self.transduction_ = self._name(fitted.labels)
@@ -421,15 +417,7 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         y = column_or_1d(_fill_blanks(y, self.unlabeled_)[0])
         labeled = self._labeled(y)
-        if not labeled.any():
-            raise ValueError(
-                f"No point is labelled ({self.unlabeled_!r} means unlabelled): nothing to score."
-            )
-        if sample_weight is not None:
-            sample_weight = np.asarray(sample_weight)[labeled]
-        # compared as positions in classes_: predictions may mix names with -1
-        predicted = self.predict(X)[labeled]
-        return float(np.average(predicted == y[labeled], weights=sample_weight))
+        return share_right(self.predict(X) == y, labeled, sample_weight, self.unlabeled_)
 
     def suggest(self, count: int, X: Any = None, *, selector: Any = SELECTOR) -> np.ndarray:
         """Points whose labels should help most: their rows, the best first.
@@ -552,13 +540,7 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
 
     def _name(self, index: np.ndarray) -> np.ndarray:
         """Positions in classes_ to classes; -1 to `unlabeled_`, whatever the classes' type."""
-        named = self.classes_[index.clip(0)]
-        missing = index == UNLABELED
-        if missing.any() and self.unlabeled_ is not None:
-            if not (named.dtype.kind in "if" and isinstance(self.unlabeled_, (int, np.integer))):
-                named = named.astype(object)
-            named[missing] = self.unlabeled_
-        return named
+        return name_classes(self.classes_, index, self.unlabeled_)
 
 
 def _is_soft(y: Any) -> bool:

@@ -15,8 +15,7 @@ from sklearn.utils.validation import (
 )
 
 from dlp_plugins.registry import EMBEDDINGS, EMBEDDINGS_ALPHA, EMBEDDINGS_K, graph_for
-
-UNLABELED = -1
+from dlp_plugins.sklearn._common import UNLABELED, share_right, warn_unconverged
 
 
 class MultiLabelPropagation(ClassifierMixin, BaseEstimator):
@@ -133,6 +132,7 @@ class MultiLabelPropagation(ClassifierMixin, BaseEstimator):
         }
         made = Propagator.default(refiner="none", **build_parts(chosen, parameters)[0])
         found, self._index = fit_multi_label(made, X, own)
+        warn_unconverged(found.convergence)
         self.classes_ = np.arange(own.shape[1])
         self.transduction_ = found.labels.numpy().astype(np.int64)
         self.scores_, self.thresholds_ = found.scores.numpy(), found.thresholds.numpy()
@@ -175,13 +175,8 @@ class MultiLabelPropagation(ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self)
         own = _indicator(y)
-        labeled = own.any(axis=1)
-        if not labeled.any():
-            raise ValueError("No point is labelled: nothing to score.")
-        if sample_weight is not None:
-            sample_weight = np.asarray(sample_weight)[labeled]
-        right = (self.predict(X)[labeled] == own[labeled]).all(axis=1)
-        return float(np.average(right, weights=sample_weight))
+        right = (self.predict(X) == own).all(axis=1)
+        return share_right(right, own.any(axis=1), sample_weight)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
