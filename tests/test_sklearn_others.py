@@ -7,11 +7,13 @@ import pytest
 import scipy.sparse as sp
 from sklearn.base import clone
 from sklearn.datasets import make_multilabel_classification
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
 
 from dlp_plugins.embeddings.prototypes import propagate_prototypes
 from dlp_plugins.propagation.multi_label import propagate_multi_label
 from dlp_plugins.sklearn import MultiLabelPropagation, PrototypePropagation
+from dlp_plugins.solvers.cg import ConjugateGradient
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +90,15 @@ def test_several_labels_that_are_refused(y, says):
         MultiLabelPropagation(n_neighbors=1).fit(np.eye(4), y)
 
 
+def test_several_labels_warn_when_not_converged(several):
+    X, _, few = several
+    with pytest.warns(ConvergenceWarning, match="raise max_iter"):
+        MultiLabelPropagation(**SETTINGS, max_iter=1).fit(X, few)
+    found = propagate_multi_label(X, few, k=8, max_iterations=1)
+    assert found.convergence.labels_may_change
+    assert found.convergence.iterations == 1
+
+
 @pytest.fixture(scope="module")
 def named():
     """Images X [120, 8] near one of 3 prototypes [3, 8], and their classes."""
@@ -139,8 +150,52 @@ def test_a_new_image_gets_the_label_it_would_have_had(named):
         (np.eye(3, 5), None, "same model"),
         (np.full((3, 8), np.nan), None, "prototypes contains NaN"),
         (np.eye(3, 8), [7] * 120, "Class 7 of y has no prototype"),
+        ({"a": np.eye(8)[0], 1: np.eye(8)[1]}, None, "all names or all numbers"),
+        ({0: np.eye(8)[0], -1: np.eye(8)[1]}, None, "key -1, which means no label"),
+        ({"a": np.eye(8)[0], "-1": np.eye(8)[1]}, None, "key -1, which means no label"),
     ],
 )
 def test_prototypes_that_are_refused(named, prototypes, y, says):
     with pytest.raises(ValueError, match=says):
         PrototypePropagation(prototypes).fit(named[0], y)
+
+
+@pytest.mark.parametrize("names", [["a", "b", "c"], [10, 20, 30]])
+def test_an_image_that_nothing_reaches_gets_minus_one(named, names):
+    X, t, _ = named
+    model = PrototypePropagation(dict(zip(names, t, strict=True)))
+    model.fit(np.vstack([X, np.zeros((1, 8))]))
+    assert np.flatnonzero(~model.reached_).tolist() == [120]
+    assert model.transduction_[120] == -1
+    assert model.certainty_[120] == 0
+    assert set(model.transduction_[:120]) == set(names)
+    assert model.predict(np.vstack([np.zeros((1, 8)), t])).tolist() == [-1, *names]
+
+
+def test_the_score_of_prototypes_counts_the_labelled_alone(named):
+    X, t, y = named
+    names = np.array(["a", "b", "c"])
+    model = PrototypePropagation(dict(zip(names, t, strict=True))).fit(X)
+    right = model.predict(X) == names[y]
+    known = np.array([names[j] if i % 4 == 0 else -1 for i, j in enumerate(y)], dtype=object)
+    assert model.score(X, known) == pytest.approx(right[::4].mean())
+    assert model.score(X, known.astype(str), np.arange(120)) == pytest.approx(
+        np.average(right[::4], weights=np.arange(120)[::4])
+    )
+    assert model.score(X, np.full(120, "d")) == 0
+    with pytest.raises(ValueError, match="nothing to score"):
+        model.score(X, np.full(120, -1))
+
+
+def test_prototypes_warn_when_not_converged(named):
+    X, t, _ = named
+    solver = ConjugateGradient(alpha=0.99, max_iterations=1)
+    with pytest.warns(ConvergenceWarning, match="raise max_iterations of the solver"):
+        PrototypePropagation(t, solver=solver).fit(X)
+
+
+@pytest.mark.parametrize("solver", ["closed_form", "poisson", ConjugateGradient(alpha=0.3)])
+def test_prototypes_with_other_solvers(named, solver):
+    X, t, y = named
+    found = PrototypePropagation(t, solver=solver).fit(X).transduction_
+    assert (found == y).mean() > 0.7

@@ -33,6 +33,7 @@ from dlp_plugins.propagation import Assignment, Propagator, PseudoLabels
 from dlp_plugins.propagation.beliefs import Beliefs
 from dlp_plugins.propagation.propagator import full_precision
 from dlp_plugins.refiners.contract import Given
+from dlp_plugins.registry import PROPAGATION, solvers
 
 K, GAMMA, ALPHA = 5, 5.0, 0.3  # the paper's
 PARTS = {"transform": "none", "normalizer": "clamp", "refiner": "none"}
@@ -188,7 +189,7 @@ def propagate_prototypes(
         labels: [n] integers in -1..c-1, -1 where there is none; by default no image is labelled.
         k: neighbours of each image among images, and among prototypes.
         gamma: power of the similarity to a prototype.
-        alpha: how far labels spread.
+        alpha: how far labels spread; a solver given as a component keeps its own.
         parameters: as `Propagator.default` takes them (solver, graph, normalizer, ...).
 
     Raises:
@@ -227,8 +228,13 @@ def fit_prototypes(
     own = torch.full((n,), UNLABELED) if labels is None else to_labels(labels)
     own = node_labels(own, c)
     check_labels(own, c, n + c)
-    parts: dict[str, Any] = {**PARTS, "max_iterations": 100, **parameters}
-    made = Propagator.default(k=k, gamma=1.0, alpha=alpha, **parts)
+    parts: dict[str, Any] = {**PARTS, **parameters}
+    solver = parts.get("solver", PROPAGATION["solver"])
+    if isinstance(solver, str):  # a component keeps its own; some solvers have neither
+        known = {p.name for p in solvers.get(solver).parameters}
+        defaults = {"alpha": alpha, "max_iterations": 100}
+        parts = {key: value for key, value in defaults.items() if key in known} | parts
+    made = Propagator.default(k=k, gamma=1.0, **parts)
     nodes = torch.cat([unit_rows(x), unit_rows(t).to(x.device)])
     found = with_prototypes(made, c, gamma)(nodes, own.to(x.device), c)
     assert found.scores is not None

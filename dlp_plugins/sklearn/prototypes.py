@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-UNLABELED = -1
+from dlp_plugins.sklearn._common import UNLABELED, name_classes, share_right, warn_unconverged
 
 
 class PrototypePropagation(ClassifierMixin, BaseEstimator):
@@ -28,7 +29,7 @@ class PrototypePropagation(ClassifierMixin, BaseEstimator):
     ----------
     prototypes : array-like of shape (n_classes, n_features), or dict
         A row per class from the model that X comes from. The classes are then 0, 1, ...; those of
-        a dict, from class to row, are its keys in ascending order.
+        a dict, from class to row, are its keys in ascending order: names, or numbers other than -1.
     n_neighbors : int, default=5
         Neighbours of each image among images, and among prototypes.
     gamma : float, default=5.0
@@ -36,17 +37,19 @@ class PrototypePropagation(ClassifierMixin, BaseEstimator):
     alpha : float, default=0.3
         How far labels spread, in [0, 1).
     solver : str or Solver, default='cg'
-        Who solves (I - alpha Wn) Z = Y.
+        Who solves (I - alpha Wn) Z = Y; a component keeps its own alpha.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
     label_distributions_ : ndarray of shape (n_samples, n_classes)
-        Class probabilities of each image.
+        Class probabilities of each image; zeros where no class reaches.
     transduction_ : ndarray of shape (n_samples,)
-        Label of each image; a labelled one keeps its own.
+        Label of each image: its own where it has one, -1 where no class reaches.
     certainty_ : ndarray of shape (n_samples,)
-        In 0..1; 1 for a labelled image.
+        In 0..1; 1 for a labelled image, 0 where no class reaches.
+    reached_ : ndarray of shape (n_samples,)
+        Whether some label or prototype reaches an image over the graph.
     n_features_in_ : int
         Features seen in `fit`.
 
@@ -89,14 +92,14 @@ class PrototypePropagation(ClassifierMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            X or a prototype holds NaN or infinity, y a class without a prototype, or a parameter
-            is out of range.
+            X or a prototype holds NaN or infinity, y a class without a prototype, a key of
+            `prototypes` is no class, or a parameter is out of range.
         """
         from dlp_plugins.embeddings.prototypes import fit_prototypes
 
         X = validate_data(self, X, dtype=(np.float64, np.float32), ensure_min_samples=2)
         if isinstance(self.prototypes, dict):
-            classes = sorted(self.prototypes)
+            classes = _ordered(self.prototypes)
             rows = [self.prototypes[c] for c in classes]
             self.classes_ = np.asarray(classes)
         else:
@@ -114,8 +117,9 @@ class PrototypePropagation(ClassifierMixin, BaseEstimator):
         )  # fmt: skip
         found = self._fitted.found
         self.label_distributions_ = found.probabilities.double().numpy()
-        self.transduction_ = self.classes_[found.labels.numpy().clip(0)]
-        self.certainty_ = found.certainty.numpy()
+        warn_unconverged(found.health.convergence, "max_iterations of the solver")
+        self.transduction_ = name_classes(self.classes_, found.labels.numpy())
+        self.certainty_, self.reached_ = found.certainty.numpy(), found.reached.numpy()
         return self
 
     def _labels(self, y: Any, n: int) -> np.ndarray | None:
@@ -145,15 +149,13 @@ class PrototypePropagation(ClassifierMixin, BaseEstimator):
         ndarray of shape (n_samples, n_classes)
             A row is uniform where an image is similar to nothing at all.
         """
-        check_is_fitted(self)
-        X = validate_data(self, X, dtype=(np.float64, np.float32), reset=False)
-        scores = self._fitted.predict(X).double().clamp(min=0).numpy()
+        scores = self._scores(X)
         total = scores.sum(axis=1, keepdims=True)
         even = np.full_like(scores, 1 / scores.shape[1])
         return np.divide(scores, total, out=even, where=total > 0)
 
     def predict(self, X: Any) -> np.ndarray:
-        """The most probable class of new images.
+        """The most probable class of new images; -1 where an image is similar to nothing at all.
 
         Parameters
         ----------
@@ -163,4 +165,37 @@ class PrototypePropagation(ClassifierMixin, BaseEstimator):
         -------
         ndarray of shape (n_samples,)
         """
-        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+        scores = self._scores(X)
+        best = np.where(scores.any(axis=1), scores.argmax(axis=1), UNLABELED)
+        return name_classes(self.classes_, best)
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Accuracy over the labelled images; those with y = -1 do not count.
+
+        A class without a prototype counts as wrong.
+        """
+        y = column_or_1d(np.asarray(y, dtype=object))
+        check_consistent_length(X, y)
+        labeled = np.array([not _means_unlabeled(c) for c in y.tolist()], dtype=bool)
+        return share_right(self.predict(X) == y, labeled, sample_weight, UNLABELED)
+
+    def _scores(self, X: Any) -> np.ndarray:
+        """[b, c] at least 0 of new images."""
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=(np.float64, np.float32), reset=False)
+        return self._fitted.predict(X).double().clamp(min=0).numpy()
+
+
+def _means_unlabeled(c: Any) -> bool:
+    """Whether c is -1, or the text that NumPy makes of it among names."""
+    return c == str(UNLABELED) if isinstance(c, str) else bool(c == UNLABELED)
+
+
+def _ordered(prototypes: dict[Any, Any]) -> list[Any]:
+    """The classes of a dict of prototypes, in ascending order."""
+    keys = list(prototypes)
+    if not (all(isinstance(c, str) for c in keys) or all(isinstance(c, Real) for c in keys)):
+        raise ValueError("The keys of prototypes must be all names or all numbers.")
+    if any(_means_unlabeled(c) for c in keys):
+        raise ValueError("prototypes has the key -1, which means no label in y; rename the class.")
+    return sorted(keys)
