@@ -74,13 +74,12 @@ class Graph:
     in_local_order: linked nodes are near each other in memory as it is.
     """
 
-    in_local_order = False
-
     crow_indices: Tensor
     col_indices: Tensor
     values: Tensor
     degree: Tensor
     order: Tensor | None = None
+    in_local_order: bool = False
 
     @property
     def num_nodes(self) -> int:
@@ -170,8 +169,10 @@ class Graph:
 
         A CPU then finds more of a product's rows in its cache. The order is the search's if it gave
         one, else reverse Cuthill-McKee, which takes as long as a few products. Columns within a row
-        are not sorted.
+        are not sorted. A graph in local order stays as it is.
         """
+        if self.in_local_order:
+            return self, torch.arange(self.num_nodes, device=self.device)
         import scipy.sparse as sp
 
         matrix = self.to_scipy()
@@ -185,8 +186,9 @@ class Graph:
         crow, values = torch.from_numpy(matrix.indptr), torch.from_numpy(matrix.data)
         old = torch.from_numpy(order.astype(np.int64))
         graph = Graph(
-            crow, torch.from_numpy(number[matrix.indices]), values, self.degree.cpu()[old]
-        )
+            crow, torch.from_numpy(number[matrix.indices]), values, self.degree.cpu()[old],
+            in_local_order=True,
+        )  # fmt: skip
         return graph.to(self.device), old.to(self.device)
 
     def to(self, device: torch.device | str) -> Graph:
@@ -197,6 +199,7 @@ class Graph:
             self.values.to(device),
             self.degree.to(device),
             None if self.order is None else self.order.to(device),
+            self.in_local_order,
         )
 
     @classmethod

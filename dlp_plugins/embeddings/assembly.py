@@ -32,17 +32,13 @@ class MappedGraph(Graph):
     component: [m] int64, as `Graph.components`.
     """
 
+    in_local_order: bool = True
     component: Tensor | None = None
-    in_local_order = True
 
     @cached_property
     def components(self) -> Tensor:
         assert self.component is not None
         return self.component
-
-    @cached_property
-    def renumbered(self) -> tuple[Graph, Tensor]:
-        return self, torch.arange(self.num_nodes)
 
     @classmethod
     def of(cls, files: Finished) -> MappedGraph:

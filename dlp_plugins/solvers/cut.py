@@ -75,9 +75,10 @@ class Cut(Solver):
         problem = _Problem.of(state, labels, self._shares)
         rho = LEAST_PENALTY + PENALTY * S * problem.degree.max()
         step = _Step.of(problem, S, rho)
-        best = problem.sized(QUICK.solve(state, labels).scores.clamp(min=0))
+        start = QUICK.solve(state, labels)
+        best = problem.sized(start.scores.clamp(min=0))
         t = problem.labels(best)
-        v, x, products = torch.zeros_like(t), t.clone(), 0
+        v, x, products = torch.zeros_like(t), t.clone(), start.iterations
         for _ in range(self.max_iterations):
             before = t
             x, used = step.minimize(t - v, x)

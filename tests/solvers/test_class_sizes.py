@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 from oracles import class_sizes as oracle
 
 from dlp_plugins.errors import ParameterError
 from dlp_plugins.graph import Graph
 from dlp_plugins.propagation import Propagator, label_matrix
+from dlp_plugins.solvers import _local_order
 from dlp_plugins.solvers._sizes import size_factors
-from dlp_plugins.solvers.cut import Cut
+from dlp_plugins.solvers.cut import CG_ITERATIONS, Cut
+from dlp_plugins.solvers.poisson import QUICK
 from dlp_plugins.solvers.poisson_mbo import PoissonMBO
 
 
@@ -143,3 +146,30 @@ def test_points_of_no_label_stay_without() -> None:
         assert not scores[y == 2].any()
         assert not scores[:, 2].any()
         assert scores[y < 2].any(dim=1).all()
+
+
+@pytest.mark.parametrize("solver", [PoissonMBO(), Cut()], ids=["poisson_mbo", "cut"])
+def test_the_graph_is_renumbered_once(solver, monkeypatch) -> None:
+    w, y, labels = clusters([30, 20, 10])
+    graph, matrix = Graph.from_affinity(w), label_matrix(torch.from_numpy(labels), 3)
+    sized = solver.with_shares(shares(y, labels))
+    plain = sized.solve(graph, matrix)
+    orders = []
+    monkeypatch.setattr(_local_order, "MIN_RENUMBERED_ENTRIES", 1)
+    order = sp.csgraph.reverse_cuthill_mckee
+    monkeypatch.setattr(
+        sp.csgraph, "reverse_cuthill_mckee", lambda *a, **k: orders.append(1) or order(*a, **k)
+    )
+    found = sized.solve(graph, matrix)
+    assert len(orders) == 1
+    same = found.scores.argmax(dim=1) == plain.scores.argmax(dim=1)
+    assert same.float().mean() > 0.9
+
+
+def test_iterations_hold_those_of_the_start() -> None:
+    w, y, labels = clusters([30, 20, 10])
+    graph, matrix = Graph.from_affinity(w), label_matrix(torch.from_numpy(labels), 3)
+    start = QUICK.solve(graph, matrix).iterations
+    for solver, own in ((Cut(max_iterations=1), CG_ITERATIONS), (PoissonMBO(max_iterations=1), 40)):
+        found = solver.with_shares(shares(y, labels)).solve(graph, matrix).iterations
+        assert start < found <= start + own
