@@ -96,17 +96,24 @@ def _free_in_groups() -> Iterator[int]:
     # 'max', no such file, no permission: there is no limit to heed
     with contextlib.suppress(OSError, ValueError):
         limit = int((CGROUP / "memory.max").read_text())
-        yield limit - int((CGROUP / "memory.current").read_text())
+        used = int((CGROUP / "memory.current").read_text())
+        yield limit - used + _droppable(CGROUP, "file", "shmem")
     with contextlib.suppress(OSError, ValueError, StopIteration):
         lines = GROUPS_OF_PROCESS.read_text().splitlines()
         own = next(x.split(":", 2)[2] for x in lines if x.split(":")[1] == "memory")
         group = CGROUP / "memory" / own.lstrip("/")
         group = group if group.is_dir() else CGROUP / "memory"  # as a container sees its own
-        # files that were read count as used, though the kernel drops them where room is needed
-        kept = dict(x.split() for x in (group / "memory.stat").read_text().splitlines())
         used = int((group / "memory.usage_in_bytes").read_text())
-        files = int(kept["total_cache"]) - int(kept.get("total_shmem", 0))
-        yield int((group / "memory.limit_in_bytes").read_text()) - used + files
+        limit = int((group / "memory.limit_in_bytes").read_text())
+        yield limit - used + _droppable(group, "total_cache", "total_shmem")
+
+
+def _droppable(group: Path, files: str, shared: str) -> int:
+    """Bytes of files that were read: they count as used, and the kernel drops them for room."""
+    with contextlib.suppress(OSError, ValueError):
+        held = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        return int(held.get(files, 0)) - int(held.get(shared, 0))
+    return 0
 
 
 def boot() -> str:

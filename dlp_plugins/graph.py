@@ -114,6 +114,10 @@ class Graph:
         first, last, _ = rows.indices(self.num_nodes)
         begin = self.crow_indices[first : last + 1]
         entries = slice(int(begin[0]), int(begin[-1]))
+        if entries.stop - entries.start > MAX_INT32 and last - first > 1:  # offsets are int32
+            middle = (first + last) // 2
+            halves = slice(first, middle), slice(middle, last)
+            return torch.cat([self.matmul(x, half) for half in halves])
         columns = self.col_indices[entries]
         return F.embedding_bag(
             columns,

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlp_plugins._threads import parallel, slices
+from dlp_plugins._threads import length, parallel, slices
 from dlp_plugins.embeddings.work import Finished, Stage
 from dlp_plugins.graph import BLOCK_ROWS, MAX_INT32, Graph, both_directions
 
@@ -93,8 +93,8 @@ def assemble_mapped(
 
 def _normalize(crow: np.ndarray, columns: np.ndarray, values: np.ndarray, d: np.ndarray) -> None:
     """Wn = D^(-1/2) W D^(-1/2), in place."""
-    inverse = torch.from_numpy(d)
-    scale = torch.where(inverse > 0, inverse.rsqrt(), 0.0).numpy()
+    degree = torch.from_numpy(d)
+    scale = torch.where(degree > 0, degree.rsqrt(), 0.0).numpy()
 
     def block(rows: slice) -> None:
         start = crow[rows.start : rows.stop + 1]
@@ -136,7 +136,7 @@ def _who_chose(indices: np.ndarray, weights: np.ndarray, rows: slice) -> sp.csr_
     def look(others: slice) -> tuple[np.ndarray, ...]:
         columns = indices[others].reshape(-1)
         # one comparison: without a sign what lies below the block is very large
-        at = np.flatnonzero((columns - np.int32(rows.start)).view(np.uint32) < _length(rows))
+        at = np.flatnonzero((columns - np.int32(rows.start)).view(np.uint32) < length(rows))
         w = weights[others].reshape(-1)[at]
         at, w = at[w > 0], w[w > 0]
         source = (at // indices.shape[1] + others.start).astype(np.int32)
@@ -145,13 +145,9 @@ def _who_chose(indices: np.ndarray, weights: np.ndarray, rows: slice) -> sp.csr_
     parts = list(parallel(look, slices(len(indices), SCANNED_ROWS)))
     target, source, w = (np.concatenate(part) for part in zip(*parts, strict=True))
     del parts
-    found = sp.coo_matrix((w, (target, source)), shape=(_length(rows), len(indices)))
+    found = sp.coo_matrix((w, (target, source)), shape=(length(rows), len(indices)))
     found.has_canonical_format = True  # sources ascend, and none comes twice
     return found.tocsr()
-
-
-def _length(rows: slice) -> int:
-    return int(rows.stop - rows.start)
 
 
 def find_components(crow: np.ndarray, columns: np.ndarray, rows_at_once: int) -> np.ndarray:

@@ -302,13 +302,13 @@ def _predict_stored(rates: Rates, n: int, classes: int, budget: float, other: Pl
     solver = registry.solvers.build(STORED_SOLVER)
     name = registry.EMBEDDINGS["refiner"]
     seconds = rates.refine * n * classes
-    refines = True
-    memory = estimate_stored_memory(n, rates.dim, rates.k, solver, refines)
-    if not (fits := memory.held + memory.refine <= budget):
-        memory = estimate_stored_memory(n, rates.dim, rates.k, solver)
+    memory = estimate_stored_memory(n, rates.dim, rates.k, solver, refines=True)
+    fits = memory.held + memory.refine <= budget
     room = refiner_fits(memory, n, classes, budget)
     arrays = 4.0 * n * classes * STORED_REFINER_ARRAYS if room else 0.0
     refiner = Choice("refiner", name, seconds, memory.refine + arrays, True, fits, on_disk=not room)
+    if not fits:
+        memory = estimate_stored_memory(n, rates.dim, rates.k, solver)
     searching = rates.search[STORED_BUILDER] * GROWTH[STORED_BUILDER](n)
     builder = Choice(
         "graph", STORED_BUILDER, searching, memory.search, False, memory.search <= budget, True

@@ -41,7 +41,15 @@ from dlp_plugins.embeddings.record import read_record
 from dlp_plugins.embeddings.starts import build_start, with_start
 from dlp_plugins.embeddings.stored import StoredPropagation, can_be_stored
 from dlp_plugins.embeddings.truth import read_truth
-from dlp_plugins.embeddings.work import VERSION, at_work, check_work, identity, work_folder
+from dlp_plugins.embeddings.work import (
+    VERSION,
+    at_work,
+    check_work,
+    digest,
+    forget,
+    identity,
+    work_folder,
+)
 from dlp_plugins.environment import choose_device, free_memory
 from dlp_plugins.errors import UsageError, did_you_mean
 from dlp_plugins.inputs import UNLABELED
@@ -146,7 +154,9 @@ class FilePropagation:
                 work.end()
                 return outcome
         with self.propagator.processes.together():
-            return self._run(self.out, progress)
+            outcome = self._run(self.out, progress)
+        forget(self.out)
+        return outcome
 
     def _run(self, out: Path, progress: Progress, store: Store | None = None) -> Outcome:
         outcome = propagate_chunked(
@@ -365,7 +375,8 @@ def prepare(
         record = {
             "version": VERSION,
             "embeddings": [identity(embeddings), key],
-            "labels": identity(labels),
+            # and of the rows that ids, which may lie beside the embeddings, match them with
+            "labels": [identity(labels), digest(given.labels)],
             "ids": identity(ids),
             "prior": [identity(prior), prior_weight],
             "settings": {part: recipe.as_dict()[part] for part in PARTS},

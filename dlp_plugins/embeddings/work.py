@@ -7,6 +7,7 @@ of plain numbers; `facts.json` of a stage holds their types and shapes and what 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import math
 import os
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+from torch import Tensor
 
 from dlp_plugins._files.reading import read_json
 from dlp_plugins._files.writing import to_json, write_text
@@ -102,6 +104,8 @@ class Work:
         if not folder.is_dir():
             return None
         found = _read(folder / FACTS)
+        if not {"boot", "arrays", "facts"} <= found.keys():
+            raise _damaged(folder / FACTS)
         # a machine that fell over may have lost what it had not written yet
         if found["boot"] != boot():
             return None
@@ -127,8 +131,10 @@ class Work:
             if not boot():  # nothing tells whether the machine was started again
                 _sync(making)
             making.replace(self.folder / name)
-        except OSError as error:
+        except BaseException as error:
             shutil.rmtree(making, ignore_errors=True)
+            if not isinstance(error, OSError):
+                raise
             raise SaveError(
                 f"{self.folder} could not be written: {in_words(error)} {ADVICE}"
             ) from error
@@ -169,12 +175,22 @@ def work_folder(out: Path) -> Path:
     return out.with_name(out.name + SUFFIX)
 
 
+def forget(out: Path) -> None:
+    """Remove unfinished work on a table that was written in another way."""
+    shutil.rmtree(work_folder(out), ignore_errors=True)
+
+
 def identity(path: Path | str | None) -> list[Any] | None:
     """What tells a file from another one and from itself after a change."""
     if path is None:
         return None
     found = Path(path).stat()
     return [Path(path).name, found.st_size, found.st_mtime_ns]
+
+
+def digest(values: Tensor) -> str:
+    """What tells numbers from others."""
+    return hashlib.sha256(values.contiguous().numpy().tobytes()).hexdigest()
 
 
 def check_work(out: Path, record: dict[str, Any], resume: bool, overwrite: bool) -> None:
@@ -195,8 +211,11 @@ def check_work(out: Path, record: dict[str, Any], resume: bool, overwrite: bool)
         )
     if not (folder / RECORD).is_file():  # killed before anything was done
         return
-    old = _read(folder / RECORD)
-    if differing := differences(old, record):
+    _check_same(folder, _read(folder / RECORD), record)
+
+
+def _check_same(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+    if differing := differences(old, new):
         raise UsageError(
             f"{folder} holds work on other inputs or settings ({', '.join(differing)}). Give the "
             "same again, or start again with --overwrite instead of --resume."
@@ -229,14 +248,20 @@ def at_work(out: Path, record: dict[str, Any], resume: bool) -> Iterator[Work]:
     with Lock(folder / LOCK):
         known = folder / RECORD
         if resume and known.is_file():
-            record = record | {"width": _read(known).get("width")}
+            before = _read(known)  # once more: another process may have begun since `check_work`
+            _check_same(folder, before, record)
+            record = record | {"width": before.get("width")}
         else:
             for old in folder.iterdir():
                 if old.name != LOCK:
                     shutil.rmtree(old) if old.is_dir() else old.unlink()
             write_text(known, to_json(record, indent=2))
-        work = Work(folder, record)
-        yield work
+        try:
+            yield Work(folder, record)
+        finally:
+            # nothing to go on with: no stage was finished
+            if folder.is_dir() and not any(path.is_dir() for path in folder.iterdir()):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -245,14 +270,18 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read: {error}. Start again with --overwrite.") from None
     if not isinstance(found, dict):
-        raise DataError(f"{path}: is damaged. Start again with --overwrite.")
+        raise _damaged(path)
     return found
+
+
+def _damaged(path: Path) -> DataError:
+    return DataError(f"{path}: is damaged. Start again with --overwrite.")
 
 
 def _mapped(path: Path, dtype: np.dtype, shape: Sequence[int], mode: Any) -> np.ndarray:
     size = math.prod(shape) * dtype.itemsize
     if path.stat().st_size != size:
-        raise DataError(f"{path}: is damaged. Start again with --overwrite.")
+        raise _damaged(path)
     if not size:
         return np.empty(shape, dtype)
     return np.asarray(np.memmap(path, dtype, mode, shape=tuple(shape)))

@@ -76,7 +76,7 @@ def search(
         order [n] int32, the points of a cell side by side, and near cells near each other.
     """
     n = len(v)
-    made = sort_into_cells(v, k, size, probes, seed)
+    made = sort_into_cells(v, k, size, probes, seed, processes)
     order, probed = made.order, made.probed
     cells = CellLists(v, order, made.compared.rows(order), made.cell_of, made.start)
     del made
@@ -119,10 +119,12 @@ class SortedPoints:
         return np.ascontiguousarray(self.probed[:, 0])
 
 
-def sort_into_cells(v: Array, k: int, size: int, probes: int, seed: int) -> SortedPoints:
+def sort_into_cells(
+    v: Array, k: int, size: int, probes: int, seed: int, processes: Processes = ALONE
+) -> SortedPoints:
     """The points v [n, d] float32 in cells of about `size`, and what to compare them by."""
     n = len(v)
-    compared = choose(v, k, n * min(n, probes * size))
+    compared = choose(v, k, n * min(n, probes * size), processes=processes)
     near = compared.heads if isinstance(compared, ShortVectors) else v
     # a cell with fewer than k points bounds nothing
     centroids = find_centroids(near, max(1, n // max(size, 4 * k)), seed)

@@ -10,6 +10,7 @@ from dlp_plugins.graphs import _eight_bits
 from dlp_plugins.graphs._compared import Compared, Whole
 from dlp_plugins.graphs._top_k import Array
 from dlp_plugins.graphs._upper_bound import principal_axes, shorten
+from dlp_plugins.processes.group import ALONE, Processes
 
 MIN_SHORT_POINTS = 2**13  # fewer are not worth the axes
 MIN_ROUNDED_POINTS = 2**12
@@ -56,16 +57,23 @@ class Trial:
         return product + READ_COST + 2 * float(left) * full
 
 
-def choose(v: Array, k: int, pairs: float, candidates: float | None = None) -> Compared:
+def choose(
+    v: Array,
+    k: int,
+    pairs: float,
+    candidates: float | None = None,
+    processes: Processes = ALONE,
+) -> Compared:
     """What to compare v [n, d] float32 by: the cheapest, by a trial on a sample.
 
     Args:
         pairs: how many pairs the search compares, over which the costs of axes are spread.
         candidates: how many others of each point reach its threshold in the search; by default
             `CANDIDATES_PER_K` k.
+        processes: those that search together, and so compare the same.
     """
     n, d = v.shape
-    eight_bits = _eight_bits.available() and n >= MIN_ROUNDED_POINTS
+    eight_bits = n >= MIN_ROUNDED_POINTS and all(processes.each(_eight_bits.available()))
     short = n >= max(8 * d, MIN_SHORT_POINTS)  # else too few points for the axes to pay
     if not (eight_bits or short) or n < 8 * k:
         return Whole(v)

@@ -6,9 +6,10 @@ x = v - m becomes integers z times a step, and a small error e. By Cauchy and Sc
     v_i . v_j = x_i . x_j + m . v_i + m . v_j - m . m
     x_i . x_j <= step^2 z_i . z_j + M (|e_i| + |e_j|),  M the greatest length of a vector.
 
-The error is below a hundredth of a vector's length, whatever the data, so that hardly more pairs
-are left than are wanted. For products of such integers a processor with VNNI instructions takes a
-quarter of the time for float32.
+The error is about a hundredth of the typical length, so that hardly more pairs are left than are
+wanted; far longer vectors are cut off and have larger errors, so sets with many of them are left.
+For products of such integers a processor with VNNI instructions takes a quarter of the time for
+float32.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ LARGEST = 127
 # Multiples of the coordinates' deviation that LARGEST stands for. Less cuts off more of them, which
 # adds to those vectors' errors; more makes the step longer.
 RANGE = 4.0
+MOST_ERROR = 0.05  # of the typical length: several times what rounding alone gives
+FEW = 0.01  # share of vectors that may have larger errors, as too much of them is cut off
 BLOCK_ROWS = 2048  # points that one thread rounds at once
 MAX_UNITS = 2**29  # of a similarity of 1, so that sums of a few stay within int32
 
@@ -89,22 +92,9 @@ class Rounded(Compared):
         """[pairs] float32: similarities that these pairs' products stand for."""
         return ((pairs.similarities + self.centers[pairs.rows]) * self.unit).astype(np.float32)
 
-    def lacking(self, others: Rounded, pairs: Pairs) -> tuple[Array, Array]:
-        i, j = pairs.rows, pairs.cols
-        z = self.values[i].astype(np.float32), others.values[j].astype(np.float32)
-        estimate = np.einsum("ij,ij->i", *z) + self.centers[i] + others.centers[j]
-        most = self.margins[i] + others.margins[j]
-        return pairs.similarities - self.unit * estimate, self.unit * most
-
-    def narrowed(self, others: Rounded, share: float) -> tuple[Rounded, Rounded]:
-        def of(vectors: Rounded) -> Rounded:
-            return replace(vectors, margins=np.ceil(share * vectors.margins).astype(np.int32))
-
-        return of(self), of(others)
-
 
 def rounded(v: Array) -> Rounded | None:
-    """v [n, d] float32 in 8 bits; None where the points are too close to each other for that."""
+    """v [n, d] float32 in 8 bits; None where points are too close to each other, or too unequal."""
     n, d = v.shape
     mean = v.mean(axis=0, dtype=np.float64).astype(np.float32)
     blocks = list(slices(n, BLOCK_ROWS))
@@ -129,6 +119,8 @@ def rounded(v: Array) -> Rounded | None:
 
     for _ in parallel(block, blocks):
         pass
+    if np.mean(errors > MOST_ERROR * np.sqrt(np.mean(norms**2))) > FEW:
+        return None
     # a rounded vector is at most its error longer than the vector
     longest = float(norms.max() + errors.max())
     unit = step**2

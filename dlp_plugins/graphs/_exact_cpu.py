@@ -8,7 +8,8 @@ much again, unless one comparison discards almost all of it. So:
    whatever the data. m and r are set so that at least k do, but for one point in 100.
 2. Search. Points are put in ascending order of t. In a block of pairs i < j then t_i <= t_j, so the
    one comparison s_ij >= t_i finds every pair that either end can want: each pair is computed once.
-   Where descriptors lie near few dimensions, short vectors rule out most pairs (`_upper_bound.py`).
+   Vectors of 8 bits (`_eight_bits.py`) or, where descriptors lie near few dimensions, short ones
+   (`_upper_bound.py`) rule out most pairs where that is cheapest.
 3. Verify. A point with at least k pairs above its threshold has its k nearest among them. The few
    others are compared with every point. So are crowded ones, of which hundreds of similarities tie
    (thousands of duplicates, zero vectors): no threshold can thin those out.
@@ -57,7 +58,7 @@ def search(v: Array, k: int, processes: Processes = ALONE) -> tuple[Array, Array
     n = len(v)
     sample = _sample_size(n, k, SAMPLE_HITS_SHORT)
     rank = _rank(n, k, sample)
-    compared = choose(v, k, n * n / 2, rank * n / sample if rank else None)
+    compared = choose(v, k, n * n / 2, rank * n / sample if rank else None, processes)
     if isinstance(compared, Whole):
         sample = _sample_size(n, k, SAMPLE_HITS)
         rank = _rank(n, k, sample)

@@ -21,8 +21,8 @@ BLOCK_ENTRIES = 2**18  # numbers of a block of rows: its copies in int64 stay in
 class Distinct:
     """Which of n rows are the same.
 
-    points: [m] int64, the first row of each group of equal rows, in ascending order.
-    group: [n] int64, each row's group. None where every row is a group of its own.
+    points: [m] int64, the first row of each group of equal rows.
+    group: [n] int64, each row's group. None where no two rows are equal, in the order of rows.
     """
 
     points: Tensor

@@ -142,7 +142,7 @@ class ImageStore:
         """
         if not isinstance(self.source, TensorImages):
             yield from sent_ahead(self._read(self.source, plan), self.device)
-        elif self.resident.device == self.device:
+        elif self.resident.device.type == self.device.type:
             yield from (self.resident[positions.to(self.device)] for positions in plan)
         else:
             chosen = (self.resident[positions.cpu()].pin_memory() for positions in plan)

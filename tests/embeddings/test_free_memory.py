@@ -25,5 +25,7 @@ def test_the_limit_of_a_control_group_counts(tmp_path, monkeypatch):
     (tmp_path / "memory.max").write_text("30000000\n")
     (tmp_path / "memory.current").write_text("10000000\n")
     assert environment.free_memory() == 20_000_000
+    (tmp_path / "memory.stat").write_text("anon 1\nfile 8000000\nshmem 3000000\n")
+    assert environment.free_memory() == 25_000_000
     (tmp_path / "memory.max").write_text("max\n")
     assert environment.free_memory() == 40_000_000

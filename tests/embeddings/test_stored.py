@@ -303,6 +303,49 @@ def test_other_inputs_or_settings_are_refused(begun):
         run(begun, "b.csv", resume=True)
 
 
+def test_labels_that_other_ids_give_to_other_rows_are_refused(folder, monkeypatch):
+    beside, names = folder / "x.ids.csv", [f"p{i}" for i in range(N)]
+    beside.write_text("\n".join(["id", *names]))
+    (folder / "named.csv").write_text("id,label\np0,a\np1,b\np2,a\n")
+    request = {"settings": PLAIN, "device": "cpu"}
+    files = folder / "x.npy", folder / "named.csv", folder / "b.csv"
+    with monkeypatch.context() as patch:
+        stop_after(patch, "lists")
+        with pytest.raises(StoppedError):
+            propagate_file(*files, **request, on_disk=True)
+    beside.write_text("\n".join(["id", names[1], names[0], *names[2:]]))
+    with pytest.raises(UsageError, match=r"\(labels\)"):
+        propagate_file(*files, **request, resume=True)
+
+
+def test_other_inputs_are_refused_where_another_process_began_in_between(begun):
+    job = prepare(
+        begun / "x.npy", begun / "y.npy", begun / "b.csv", settings=PLAIN, device="cpu",
+        resume=True,
+    )  # fmt: skip
+    record = work_folder(begun / "b.csv") / work.RECORD
+    record.write_text(record.read_text().replace("x.npy", "z.npy"))
+    with pytest.raises(UsageError, match=r"\(embeddings\)"):
+        job.run()
+
+
+def test_nothing_is_left_of_bad_input(folder):
+    x = np.load(folder / "x.npy")
+    x[7, 3] = np.nan
+    np.save(folder / "bad.npy", x)
+    with pytest.raises(DataError):
+        propagate_file(
+            folder / "bad.npy", folder / "y.npy", folder / "b.csv", settings=PLAIN, device="cpu",
+            on_disk=True,
+        )  # fmt: skip
+    assert not work_folder(folder / "b.csv").exists()
+
+
+def test_a_table_made_in_memory_leaves_no_unfinished_work_behind(begun):
+    run(begun, "b.csv", overwrite=True)
+    assert not work_folder(begun / "b.csv").exists()
+
+
 def test_another_process_at_work_there_is_left_alone(begun):
     with (
         Lock(work_folder(begun / "b.csv") / work.LOCK),
@@ -323,6 +366,13 @@ def test_after_a_restart_of_the_machine_stages_are_done_again(begun, monkeypatch
     monkeypatch.setattr(work.Work, "stage", lambda self, x: (done.append(x), begin(self, x))[1])
     run(begun, "b.csv", resume=True)
     assert done[:4] == STAGES[:4]
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "no JSON"])
+def test_damaged_facts_are_a_sentence(begun, text):
+    (work_folder(begun / "b.csv") / "lists" / "facts.json").write_text(text)
+    with pytest.raises(DataError, match="Start again with --overwrite"):
+        run(begun, "b.csv", resume=True)
 
 
 def test_a_damaged_folder_is_a_sentence(begun):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -17,9 +18,11 @@ from torch._subclasses.fake_tensor import DataDependentOutputException
 
 from dlp_plugins import registry
 from dlp_plugins.consistency import Batch
+from dlp_plugins.datasets.contract import TensorImages
 from dlp_plugins.recipe.check import check_layers
 from dlp_plugins.recipe.files import settings_layer
 from dlp_plugins.recipe.model import Recipe
+from dlp_plugins.training.batches import ImageStore
 from dlp_plugins.training.learner import Learner
 from dlp_plugins.training.precision import resolve
 from dlp_plugins.training.trainer import Trainer
@@ -228,3 +231,21 @@ def test_an_epoch_copies_its_positions_once_and_then_waits_for_nothing(
     assert trainer.progress.step > 1
     assert crossings.found == []
     assert {t.device for t in trainer.losses._sums.values()} == {CUDA}
+
+
+@pytest.mark.parametrize("room", [2**30, 0], ids=["on the device", "pinned"])
+def test_images_in_memory_come_to_the_device(room: int) -> None:
+    """The device's name may lack its number, as Accelerate's does for a single one."""
+    with (
+        fake_cuda(),
+        mock.patch("torch.cuda.mem_get_info", return_value=(room, room)),
+        mock.patch.object(torch.Tensor, "pin_memory", lambda images: images),
+        mock.patch("dlp_plugins.training.batches.sent_ahead", lambda b, to: (x.to(to) for x in b)),
+    ):
+        images = TensorImages(torch.zeros(8, *SHAPE, dtype=torch.uint8), torch.zeros(8).long())
+        store = ImageStore(images, torch.device("cuda"), workers=0)
+        plan = [torch.arange(4, device=CUDA)]
+        with Crossings() as crossings:
+            batch = next(store.batches(plan))
+    assert (batch.device, batch.shape) == (CUDA, (4, *SHAPE))
+    assert (crossings.found == []) == (room > 0)
