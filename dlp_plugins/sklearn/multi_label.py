@@ -176,7 +176,7 @@ class MultiLabelPropagation(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         own = _indicator(y)
         right = (self.predict(X) == own).all(axis=1)
-        return share_right(right, own.any(axis=1), sample_weight)
+        return share_right(right, own.max(axis=1) > 0, sample_weight)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
