@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -199,3 +202,10 @@ def test_prototypes_with_other_solvers(named, solver):
     X, t, y = named
     found = PrototypePropagation(t, solver=solver).fit(X).transduction_
     assert (found == y).mean() > 0.7
+
+
+@pytest.mark.parametrize("module", ["classifier", "multi_label", "prototypes"])
+def test_the_examples_of_the_estimators(module):
+    found = doctest.testmod(importlib.import_module(f"dlp_plugins.sklearn.{module}"))
+    assert found.attempted > 0
+    assert found.failed == 0

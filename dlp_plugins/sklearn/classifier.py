@@ -159,7 +159,7 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
     >>> X, y = load_digits(return_X_y=True)
     >>> few = np.where(np.arange(len(y)) % 20 == 0, y, -1)
     >>> model = GraphLabelPropagation(n_neighbors=10).fit(X, few)
-    >>> bool((model.transduction_ == y).mean() > 0.95)
+    >>> bool((model.transduction_ == y).mean() > 0.9)
     True
     """
 
