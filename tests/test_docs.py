@@ -106,6 +106,9 @@ NOT_RUN = {
     "python docs/make_commands.py": WRITES_A_PAGE,
     "python docs/make_components.py": WRITES_A_PAGE,
     "python docs/make_concepts_png.py": "draws a picture; the script is checked to exist",
+    "python docs/make_certainty_png.py --set dataset.path=FOLDER --set training.evaluate_every=15": (
+        MINUTES
+    ),
     "python benchmarks/photos.py --images 2000 --test-images 128": MINUTES,
     "python benchmarks/audit_quality.py --draws 3": MINUTES,
     "python benchmarks/audit_quality.py --draws 3 --robust": MINUTES,
@@ -125,9 +128,6 @@ NOT_RUN = {
     "python benchmarks/index_quality.py --draws 3": MINUTES,
     "python benchmarks/partial_fit_speed.py": MINUTES,
     "python benchmarks/million_default.py": MINUTES,
-    "python benchmarks/ten_million.py --points 1M 3M --memory 4.5G --probes 24 --folder FOLDER": (
-        MINUTES
-    ),
     "python benchmarks/ten_million.py --points 1M 10M --kill-twice --folder FOLDER": MINUTES,
     "python -m venv .venv-usb": INSTALLS,
     ".venv-usb/bin/pip install '.[usb]'": INSTALLS,
