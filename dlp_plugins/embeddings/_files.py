@@ -83,11 +83,7 @@ def load_array(
             raise DataError(f"{path}: holds a single value, not an array.")
         return loaded
     with zipfile.ZipFile(path) as archive:
-        chosen = choose(path, npz.members(archive), ndim, key, preferred)
-        if not chosen.shape:
-            raise DataError(f"{path}: '{chosen.name}' is a single value, not an array.")
-        npz.check_size(path, chosen.nbytes, budget, AS_NPY)
-        return chosen.load(path, budget)
+        return _load(path, choose(path, npz.members(archive), ndim, key, preferred), budget)
 
 
 def read_member(path: Path, key: str) -> np.ndarray | None:
@@ -97,7 +93,14 @@ def read_member(path: Path, key: str) -> np.ndarray | None:
     with zipfile.ZipFile(path) as archive:
         if f"{key}.npy" not in archive.namelist():
             return None
-        return npz.Member(archive, archive.getinfo(f"{key}.npy")).load(path)
+        return _load(path, npz.Member(archive, archive.getinfo(f"{key}.npy")))
+
+
+def _load(path: Path, member: npz.Member, budget: float | None = None) -> np.ndarray:
+    if not member.shape:
+        raise DataError(f"{path}: '{member.name}' is a single value, not an array.")
+    npz.check_size(path, member.nbytes, budget, AS_NPY)
+    return member.load(path, budget)
 
 
 def choose(

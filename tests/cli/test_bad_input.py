@@ -209,7 +209,7 @@ def test_of_an_archive_only_what_is_used_is_unpacked(
     bomb(tmp_path / "two.npz", x=1000, huge=2000)
     assert open_embeddings(tmp_path / "two.npz", "x", budget=9e6).points == 1000
     free = type("Memory", (), {"available": 9e6})
-    monkeypatch.setattr("dlp_plugins.embeddings._files.psutil.virtual_memory", lambda: free)
+    monkeypatch.setattr("dlp_plugins._files.npz.psutil.virtual_memory", lambda: free)
     with pytest.raises(DataError, match="once it is unpacked"):
         open_embeddings(tmp_path / "two.npz", "huge")
     with pytest.raises(DataError, match="once it is unpacked"):
@@ -241,7 +241,7 @@ def test_long_lists_of_equal_numbers_in_parquet_are_refused(
     assert (tmp_path / "x.parquet").stat().st_size < 10_000
     assert open_embeddings(tmp_path / "x.parquet").dim == 500_000
     free = type("Memory", (), {"available": 4e6})
-    monkeypatch.setattr("dlp_plugins.embeddings._files.psutil.virtual_memory", lambda: free)
+    monkeypatch.setattr("dlp_plugins._files.npz.psutil.virtual_memory", lambda: free)
     with pytest.raises(DataError, match="once it is unpacked"):
         open_embeddings(tmp_path / "x.parquet")
     pq.write_table(pa.table({"label": np.zeros(100_000, np.int8)}), tmp_path / "y.parquet")
