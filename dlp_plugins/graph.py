@@ -284,26 +284,42 @@ def _assemble_by_counting(
     weights = affinities.numpy()[keep].astype(np.float32)
     w = _symmetric(sp.csr_matrix((weights, cols[keep], start), shape=(n, n)), mutual)
 
-    def entries_of(rows: slice) -> tuple[slice, np.ndarray]:
-        start = w.indptr[rows.start : rows.stop + 1]
-        return slice(start[0], start[-1]), np.repeat(np.arange(len(start) - 1), np.diff(start))
+    degree = row_sums(w.indptr, w.data)
+    normalize_(w.indptr, w.indices, w.data, degree)
+    crow, col, values = map(torch.from_numpy, (w.indptr, w.indices, w.data))
+    return Graph(crow, col, values, torch.from_numpy(degree), order)
 
-    def sums(rows: slice) -> np.ndarray:  # in float64
-        entries, row = entries_of(rows)
-        return np.bincount(row, w.data[entries], minlength=rows.stop - rows.start)
 
-    degree = np.concatenate([*parallel(sums, slices(n, BLOCK_ROWS)), []]).astype(np.float32)
+def row_sums(crow: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """[n] float32 sums of the rows of a CSR matrix, added in float64, on all threads."""
+
+    def sums(rows: slice) -> np.ndarray:
+        entries, row = _entries_of(crow, rows)
+        return np.bincount(row, values[entries], minlength=rows.stop - rows.start)
+
+    blocks = slices(len(crow) - 1, BLOCK_ROWS)
+    return np.concatenate([*parallel(sums, blocks), []]).astype(np.float32)
+
+
+def normalize_(
+    crow: np.ndarray, columns: np.ndarray, values: np.ndarray, degree: np.ndarray
+) -> None:
+    """D^(-1/2) W D^(-1/2) in place of W, a CSR matrix, on all threads."""
     scale = _inverse_sqrt(torch.from_numpy(degree)).numpy()
 
     def normalize(rows: slice) -> None:
-        entries, row = entries_of(rows)
-        w.data[entries] *= scale[rows][row]
-        w.data[entries] *= scale[w.indices[entries]]
+        entries, row = _entries_of(crow, rows)
+        values[entries] *= scale[rows][row]
+        values[entries] *= scale[columns[entries]]
 
-    for _ in parallel(normalize, slices(n, BLOCK_ROWS)):
+    for _ in parallel(normalize, slices(len(degree), BLOCK_ROWS)):
         pass
-    crow, col, values = map(torch.from_numpy, (w.indptr, w.indices, w.data))
-    return Graph(crow, col, values, torch.from_numpy(degree), order)
+
+
+def _entries_of(crow: np.ndarray, rows: slice) -> tuple[slice, np.ndarray]:
+    """The entries of some rows of a CSR matrix, and the row of each, counted from the first."""
+    start = crow[rows.start : rows.stop + 1]
+    return slice(start[0], start[-1]), np.repeat(np.arange(len(start) - 1), np.diff(start))
 
 
 def _symmetric(a: sp.csr_matrix, mutual: bool) -> sp.csr_matrix:

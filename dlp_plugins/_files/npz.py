@@ -33,16 +33,16 @@ class Member:
         """Once it is unpacked: as its header says, or as the archive does."""
         return max(math.prod(self.shape) * self.dtype.itemsize, self._member.file_size)
 
-    def load(self, path: Path, budget: float | None = None) -> np.ndarray:
+    def load(self, path: Path, budget: float | None = None, advice: str = "") -> np.ndarray:
         """The array.
 
         Args:
-            path: for messages. budget: bytes that it may take; by default what is free.
+            path: for messages. budget, advice: as `check_size` takes them.
 
         Raises:
             DataError: it takes more.
         """
-        check_size(path, self.nbytes, budget)
+        check_size(path, self.nbytes, budget, advice)
         with self._archive.open(self._member) as file:
             return npy.read_array(file, allow_pickle=False)
 
@@ -54,7 +54,12 @@ def members(archive: zipfile.ZipFile) -> dict[str, Member]:
 
 
 def check_size(path: Path, size: float, budget: float | None = None, advice: str = "") -> None:
-    """Raise DataError where a file is larger than memory may hold; advice ends the message."""
+    """Raise DataError where a file's contents take more bytes than memory may hold.
+
+    Args:
+        size: bytes once it is unpacked. budget: bytes that may be used; by default what is free.
+        advice: a sentence at the message's end.
+    """
     most = psutil.virtual_memory().available if budget is None else budget
     if size > most:
         raise DataError(

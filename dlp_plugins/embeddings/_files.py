@@ -99,8 +99,7 @@ def read_member(path: Path, key: str) -> np.ndarray | None:
 def _load(path: Path, member: npz.Member, budget: float | None = None) -> np.ndarray:
     if not member.shape:
         raise DataError(f"{path}: '{member.name}' is a single value, not an array.")
-    npz.check_size(path, member.nbytes, budget, AS_NPY)
-    return member.load(path, budget)
+    return member.load(path, budget, AS_NPY)
 
 
 def choose(

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dlp_plugins._threads import length, parallel, slices
 from dlp_plugins.embeddings.work import Finished, Stage
-from dlp_plugins.graph import BLOCK_ROWS, MAX_INT32, Graph, both_directions
+from dlp_plugins.graph import MAX_INT32, Graph, both_directions, normalize_, row_sums
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
@@ -81,42 +81,14 @@ def assemble_mapped(
                 _chosen_by(indices, weights, rows), _who_chose(indices, weights, rows), mutual
             )
             crow[rows.start + 1 : rows.stop + 1] = crow[rows.start] + w.indptr[1:].astype(np.int64)
-            degree[rows] = _row_sums(w.indptr, w.data)
+            degree[rows] = row_sums(w.indptr, w.data)
             columns(w.indices)
             add(w.data)
             tick(rows.stop)
     stage.array("degree", np.float32, (m,))[:] = degree
-    _normalize(crow, stage.written("columns"), stage.written("values"), degree)
+    normalize_(crow, stage.written("columns"), stage.written("values"), degree)
     component = find_components(crow, stage.written("columns"), rows_at_once)
     stage.array("component", np.int64, (m,))[:] = component
-
-
-def _normalize(crow: np.ndarray, columns: np.ndarray, values: np.ndarray, d: np.ndarray) -> None:
-    """Wn = D^(-1/2) W D^(-1/2), in place."""
-    degree = torch.from_numpy(d)
-    scale = torch.where(degree > 0, degree.rsqrt(), 0.0).numpy()
-
-    def block(rows: slice) -> None:
-        start = crow[rows.start : rows.stop + 1]
-        entries = slice(start[0], start[-1])
-        values[entries] *= np.repeat(scale[rows], np.diff(start))
-        values[entries] *= scale[columns[entries]]
-
-    for _ in parallel(block, slices(len(d), BLOCK_ROWS)):
-        pass
-
-
-def _row_sums(indptr: np.ndarray, data: np.ndarray) -> np.ndarray:
-    """In float64, and then float32."""
-
-    def sums(rows: slice) -> np.ndarray:
-        start = indptr[rows.start : rows.stop + 1]
-        row = np.repeat(np.arange(len(start) - 1), np.diff(start))
-        return np.bincount(row, data[start[0] : start[-1]], minlength=len(start) - 1)
-
-    return np.concatenate([*parallel(sums, slices(len(indptr) - 1, BLOCK_ROWS)), []]).astype(
-        np.float32
-    )
 
 
 def _chosen_by(indices: np.ndarray, weights: np.ndarray, rows: slice) -> sp.csr_matrix:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dlp_plugins._files import npz
 from dlp_plugins.embeddings._files import (
+    AS_NPY,
     check_file,
     choose,
     load_array,
@@ -201,7 +202,8 @@ def _check_block(path: Path, metadata: Any, column: str) -> None:
     for group in map(metadata.row_group, range(metadata.num_row_groups)):
         chunks = map(group.column, range(group.num_columns))
         numbers = sum(c.num_values for c in chunks if c.path_in_schema.split(".")[0] == column)
-        npz.check_size(path, 8 * numbers / max(1, group.num_rows) * min(BLOCK_ROWS, group.num_rows))
+        size = 8 * numbers / max(1, group.num_rows) * min(BLOCK_ROWS, group.num_rows)
+        npz.check_size(path, size, advice=AS_NPY)
 
 
 def _large_enough(path: Path, points: int, dim: int, least: int) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from dlp_plugins.errors import DlpError
+from dlp_plugins.graphs._cells_cpu import MAX_GROUP_POINTS, MIN_GROUPS
 from dlp_plugins.solvers.contract import Solver
 from dlp_plugins.units import format_bytes
 
@@ -36,9 +37,7 @@ ASSEMBLE_BYTES = 90  # the list and its transpose, their sum
 # Where large arrays lie in files, bytes of memory per point: those of its cells and their order;
 # its numbers as a node, its label, certainty, component and the like.
 STORED_CELLS_BYTES, NODE_BYTES = 160, 120
-# Points that one thread searches for together at most, and the fewest groups of them
-GROUP_POINTS, MIN_GROUPS = 2**16, 8
-GROUP_BYTES_PER_NEIGHBOR = 120  # of one of these, candidates in two forms
+GROUP_BYTES_PER_NEIGHBOR = 120  # of a point that one thread searches for, candidates in two forms
 LEAST_BLOCK_ROWS = 2**14  # rows of the graph that are assembled at once, at least
 MAPPED_GRAPH_BYTES = 12  # 1.5 entries for each neighbour, int32 and float32
 STORED_REFINER_ARRAYS = 4  # the graph is in its order as it is
@@ -140,7 +139,7 @@ def estimate_stored_memory(
         by_blocks: the refiner works by blocks, so that its arrays may lie in files.
     """
     edges = points * min(k, max(points - 1, 1))
-    group = min(GROUP_POINTS, points / MIN_GROUPS) * GROUP_BYTES_PER_NEIGHBOR * (k + 1)
+    group = min(MAX_GROUP_POINTS, points / MIN_GROUPS) * GROUP_BYTES_PER_NEIGHBOR * (k + 1)
     rows, nodes = points * dim * 4, NODE_BYTES * points
     lists, graph = edges * LIST_BYTES, edges * MAPPED_GRAPH_BYTES
     searching = points * (STORED_CELLS_BYTES + 2 * dim)  # and two copies of the short vectors

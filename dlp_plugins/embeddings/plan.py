@@ -37,9 +37,8 @@ from dlp_plugins.units import format_bytes, format_seconds
 # are left out: caches and compilation make their small runs a poor guide to large ones.
 GROWTH: dict[str, Callable[[float], float]] = {
     "exact": lambda n: n * (33_000 + n),  # a cost per point, and one per pair
-    "cells": lambda n: (
-        n * (5_000 + _centroids(n / 512))
-    ),  # its cells, and centroids to choose among
+    # its cells, and centroids to choose among
+    "cells": lambda n: n * (5_000 + _centroids(n / 512)),
     "faiss_ivf": lambda n: n**1.5,  # sqrt(n) lists, of which a fixed number is probed
 }
 SOLVERS = ("cg", "spectral")

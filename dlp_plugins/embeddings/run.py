@@ -371,7 +371,7 @@ def prepare(
             raise
         chunks, stored = through_files(), True
     record = None
-    if out is not None:
+    if out is not None and (stored or found):
         record = {
             "version": VERSION,
             "embeddings": [identity(embeddings), key],

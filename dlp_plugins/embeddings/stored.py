@@ -31,7 +31,7 @@ from dlp_plugins.graphs._compared import Compared, Whole
 from dlp_plugins.graphs._eight_bits import Rounded
 from dlp_plugins.graphs._upper_bound import ShortVectors
 from dlp_plugins.graphs.cells import Cells
-from dlp_plugins.graphs.contract import drop_self
+from dlp_plugins.graphs.contract import clip_k, drop_self
 from dlp_plugins.propagation import Propagator
 from dlp_plugins.propagation.duplicates import Distinct, find_distinct
 from dlp_plugins.refiners.none import NoRefiner
@@ -115,7 +115,7 @@ class StoredPropagation:
         with clock.phase("cells"), self.work.stage("cells") as stage:
             rows = points.array("rows")[: len(points.array("points"))]
             # as the search in memory, which finds the point itself, too
-            k = _clipped(builder.k, len(rows)) + 1
+            k = clip_k(builder.k, rows) + 1
             settings = builder.size, builder.probes, builder.seed
             made = _cells_cpu.sort_into_cells(rows, k, *settings)
             v = stage.array("v", np.float32, rows.shape)
@@ -139,7 +139,7 @@ class StoredPropagation:
             np.ascontiguousarray(probed[:, 0]), made.array("start"),
         )  # fmt: skip
         m = len(probed)
-        k = _clipped(propagator.graph.k, m)
+        k = clip_k(propagator.graph.k, v)
         with clock.phase("neighbours", m) as tick, self.work.stage("lists") as stage:
             indices = stage.array("indices", np.int32, (m, k))
             similarities = stage.array("similarities", np.float32, (m, k))
@@ -248,10 +248,6 @@ def _kept_compared(made: Finished, v: np.ndarray) -> Compared:
         return Whole(v)
     names = [field.name for field in fields(kind)]
     return kind(*(made.array(n) if n in made.arrays else made.facts[n] for n in names))
-
-
-def _clipped(k: int, m: int) -> int:
-    return max(0, min(k, m - 1))
 
 
 def can_be_stored(propagator: Propagator) -> bool:

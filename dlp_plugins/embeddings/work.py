@@ -24,7 +24,7 @@ from torch import Tensor
 from dlp_plugins._files.reading import read_json
 from dlp_plugins._files.writing import to_json, write_text
 from dlp_plugins.environment import boot
-from dlp_plugins.errors import DataError, SaveError, UsageError, in_words
+from dlp_plugins.errors import DataError, RunFolderError, SaveError, UsageError, in_words
 
 SUFFIX = ".work"
 RECORD, FACTS, LOCK = "record.json", "facts.json", ".lock"
@@ -176,8 +176,13 @@ def work_folder(out: Path) -> Path:
 
 
 def forget(out: Path) -> None:
-    """Remove unfinished work on a table that was written in another way."""
-    shutil.rmtree(work_folder(out), ignore_errors=True)
+    """Remove unfinished work on a table that was written in another way; not another process's."""
+    from dlp_plugins.training.lock import Lock
+
+    folder = work_folder(out)
+    if folder.is_dir():
+        with contextlib.suppress(RunFolderError, SaveError), Lock(folder / LOCK):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def identity(path: Path | str | None) -> list[Any] | None:

@@ -35,13 +35,13 @@ def search_cells(
     probed = _nearest_cells(v, centroids, min(probes, len(centroids)), entries)
     points = [_by_cell(cells, len(centroids)) for cells in probed.T]  # that probe each cell
     sizes = read_host(torch.stack([p.counts for p in points]))
-    by_size = torch.from_numpy((-sizes).argsort(axis=1, kind="stable")).to(v.device)
+    orders = (-sizes).argsort(axis=1, kind="stable")
+    by_size = torch.from_numpy(orders).to(v.device)
 
     # row n takes what padding writes
     best = v.new_full((n + 1, k), -torch.inf)
     places = torch.full((n + 1, k), -1, dtype=torch.int32, device=v.device)
-    for probe, asking in enumerate(points):
-        order = (-sizes[probe]).argsort(kind="stable")
+    for probe, (asking, order) in enumerate(zip(points, orders, strict=True)):
         for batch in _batches(sizes[probe][order], sizes[0][order], d, entries):
             cells = by_size[probe, batch.cells]
             q = asking.rows(cells, batch.first, batch.queries)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sized
 from typing import Annotated
 
 import torch
@@ -62,7 +63,7 @@ class GraphBuilder(ABC):
         )
 
 
-def clip_k(k: int, descriptors: Tensor) -> int:
+def clip_k(k: int, descriptors: Sized) -> int:
     """k, or n - 1 if that is less."""
     return max(0, min(k, len(descriptors) - 1))
 

@@ -2,16 +2,44 @@
 
 from __future__ import annotations
 
+import operator
 import warnings
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
+from dlp_plugins.registry import graph_for
+
 if TYPE_CHECKING:
     from dlp_plugins.propagation import Convergence
 
 UNLABELED = -1
+
+
+def build_components(
+    estimator: Any, kinds: Iterable[str], points: int, alpha: Any
+) -> dict[str, Any]:
+    """Components of these kinds for so many points, as the estimator's parameters name them.
+
+    Raises:
+        ValueError: a parameter is out of range.
+    """
+    from dlp_plugins.propagation.propagator import build_parts
+
+    chosen = {kind: getattr(estimator, kind, "none") for kind in kinds}  # no balancer
+    chosen["transform"] = estimator.transformation
+    if isinstance(estimator.graph, str) and estimator.graph == "auto":
+        chosen["graph"] = graph_for(points)
+    parameters = {
+        "k": operator.index(estimator.n_neighbors),
+        "gamma": estimator.gamma,
+        "alpha": alpha,
+        "max_iterations": estimator.max_iter,
+        "tolerance": estimator.tol,
+    }
+    return build_parts(chosen, parameters)[0]
 
 
 def warn_unconverged(

@@ -25,9 +25,14 @@ from dlp_plugins.registry import (
     EMBEDDINGS_K,
     EMBEDDINGS_START_ALPHA,
     SELECTOR,
-    graph_for,
 )
-from dlp_plugins.sklearn._common import UNLABELED, name_classes, share_right, warn_unconverged
+from dlp_plugins.sklearn._common import (
+    UNLABELED,
+    build_components,
+    name_classes,
+    share_right,
+    warn_unconverged,
+)
 
 if TYPE_CHECKING:  # importing these takes longer than scikit-learn; `fit` does
     from dlp_plugins.embeddings.fitted import FittedPropagation
@@ -494,21 +499,9 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
     def _components(self, points: int) -> Propagator:
         from dlp_plugins.propagation import Propagator
         from dlp_plugins.propagation.class_shares import to_class_shares
-        from dlp_plugins.propagation.propagator import build_parts
 
-        parameters = {
-            "k": operator.index(self.n_neighbors),
-            "gamma": self.gamma,
-            "alpha": self._alpha(),
-            "max_iterations": self.max_iter,
-            "tolerance": self.tol,
-        }
-        chosen = {part: getattr(self, part, "none") for part in EMBEDDINGS}  # no balancer
-        chosen["transform"] = self.transformation
-        if isinstance(self.graph, str) and self.graph == "auto":
-            chosen["graph"] = graph_for(points)
-        shares = to_class_shares(self._shares_by_class())
-        return Propagator(**build_parts(chosen, parameters)[0], class_shares=shares)
+        parts = build_components(self, EMBEDDINGS, points, self._alpha())
+        return Propagator(**parts, class_shares=to_class_shares(self._shares_by_class()))
 
     def _shares_by_class(self) -> Any:
         """`class_shares`, numbers by class put into the order of `classes_`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,13 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from dlp_plugins.registry import EMBEDDINGS, EMBEDDINGS_ALPHA, EMBEDDINGS_K, graph_for
-from dlp_plugins.sklearn._common import UNLABELED, share_right, warn_unconverged
+from dlp_plugins.registry import EMBEDDINGS, EMBEDDINGS_ALPHA, EMBEDDINGS_K
+from dlp_plugins.sklearn._common import (
+    UNLABELED,
+    build_components,
+    share_right,
+    warn_unconverged,
+)
 
 
 class MultiLabelPropagation(ClassifierMixin, BaseEstimator):
@@ -108,29 +112,15 @@ class MultiLabelPropagation(ClassifierMixin, BaseEstimator):
         """
         from dlp_plugins.embeddings.multi_label import fit_multi_label
         from dlp_plugins.propagation import Propagator
-        from dlp_plugins.propagation.propagator import build_parts
 
         X = validate_data(self, X, dtype=(np.float64, np.float32), ensure_min_samples=2)
         own = _indicator(y)
         check_consistent_length(X, own)
         if not own.any():
             raise ValueError("No point is labelled: every row of y is of zeros, or of -1.")
-        chosen: dict[str, Any] = {
-            "transform": self.transformation,
-            "graph": self.graph,
-            "affinity": self.affinity,
-            "solver": self.solver,
-        }
-        if isinstance(self.graph, str) and self.graph == "auto":
-            chosen["graph"] = graph_for(len(X))
-        parameters = {
-            "k": operator.index(self.n_neighbors),
-            "gamma": self.gamma,
-            "alpha": self.alpha,
-            "max_iterations": self.max_iter,
-            "tolerance": self.tol,
-        }
-        made = Propagator.default(refiner="none", **build_parts(chosen, parameters)[0])
+        kinds = "transform", "graph", "affinity", "solver"
+        parts = build_components(self, kinds, len(X), self.alpha)
+        made = Propagator.default(refiner="none", **parts)
         found, self._index = fit_multi_label(made, X, own)
         warn_unconverged(found.convergence)
         self.classes_ = np.arange(own.shape[1])

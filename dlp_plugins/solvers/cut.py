@@ -46,9 +46,9 @@ class Cut(Solver):
     start, the convex problem of s = 0, is near to uniform where labels are few, and the labels
     found from there cut more. The start is kept if its cut is less than the last one's.
 
-    There is no alpha. `residual` is the points by which a class
-    misses its size, over all unlabelled points: it does not measure how near the cut is to the
-    least one, as that problem is not convex.
+    There is no alpha. `residual` is the points by which a class misses its size, over all
+    unlabelled points: it does not measure how near the cut is to the least one, as that problem is
+    not convex.
     """
 
     max_iterations: Annotated[int, Field(ge=1, description="steps of ADMM, at most")] = 60

@@ -346,6 +346,12 @@ def test_a_table_made_in_memory_leaves_no_unfinished_work_behind(begun):
     assert not work_folder(begun / "b.csv").exists()
 
 
+def test_a_table_made_in_memory_leaves_another_process_its_folder(begun):
+    with Lock(work_folder(begun / "b.csv") / work.LOCK):
+        run(begun, "b.csv", overwrite=True)
+        assert (work_folder(begun / "b.csv") / "lists").is_dir()
+
+
 def test_another_process_at_work_there_is_left_alone(begun):
     with (
         Lock(work_folder(begun / "b.csv") / work.LOCK),
