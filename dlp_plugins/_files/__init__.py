@@ -1,1 +1,1 @@
-"""Reading and writing small files: bounded, whole or not at all."""
+"""Files read within bounds, written whole or not at all, locked for one process."""

@@ -21,6 +21,7 @@ from typing import IO, Any
 import numpy as np
 from torch import Tensor
 
+from dlp_plugins._files.lock import Lock
 from dlp_plugins._files.reading import read_json
 from dlp_plugins._files.writing import to_json, write_text
 from dlp_plugins.environment import boot
@@ -177,8 +178,6 @@ def work_folder(out: Path) -> Path:
 
 def forget(out: Path) -> None:
     """Remove unfinished work on a table that was written in another way; not another process's."""
-    from dlp_plugins.training.lock import Lock
-
     folder = work_folder(out)
     if folder.is_dir():
         with contextlib.suppress(RunFolderError, SaveError), Lock(folder / LOCK):
@@ -243,8 +242,6 @@ def at_work(out: Path, record: dict[str, Any], resume: bool) -> Iterator[Work]:
         RunFolderError: another process works there.
         SaveError: it cannot be made.
     """
-    from dlp_plugins.training.lock import Lock  # few runs need it
-
     folder = work_folder(out)
     try:
         folder.mkdir(exist_ok=True)

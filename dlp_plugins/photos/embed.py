@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 
 from dlp_plugins._files import writing
+from dlp_plugins._files.lock import Lock
 from dlp_plugins.embeddings.ids import beside
 from dlp_plugins.embeddings.record import write_record
 from dlp_plugins.environment import choose_device
@@ -23,7 +24,6 @@ from dlp_plugins.photos.describer import DEFAULT, Describer, new_describer
 from dlp_plugins.photos.partial import PartialRows
 from dlp_plugins.photos.shards import Finished, Shard, find_finished, part_of
 from dlp_plugins.photos.source import COLUMN, Photos, open_photos, unreadable, warn_of_skipped
-from dlp_plugins.training.lock import Lock
 
 BATCH = {"cpu": 16, "cuda": 256}  # images at a time; a small batch stays in the CPU's cache
 SAVE_SECONDS = 5.0  # between two savings: what a crash loses at most

@@ -27,12 +27,12 @@ from pathlib import Path
 from typing import Any
 
 from dlp_plugins._files import writing
+from dlp_plugins._files.lock import Lock
 from dlp_plugins._files.reading import read_json
 from dlp_plugins.errors import DataError, RunFolderError, SaveError
 from dlp_plugins.recipe.check import check_layers
 from dlp_plugins.recipe.files import Layer, read_toml
 from dlp_plugins.recipe.model import Recipe
-from dlp_plugins.training.lock import Lock
 
 # Counted up when a newer version cannot continue what an older one wrote.
 FORMAT = 2

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dlp_plugins._files.lock import Lock
 from dlp_plugins._files.writing import write_text
 from dlp_plugins.bench.runner import TrialStarted
 from dlp_plugins.bench.running import STAGE_TWO, Runs
@@ -24,7 +25,6 @@ from dlp_plugins.recipe.check import check_dependencies, load_recipe
 from dlp_plugins.recipe.files import RecipeError
 from dlp_plugins.recipe.model import Recipe
 from dlp_plugins.training import events
-from dlp_plugins.training.lock import Lock
 from dlp_plugins.tuning.results import State, TrialResult, Tuned
 from dlp_plugins.tuning.space import Search, combinations, parse_space
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from dlp_plugins._files.lock import Lock
 from dlp_plugins.embeddings import stored, work
 from dlp_plugins.embeddings.assembly import MappedGraph, assemble_mapped, find_components
 from dlp_plugins.embeddings.chunked import Clock, silent
@@ -30,7 +31,6 @@ from dlp_plugins.graphs._compared import Whole
 from dlp_plugins.graphs._upper_bound import principal_axes, shorten
 from dlp_plugins.propagation import Propagator
 from dlp_plugins.registry import affinities, graphs, solvers
-from dlp_plugins.training.lock import Lock
 
 N, CLASSES, COPIES = 1500, 5, 40
 PLAIN = ["graph=cells", "graph.k=12", "transform=none", "refiner=none"]

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from dlp_plugins._files import lock as lock_module
 from dlp_plugins._files import writing
+from dlp_plugins._files.lock import Lock
 from dlp_plugins.errors import RunFolderError, SaveError
-from dlp_plugins.training import lock as lock_module
 from dlp_plugins.training.folder import FORMAT, RunFolder, write_json
-from dlp_plugins.training.lock import Lock
 
 
 def make_run(path: Path, *, done: bool = True) -> RunFolder:
@@ -187,7 +187,7 @@ def test_a_folder_of_another_version_is_refused_in_a_sentence(environment, messa
 HOLD = """
 import sys
 from pathlib import Path
-from dlp_plugins.training.lock import Lock
+from dlp_plugins._files.lock import Lock
 with Lock(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.readline()
