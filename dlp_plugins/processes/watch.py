@@ -24,14 +24,20 @@ from dlp_plugins.errors import DlpError, ElsewhereError, LostProcessError
 BEAT_SECONDS = 1.0
 SILENT_SECONDS = 20  # without a beat: a loaded machine may hold a process up for some seconds
 GRACE_SECONDS = 4.0  # for the main thread to end by itself, which tidies up
+RESUME = (
+    "What was saved last is intact: continue with --resume, with as many processes as you like."
+)
 _numbers = itertools.count()  # a run in the same processes has keys of its own
 
 
 class Watch:
-    """The watch over the processes of one run, for the length of `ending_together`."""
+    """The watch over the processes of one run, for the length of `ending_together`.
 
-    def __init__(self, rank: int, size: int) -> None:
-        self.rank, self.size = rank, size
+    advice: what to do when one has died.
+    """
+
+    def __init__(self, rank: int, size: int, advice: str = RESUME) -> None:
+        self.rank, self.size, self.advice = rank, size, advice
         store = dist.distributed_c10d._get_default_store()
         if hasattr(store, "clone"):  # a connection of its own, which waits for no other call
             store = store.clone()
@@ -79,8 +85,7 @@ class Watch:
     def _lost(self, rank: int | None) -> LostProcessError:
         which = "Another process" if rank is None else f"Process {rank}"
         return LostProcessError(
-            f"{which} of the {self.size} has died or hangs, so all of them end. What was saved "
-            "last is intact: continue with --resume, with as many processes as you like."
+            f"{which} of the {self.size} has died or hangs, so all of them end. {self.advice}"
         )
 
     # -- what the store holds --------------------------------------------------------------------
