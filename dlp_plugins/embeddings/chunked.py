@@ -65,6 +65,8 @@ class Outcome(Assignment):
     index: labels new points, if asked for; its classes are 0..c-1.
     clock: the seconds of each phase.
     comparison: of the default with other methods, where that was asked for.
+    halo: where processes share the rows of the graph, the nodes of other processes that a process's
+        own ones are linked to, the most that any has; else None.
     """
 
     margin: Tensor
@@ -82,6 +84,7 @@ class Outcome(Assignment):
     clock: Clock
     comparison: Comparison | None = None
     index: Index | None = None
+    halo: int | None = None
 
     def certainty_quartiles(self, labels: Tensor) -> list[float]:
         """Of the unlabelled points; empty where there are none."""

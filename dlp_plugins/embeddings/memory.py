@@ -42,8 +42,8 @@ LEAST_BLOCK_ROWS = 2**14  # rows of the graph that are assembled at once, at lea
 MAPPED_GRAPH_BYTES = 12  # 1.5 entries for each neighbour, int32 and float32
 STORED_REFINER_ARRAYS = 4  # the graph is in its order as it is
 LIST_BYTES = 8  # of an entry of the finished neighbour lists: int32 and float32
-# Where processes share the rows, the centroids of cells are found on this part of the points at most,
-# or on a process's share of them: up to eight processes find the same cells.
+# Where processes share the rows, the centroids of cells are found on this part of the points, or
+# on a process's share of them if that is less: up to eight processes find the same cells.
 SAMPLE_PART = 8
 GRAPH_BYTES = 40  # two directions of int32 and float32, and float64 while components are counted
 

@@ -165,6 +165,7 @@ def propagate_sharded(
         duplicates=distinct.duplicates,
         note=note,
         clock=clock,
+        halo=max(processes.each(graph.halo.wanted)),
     )
 
 
@@ -191,8 +192,6 @@ def _build(
         weights = weights_of(lists, propagator.affinities)
         indices = lists.indices.numpy()
         graph = assemble_rows(indices, weights, propagator.mutual, processes, len(rows))
-        del lists, weights, indices
-        int(graph.components.max())  # takes part of this phase's time
     return graph, distinct, note
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,12 +34,16 @@ class GraphRows:
     shares: the nodes of each process.
     own: [p, p + h]; the columns are this process's nodes, then the halo.
     halo: brings rows of the halo.
+    num_entries: of all processes; each undirected edge counts twice.
+    components: [m] int64, the number of each node's connected component, the same in all processes.
     """
 
     processes: Processes
     shares: Sequence[slice]
     own: Graph
     halo: RowExchange
+    num_entries: int
+    components: Tensor
 
     @property
     def mine(self) -> slice:
@@ -54,44 +57,28 @@ class GraphRows:
         """[c] Euclidean norms of the columns of a matrix of which each process has rows [p, c]."""
         return self.processes.summed(column_norms(x).double().square()).sqrt().to(x)
 
-    @cached_property
-    def num_entries(self) -> int:
-        """Of all processes; each undirected edge counts twice."""
-        return int(self.processes.totals([self.own.num_entries])[0])
 
-    @cached_property
-    def components(self) -> Tensor:
-        """[m] int64: the number of each node's connected component, in every process.
+def _components(
+    processes: Processes, shares: Sequence[slice], own: Graph, halo: RowExchange
+) -> Tensor:
+    """[m] int64: the number of each node's connected component, in every process.
 
-        Each process finds the components of its own rows, and the pairs of those that edges to
-        other processes join; from all the pairs every process finds the same components.
-        """
-        part = self._parts()
-        counts = self.processes.each(int(part.max()) + 1)
-        own = part + sum(counts[: self.processes.rank])
-        one, other = self._joined(own)
-        pairs = np.unique(one * sum(counts) + other)  # a pair as one number
-        joined = np.concatenate(self.processes.each(pairs))
-        component = _components_of(*np.divmod(joined, sum(counts)), sum(counts))
-        rows = torch.from_numpy(component[own])
-        return self.processes.gather_rows(rows, [length(share) for share in self.shares])
-
-    def _parts(self) -> np.ndarray:
-        """[p] int64: the components of the edges within this process."""
-        p = self.own.num_nodes
-        crow, columns = self.own.crow_indices.numpy(), self.own.col_indices.numpy()
-        inside = columns < p
-        kept = np.append(0, np.cumsum(inside))[crow]
-        return find_components(kept, columns[inside], COMPONENT_ROWS)
-
-    def _joined(self, part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Both ends of each edge to another process, of numbers [p] of this process's nodes."""
-        p = self.own.num_nodes
-        columns = self.own.col_indices.numpy()
-        outside = np.flatnonzero(columns >= p)
-        row = np.searchsorted(self.own.crow_indices.numpy(), outside, side="right") - 1
-        others = self.halo.fetch(torch.from_numpy(part)).numpy()
-        return part[row], others[columns[outside] - p]
+    Each process finds the components of its own rows, and the pairs of those that edges to other
+    processes join; from all the pairs every process finds the same components.
+    """
+    p, crow, columns = own.num_nodes, own.crow_indices.numpy(), own.col_indices.numpy()
+    inside = columns < p
+    kept = np.append(0, np.cumsum(inside))[crow]
+    part = find_components(kept, columns[inside], COMPONENT_ROWS)
+    counts = processes.each(int(part.max()) + 1)
+    part += sum(counts[: processes.rank])
+    outside = np.flatnonzero(~inside)
+    row = np.searchsorted(crow, outside, side="right") - 1
+    other = halo.fetch(torch.from_numpy(part)).numpy()[columns[outside] - p]
+    pairs = np.unique(part[row] * sum(counts) + other)  # a pair as one number
+    joined = np.concatenate(processes.each(pairs))
+    component = _components_of(*np.divmod(joined, sum(counts)), sum(counts))
+    return processes.gather_rows(torch.from_numpy(component[part]), list(map(length, shares)))
 
 
 def _components_of(one: np.ndarray, other: np.ndarray, count: int) -> np.ndarray:
@@ -137,7 +124,9 @@ def assemble_rows(
     every = torch.cat([degree, exchange.fetch(degree)])
     normalize_(w.indptr, columns, w.data, every.numpy())
     own = Graph(*map(torch.from_numpy, (w.indptr, columns, w.data)), degree, in_local_order=True)
-    return GraphRows(processes, shares, own, exchange)
+    entries = int(processes.totals([own.num_entries])[0])
+    components = _components(processes, shares, own, exchange)
+    return GraphRows(processes, shares, own, exchange, entries, components)
 
 
 def _transposed(

@@ -44,6 +44,11 @@ class RowExchange:
         place = None if in_order else order.argsort()
         return cls(processes, asked - shares[processes.rank].start, sending, receiving, place)
 
+    @property
+    def wanted(self) -> int:
+        """How many rows this process wants."""
+        return sum(self.receiving)
+
     def fetch(self, own: Tensor) -> Tensor:
         """The wanted rows [w, ...], of rows of which each process gives its own [m, ...]."""
         arrived = self.processes.exchange(own[self.asked], self.sending, self.receiving)

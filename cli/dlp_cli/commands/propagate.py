@@ -243,6 +243,8 @@ def _summary(job: FilePropagation, outcome: Outcome) -> list[tuple[str, str]]:
         unreached += ", labelled by the refiner alone"
     how = outcome.calibration
     probability = [] if how is None else [("probability", how.describe())]
+    halo = outcome.halo
+    shared = [] if halo is None else [("neighbours in other processes", f"{halo:,} at most")]
     return [
         ("points", f"{len(given.labels):,}"),
         ("labelled", f"{int((given.labels >= 0).sum()):,}"),
@@ -251,6 +253,7 @@ def _summary(job: FilePropagation, outcome: Outcome) -> list[tuple[str, str]]:
             "graph",
             f"{recipe.graph.name}: {outcome.edges:,} edges, {outcome.components:,} components",
         ),
+        *shared,
         ("zero vectors", f"{outcome.zero_vectors:,}"),
         ("same as an earlier point", f"{outcome.duplicates:,}"),
         ("components without a label", f"{health.unlabeled_components:,}"),
