@@ -62,6 +62,19 @@ def rows_are_gathered_in_order(processes: Processes) -> None:
 
 
 @check
+def rows_are_exchanged(processes: Processes) -> None:
+    rows = torch.arange(6).reshape(3, 2) + 10 * processes.rank
+    sending = [1, 2] if processes.first else [0, 3]
+    receiving = processes.swap(sending)
+    assert receiving == ([1, 0] if processes.first else [2, 3])
+    found = processes.exchange(rows, sending, receiving)
+    others = torch.arange(6).reshape(3, 2)[1:]
+    assert torch.equal(found, rows[:1] if processes.first else torch.cat([others, rows]))
+    assert processes.exchange(rows[:0].float(), [0, 0], [0, 0]).shape == (0, 2)
+    assert processes.summed(torch.tensor([processes.rank, 1.0])).tolist() == [1.0, 2.0]
+
+
+@check
 def the_first_process_decides(processes: Processes) -> None:
     assert processes.from_first(processes.rank) == 0
     mask = torch.tensor([processes.first, False])
