@@ -34,7 +34,7 @@ from dlp_plugins.embeddings.features import EmbeddingFile
 from dlp_plugins.embeddings.memory import ClassChunks
 from dlp_plugins.embeddings.scores import Probabilities, Scores
 from dlp_plugins.embeddings.sharded_graph import GraphRows, assemble_rows
-from dlp_plugins.embeddings.sharded_lists import find_cells, find_lists, weights_of
+from dlp_plugins.embeddings.sharded_lists import find_cells, find_lists
 from dlp_plugins.embeddings.sharded_points import FileRows, read_distinct, transformed
 from dlp_plugins.errors import UsageError
 from dlp_plugins.graphs.cells import Cells
@@ -112,7 +112,8 @@ def propagate_sharded(
     assert shares is not None
     own = known[graph.mine]
 
-    scores, records = Scores(scratch if chunks.on_disk else None), []
+    scores = Scores(scratch if chunks.on_disk else None)
+    records: list[Convergence] = []
     reach = torch.zeros(len(own)) if unknown else None
     with clock.phase("solve", num_classes) as tick:
         for first in range(0, num_classes, chunks.width):
@@ -189,9 +190,12 @@ def _build(
     with clock.phase("neighbours", len(rows)) as tick:
         lists = find_lists(rows, cells, builder, processes, tick)
     with clock.phase("graph"):
-        weights = weights_of(lists, propagator.affinities)
-        indices = lists.indices.numpy()
-        graph = assemble_rows(indices, weights, propagator.mutual, processes, len(rows))
+        weights = propagator.affinities(lists).masked_fill(lists.indices < 0, 0.0)
+        indices = lists.indices
+        del lists
+        graph = assemble_rows(
+            indices.numpy(), weights.numpy(), propagator.mutual, processes, len(rows)
+        )
     return graph, distinct, note
 
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from dlp_plugins._threads import length, parallel
 from dlp_plugins.embeddings.memory import SAMPLE_PART
@@ -109,8 +108,3 @@ def find_lists(
         done += count
         tick(min(m, done * processes.size))
     return Neighbors(indices, similarities)
-
-
-def weights_of(neighbors: Neighbors, affinities: Callable[[Neighbors], Tensor]) -> np.ndarray:
-    """[p, k] float32: affinities, 0 where there is no neighbour."""
-    return affinities(neighbors).masked_fill(neighbors.indices < 0, 0.0).numpy()
