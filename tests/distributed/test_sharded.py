@@ -36,7 +36,8 @@ def files(tmp_path):
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 5, 1500)
     x = rng.standard_normal((5, 16))[truth] + 0.7 * rng.standard_normal((1500, 16))
-    x[:30], x[35] = 0.01 * x[:30] - 9 * np.eye(16)[0], 0
+    x = np.pad(x, ((0, 0), (0, 1)))
+    x[:30], x[35] = 0.01 * x[:30] + 9 * np.eye(17)[16], 0
     x[1460:] = x[50:90]
     np.save(tmp_path / "x.npy", x.astype(np.float32))
     labeled = (np.arange(1500) % 30 == 10) & (np.arange(1500) >= 40)

@@ -19,13 +19,15 @@ from dlp_plugins.errors import FeatureError, UsageError
 from dlp_plugins.graph import assemble
 from dlp_plugins.processes.rows import RowExchange
 from dlp_plugins.propagation import Propagator
+from dlp_plugins.registry import EMBEDDINGS_ALPHA
 from dlp_plugins.solvers.chebyshev import Chebyshev
+from dlp_plugins.solvers.contract import CHECK_EVERY
 
 N, CLASSES, COPIES = 1500, 5, 40
 # every cell is probed, so that the search is exact and the same whatever the cells
 PARTS = {
     "graph": "cells", "solver": "chebyshev", "refiner": "none", "transform": "none",
-    "normalizer": "class_mass", "k": 12, "size": 64, "probes": 100,
+    "normalizer": "class_mass", "k": 12, "size": 64, "probes": 100, "alpha": EMBEDDINGS_ALPHA,
 }  # fmt: skip
 SIZES = (1, 2, 3)
 
@@ -35,7 +37,8 @@ def points(n=N, seed=0):
     random = np.random.default_rng(seed)
     truth = random.integers(0, CLASSES, n)
     x = random.standard_normal((CLASSES, 16))[truth] + 0.7 * random.standard_normal((n, 16))
-    x[:30] = 0.01 * x[:30] - 9 * np.eye(16)[0]  # no label there
+    x = np.pad(x, ((0, 0), (0, 1)))
+    x[:30] = 0.01 * x[:30] + 9 * np.eye(17)[16]  # no label there
     x[35] = 0
     x[n - COPIES :] = x[50 : 50 + COPIES]
     labels = np.where((np.arange(n) % 30 == 0) & (np.arange(n) >= 40), truth, -1)
@@ -89,11 +92,9 @@ def test_products_with_shared_rows_are_those_of_the_dense_matrix(size, mutual):
     def work(processes):
         mine = processes.share(m)
         rows = assemble_rows(indices[mine], weights[mine], mutual, processes, m)
-        held = rows.own.to_scipy  # own columns and the halo: no more than there are neighbours
         assert rows.num_entries == whole.num_entries
         assert len(rows.own.values) == int((dense[mine] > 0).sum())
         assert torch.equal(rows.own.degree, whole.degree[mine])
-        assert held is not None
         product = rows.matmul(x[mine])
         torch.testing.assert_close(product.double(), (dense @ x.double())[mine])
         torch.testing.assert_close(rows.norms(x[mine]), x.norm(dim=0))
@@ -129,9 +130,9 @@ def test_the_solve_is_the_dense_one(size):
     scores = torch.cat([solution.scores for solution in found])
     torch.testing.assert_close(scores.double(), expected, rtol=1e-5, atol=1e-5)
     for solution in found:
-        assert solution.converged
-        assert solution.iterations == alone.iterations
-        torch.testing.assert_close(solution.residual, alone.residual, rtol=0.5, atol=1e-7)
+        assert solution.converged or solution.limited_by_precision
+        assert abs(solution.iterations - alone.iterations) <= CHECK_EVERY
+        assert (solution.residual < 1e-5).all()
 
 
 @pytest.mark.parametrize("more", [{}, {"transform": "center", "affinity": "binary"}])
