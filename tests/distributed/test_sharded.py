@@ -60,13 +60,12 @@ def deadly(folder, rank, happens):
     return "--plugin", str(folder / "deadly.py"), "--set", "affinity=deadly"
 
 
-@pytest.mark.parametrize("size", [2, 3])
-def test_the_table_is_that_of_one_process_with_the_whole_graph(size, files):
+def test_the_table_is_that_of_one_process_with_the_whole_graph(files):
     more = ("--probabilities", "--unknown", "--no-calibrate")
-    found = [ended(p) for p in several(size, "-m", "dlp_cli", *words(files, "a.csv", *more))]
-    assert [status for status, _ in found] == [0] * size, found
+    found = [ended(p) for p in several(3, "-m", "dlp_cli", *words(files, "a.csv", *more))]
+    assert [status for status, _ in found] == [0, 0, 0], found
     assert "wrote" in found[0][1]
-    assert [text for _, text in found[1:]] == [""] * (size - 1)
+    assert [text for _, text in found[1:]] == ["", ""]
     parts = ["graph=cells", "solver=chebyshev", "refiner=none", *SETTINGS]
     propagate_file(
         files / "x.npy", files / "y.npy", files / "b.csv", settings=parts, device="cpu",
