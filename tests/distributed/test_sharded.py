@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import numpy as np
@@ -61,11 +62,12 @@ def deadly(folder, rank, happens):
 
 
 def test_the_table_is_that_of_one_process_with_the_whole_graph(files):
-    more = ("--probabilities", "--unknown", "--no-calibrate")
+    more = ("--probabilities", "--unknown", "--no-calibrate", "--json")
     found = [ended(p) for p in several(3, "-m", "dlp_cli", *words(files, "a.csv", *more))]
     assert [status for status, _ in found] == [0, 0, 0], found
-    assert "wrote" in found[0][1]
     assert [text for _, text in found[1:]] == ["", ""]
+    report, _ = json.JSONDecoder().raw_decode(found[0][1])
+    assert 0 < report["graph"]["halo"] < 1000
     parts = ["graph=cells", "solver=chebyshev", "refiner=none", *SETTINGS]
     propagate_file(
         files / "x.npy", files / "y.npy", files / "b.csv", settings=parts, device="cpu",
