@@ -63,10 +63,12 @@ def _add_adapters(backbone: nn.Module, rank: int) -> None:
             f"backbone.trains = adapters needs the library peft: {install_command('adapters')}"
         ) from error
     # Convolutions of several groups mix few channels; a product of low rank gains nothing there.
+    # A subclass computes in a way of its own, which an adapter would not follow: timm's "same"
+    # convolutions pad by the image's size.
     names = [
         name
         for name, module in backbone.named_modules()
-        if isinstance(module, ADAPTED) and getattr(module, "groups", 1) == 1
+        if type(module) in ADAPTED and getattr(module, "groups", 1) == 1
     ]
     if not names:
         raise UsageError("backbone.trains = adapters: the backbone has no layer for an adapter.")

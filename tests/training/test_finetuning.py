@@ -68,6 +68,17 @@ def test_adapters_alone_learn_and_are_loaded_again(tmp_path: Path) -> None:
     assert len(load(tmp_path / "run", device="cpu").predict(images)) == 5
 
 
+def test_adapters_fit_a_network_that_pads_by_the_size_of_the_image() -> None:
+    pytest.importorskip("peft")
+    network = backbones.build("timm:tf_efficientnet_lite0", input_shape=(3, 32, 32))
+    part = load_recipe("digits", ["backbone.trains=adapters"]).backbone
+    finetuning.restrict(network, part)
+    names = [name for name, p in network.named_parameters() if p.requires_grad]
+    assert names
+    assert not any("conv_stem" in name for name in names)
+    assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 1280)
+
+
 def test_adapters_without_the_library_name_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(MissingDependency, match=r"needs the library peft: .*pip install"):
