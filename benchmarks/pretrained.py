@@ -90,7 +90,7 @@ class Images:
         file, y = write_split(data, split, count, self.folder)
         if not out.is_file():
             embed(file, out, size=size, progress=lines(f"embedding {split}", len(y)))
-        return np.load(out), y
+        return np.load(out), y.copy()  # Arrow's cannot be written to, of which torch warns
 
 
 def embedding_rows(images: Images, suite: Suite) -> list[Row]:
