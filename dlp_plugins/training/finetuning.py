@@ -8,6 +8,7 @@ from torch import nn
 
 from dlp_plugins.component import install_command
 from dlp_plugins.errors import MissingDependency, UsageError
+from dlp_plugins.network import freeze_batch_norms
 from dlp_plugins.recipe.model import BackbonePart
 
 ADAPTED = (nn.Linear, nn.Conv2d)
@@ -26,17 +27,11 @@ def restrict(backbone: nn.Module, part: BackbonePart) -> None:
     if part.trains == "all":
         return
     layers = _top_layers(backbone, part) if part.trains == "last_layers" else set()
-    _freeze(backbone)
     for name, parameter in backbone.named_parameters():
         parameter.requires_grad_(name in layers)
+    freeze_batch_norms(backbone)
     if part.trains == "adapters":
         _add_adapters(backbone, part.adapter_rank)
-
-
-def _freeze(backbone: nn.Module) -> None:
-    from timm.utils import freeze
-
-    freeze(backbone)
 
 
 def _top_layers(backbone: nn.Module, part: BackbonePart) -> set[str]:
