@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from dlp_plugins.errors import MissingDependency, UsageError
+from dlp_plugins.network import Network
 from dlp_plugins.recipe.check import load_recipe
 from dlp_plugins.registry import backbones
 from dlp_plugins.training import finetuning
@@ -48,6 +50,22 @@ def test_a_frozen_backbone_stays_as_it_is_while_the_head_learns(tmp_path: Path) 
     kept = late.backbone.state_dict()
     assert all(torch.equal(kept[k], v) for k, v in early.backbone.state_dict().items())
     assert not torch.equal(early.head.weight, late.head.weight)
+
+
+def test_batch_norms_keep_their_statistics_where_anything_is_frozen() -> None:
+    network = Network(backbones.build("timm:test_resnet", input_shape=(3, 32, 32)), 10)
+    part = load_recipe("digits", ["backbone.trains=last_layers"]).backbone
+    finetuning.restrict(network.backbone, part)
+    before = {k: v.clone() for k, v in network.state_dict().items() if "running" in k}
+    for one in (network, copy.deepcopy(network)):
+        one.train()
+        assert one.backbone.training
+        one(torch.randn(8, 3, 32, 32)).logits.sum().backward()
+        after = one.state_dict()
+        assert all(torch.equal(after[k], v) for k, v in before.items())
+        norms = [m for m in one.backbone.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+        assert norms
+        assert not any(p.requires_grad for norm in norms for p in norm.parameters())
 
 
 def test_a_backbone_without_an_order_of_layers_is_refused() -> None:
