@@ -137,7 +137,11 @@ class Training(Table):
         description="memory format of images and convolutions; by default on, but not in float32 "
         "on a GPU, where it is slower",
     )
-    compile: bool = Field(False, description="torch.compile the network")
+    compile: bool | Literal["reduce-overhead"] = Field(
+        False,
+        description="torch.compile the network; reduce-overhead: that of torch.compile, which "
+        "replays the network's kernels as CUDA graphs",
+    )
     image_memory_mb: Count = Field(
         4096, description="MiB of images of a split to hold; more are read in every epoch"
     )

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from dlp_plugins.errors import did_you_mean, nearest
 from dlp_plugins.recipe.model import PARTS
 
-UNION_BRANCH = re.compile(r"constrained-|literal\[")  # how pydantic names a type of several
+UNION_BRANCH = re.compile(r"constrained-|literal\[|bool$")  # how pydantic names a type of several
 Sources = dict[tuple[str, ...], str]
 """Where each key was set: ("solver", "alpha") to a file's path, or '--set'."""
 

@@ -85,8 +85,7 @@ class Learner:
         self.network = network.to(self.device)
         if recipe.training.channels_last:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if recipe.training.compile:
-            self.network.compile()
+        self._compile(self.network)
         self.forward: nn.Module = self.network if processes.alone else self._averaging_gradients()
         self.augmentation = build_augmentation(
             recipe, self.network, data.dataset.mean, data.dataset.std
@@ -96,6 +95,10 @@ class Learner:
             build_part(recipe, "optimizer", params=parameter_groups(self.network, recipe.optimizer))
         )
         self._base_rates = [g["lr"] * g["rate"] for g in self.optimizer.param_groups]
+
+    def _compile(self, network: nn.Module) -> None:
+        if chosen := self.recipe.training.compile:
+            network.compile(mode=None if chosen is True else chosen)
 
     def _check_processes(self) -> None:
         """Raise UsageError where several processes cannot train as the recipe wants."""
@@ -144,8 +147,8 @@ class Learner:
         """Start a stage of so many steps; a teacher restarts as a copy of the student."""
         self.total_steps = total_steps
         self.consistency.begin_stage(self.network, self.num_examples, total_steps)
-        if self.recipe.training.compile and self.teacher is not None:
-            self.teacher.compile()  # a copy of the student, which is copied as it was
+        if self.teacher is not None:
+            self._compile(self.teacher)  # a copy of the student, which is copied as it was
 
     def step(
         self,
@@ -180,6 +183,9 @@ class Learner:
             gather=gather,
         )
         self.network.train()
+        if self.recipe.training.compile == "reduce-overhead":
+            # What the graphs of the last step gave may be written over from here on.
+            torch.compiler.cudagraph_mark_step_begin()
         with self.accelerator.autocast():
             losses = self._of_the_whole(self.consistency.losses(step), batch)
             total = torch.stack([loss.float() for loss in losses.values()]).sum()

@@ -261,6 +261,7 @@ WRONG = {
     "[optimizer]\nlearning_rate = 0": "optimizer.learning_rate: found 0",
     "[optimizer]\nmomentum = 1.0": "optimizer.momentum: found 1.0; allowed: less than 1",
     "[training]\nchannels_last = 1": "training.channels_last: found 1",
+    "[training]\ncompile = 'fast'": "allowed: a valid boolean or 'reduce-overhead'",
     "[training]\nprecision = 'float23'": "(did you mean 'float32'?)",
     "[training]\nbatch_size = 10\nlabeled_per_batch = 10": "must be less than batch_size (10)",
     "[source]\nname = 'grpah'": "Did you mean 'graph'?",

@@ -479,10 +479,11 @@ def test_bfloat16_and_channels_last_train_too(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_compiled_network_gives_what_the_plain_one_gives(tmp_path):
+@pytest.mark.parametrize("chosen", ["true", "reduce-overhead"])
+def test_a_compiled_network_gives_what_the_plain_one_gives(chosen, tmp_path):
     settings = ("training.precision=float32", "consistency=mean_teacher")
     plain = run(tiny(*settings), tmp_path / "plain")
-    compiled = run(tiny(*settings, "training.compile=true"), tmp_path / "compiled")
+    compiled = run(tiny(*settings, f"training.compile={chosen}"), tmp_path / "compiled")
     for error in ("test_error", "teacher_test_error"):
         assert compiled[error] == pytest.approx(plain[error], abs=3)
     ours, theirs = metrics(tmp_path / "compiled")[0], metrics(tmp_path / "plain")[0]
