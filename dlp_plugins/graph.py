@@ -304,7 +304,10 @@ def row_sums(crow: np.ndarray, values: np.ndarray) -> np.ndarray:
 def normalize_(
     crow: np.ndarray, columns: np.ndarray, values: np.ndarray, degree: np.ndarray
 ) -> None:
-    """D^(-1/2) W D^(-1/2) in place of W, a CSR matrix, on all threads."""
+    """D^(-1/2) W D^(-1/2) in place of W, a CSR matrix, on all threads.
+
+    degree: of each column, those of the rows first.
+    """
     scale = _inverse_sqrt(torch.from_numpy(degree)).numpy()
 
     def normalize(rows: slice) -> None:
@@ -312,7 +315,7 @@ def normalize_(
         values[entries] *= scale[rows][row]
         values[entries] *= scale[columns[entries]]
 
-    for _ in parallel(normalize, slices(len(degree), BLOCK_ROWS)):
+    for _ in parallel(normalize, slices(len(crow) - 1, BLOCK_ROWS)):
         pass
 
 

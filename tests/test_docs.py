@@ -83,6 +83,9 @@ NOT_RUN = {
     "dlp bench --ray": SEVERAL,
     "accelerate launch --num_processes 2 -m dlp_cli run digits": SEVERAL,
     "torchrun --nproc-per-node 2 -m dlp_cli propagate x.npy --labels y.csv --out out.csv": SEVERAL,
+    "torchrun --nproc-per-node 2 -m dlp_cli propagate x.npy --labels y.csv --out out.csv "
+    "--shard-rows": SEVERAL,
+    "python benchmarks/shard_rows.py": MINUTES,
     ". .venv/bin/activate": "changes the reader's shell",
     "dlp --install-completion": "changes the reader's shell; tests/cli/test_complete.py",
     "export OMP_NUM_THREADS=1": "changes the reader's shell",

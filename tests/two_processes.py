@@ -53,13 +53,19 @@ def start(*command: str, **environment: str) -> subprocess.Popen[str]:
 
 def pair(*command: str) -> list[subprocess.Popen[str]]:
     """The same command twice, as processes 0 and 1 of 2."""
+    return several(2, *command)
+
+
+def several(count: int, *command: str) -> list[subprocess.Popen[str]]:
+    """The same command as processes 0, 1, ... of so many."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = str(s.getsockname()[1])
-    known = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    size = str(count)
+    known = {"WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1"}
     return [
         start(*command, RANK=str(rank), LOCAL_RANK=str(rank), MASTER_PORT=port, **known)
-        for rank in (0, 1)
+        for rank in range(count)
     ]
 
 

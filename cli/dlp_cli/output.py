@@ -88,9 +88,14 @@ def print_line(text: str) -> None:
 
 
 def print_json(value: dict[str, Any]) -> None:
-    """One JSON document, for another program; a number that is not finite becomes null."""
+    """One JSON document, for another program; a number that is not finite becomes null.
+
+    Of several processes the first prints it.
+    """
     from dlp_plugins._files.writing import to_json
 
+    if console.quiet:
+        return
     with after_the_work():
         print(to_json(value, indent=2), flush=True)
 

@@ -42,7 +42,7 @@ from dlp_plugins.propagation.propagator import full_precision
 from dlp_plugins.propagation.unknown import background_reach, total_reach, unknown_scores
 from dlp_plugins.refiners.contract import Classifier, Empty
 from dlp_plugins.refiners.none import NoRefiner
-from dlp_plugins.solvers.contract import Solution
+from dlp_plugins.solvers.contract import Operator, Solution
 from dlp_plugins.transforms.none import NoTransform
 
 
@@ -65,6 +65,8 @@ class Outcome(Assignment):
     index: labels new points, if asked for; its classes are 0..c-1.
     clock: the seconds of each phase.
     comparison: of the default with other methods, where that was asked for.
+    halo: where processes share the rows of the graph, the nodes of other processes that a process's
+        own ones are linked to, the most that any has; else None.
     """
 
     margin: Tensor
@@ -82,6 +84,7 @@ class Outcome(Assignment):
     clock: Clock
     comparison: Comparison | None = None
     index: Index | None = None
+    halo: int | None = None
 
     def certainty_quartiles(self, labels: Tensor) -> list[float]:
         """Of the unlabelled points; empty where there are none."""
@@ -272,9 +275,7 @@ def propagate_chunked(
                 chunks, propagator, graph, kept, known, num_classes, nodes, order
             )
     with clock.phase("weigh", points) as tick:
-        best, certainty, margin, probability = _best_classes(
-            propagator, p, known, calibration, tick
-        )
+        best, certainty, margin, probability = best_classes(propagator, p, known, calibration, tick)
         assignment = propagator.assign(
             best, certainty, known, num_classes, Convergence.worst(records), graph, reached
         )
@@ -286,9 +287,9 @@ def propagate_chunked(
             q = p.all()
             index = Index.of(propagator, built.total, f, lists, q, assignment, known, classifier)
         if distinct.group is not None:
-            assignment = _share(propagator, assignment, labels, known, distinct.group, graph)
+            assignment = for_copies(propagator, assignment, labels, known, distinct.group, graph)
             assignment = beliefs.certain(assignment)
-            margin = _margins(p, margin, labels, known, distinct.group)
+            margin = margins(p, margin, labels, known, distinct.group)
             p = p.repeated(distinct.group)
         if probability is not None:
             probability = beliefs.given_shares(labels, distinct.expand(probability))
@@ -428,13 +429,13 @@ def _calibrate(
     return calibrate(propagator, graph, f, known, num_classes, nodes, order)
 
 
-def _share(
+def for_copies(
     propagator: Propagator,
     found: Assignment,
     labels: Tensor,
     known: Tensor,
     group: Tensor,
-    graph: Graph,
+    graph: Operator,
 ) -> Assignment:
     """What was found for m distinct points, for all n: copies share it, but keep a given label."""
     own = labels != UNLABELED
@@ -454,7 +455,7 @@ def _share(
     return Assignment(assigned, certainty, reached, weights, health)
 
 
-def _margins(
+def margins(
     p: Probabilities, margin: Tensor, labels: Tensor, known: Tensor, group: Tensor
 ) -> Tensor:
     """[n] of margins [m]; copies that are given another label than the rest have their own."""
@@ -466,13 +467,14 @@ def _margins(
     return margin
 
 
-def _best_classes(
+def best_classes(
     propagator: Propagator,
     probabilities: Probabilities,
     labels: Tensor,
     calibration: Calibration | None,
     tick: Callable[[int], None],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Best class [n], certainty, margin and, with a calibration, probability of each row."""
     n = len(labels)
     probability = None if calibration is None else torch.empty(n)
     best, certainty, margin = torch.empty(n, dtype=torch.long), torch.empty(n), torch.empty(n)

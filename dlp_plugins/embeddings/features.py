@@ -38,6 +38,7 @@ class EmbeddingFile:
 
     blocks: yields arrays [rows, dim] of any real type, in the order of the file.
     ids: of the points, where the file holds a column or array `id`.
+    mapped: the array [points, dim] of a .npy file, of which any rows can be read.
     """
 
     path: Path
@@ -45,6 +46,7 @@ class EmbeddingFile:
     dim: int
     blocks: Callable[[], Iterator[np.ndarray]]
     ids: Ids | None = None
+    mapped: np.ndarray | None = None
 
     def load(
         self,
@@ -77,13 +79,17 @@ class EmbeddingFile:
                     unit[done : done + len(rows)] = unit_rows(torch.from_numpy(rows))
                 done += len(rows)
                 progress(done)
+        self.refuse(bad, first_bad)
+        return unit
+
+    def refuse(self, bad: int, first: int) -> None:
+        """Raise FeatureError if there are rows that hold NaN or infinity; the first is named."""
         if bad:
             raise FeatureError(
                 f"{self.path}: {bad:,} of {self.points:,} rows hold NaN or infinity (or an empty "
-                f"cell); the first is row {first_bad:,} (counted from 0). Remove or fix those "
-                "rows, in the labels too."
+                f"cell); the first is row {first:,} (counted from 0). Remove or fix those rows, in "
+                "the labels too."
             )
-        return unit
 
 
 def open_embeddings(
@@ -112,8 +118,10 @@ def open_embeddings(
             return _open_safetensors(path, key, least)
         array = load_array(path, ndim=2, key=key, budget=budget)
         found = _from_array(path, array.shape, array.dtype, least, lambda a, b: array[a:b])
-    if path.suffix == ".npy" and beside(path).is_file():
-        return replace(found, ids=read_ids(beside(path), found.points))
+    if path.suffix == ".npy":
+        found = replace(found, mapped=array)
+        if beside(path).is_file():
+            return replace(found, ids=read_ids(beside(path), found.points))
     with readable(path):
         ids = read_member(path, COLUMN)
         return replace(found, ids=None if ids is None else to_ids(ids, found.points, path))

@@ -42,6 +42,9 @@ LEAST_BLOCK_ROWS = 2**14  # rows of the graph that are assembled at once, at lea
 MAPPED_GRAPH_BYTES = 12  # 1.5 entries for each neighbour, int32 and float32
 STORED_REFINER_ARRAYS = 4  # the graph is in its order as it is
 LIST_BYTES = 8  # of an entry of the finished neighbour lists: int32 and float32
+# Where processes share the rows, the centroids of cells are found on this part of the points, or
+# on a process's share of them if that is less: up to eight processes find the same cells.
+SAMPLE_PART = 8
 GRAPH_BYTES = 40  # two directions of int32 and float32, and float64 while components are counted
 
 
@@ -156,6 +159,26 @@ def estimate_stored_memory(
         disk=points * STORED_CELLS_BYTES
         + max(rows + points * dim + max(rows, lists), 1.5 * lists + graph + rows * refines),
         score=4 * points * (1 + STORED_REFINER_ARRAYS * refines),
+    )
+
+
+def estimate_sharded_memory(
+    points: int, dim: int, k: int, solver: Solver, processes: int
+) -> Memory:
+    """For one of so many processes that share the rows of the graph (`sharded.py`)."""
+    rows = math.ceil(points / processes)
+    edges, nodes = rows * min(k, max(points - 1, 1)), NODE_BYTES * points
+    group = min(MAX_GROUP_POINTS, rows / MIN_GROUPS)
+    # candidates of each group, its descriptors and as many others, twice
+    searching = torch.get_num_threads() * group * (GROUP_BYTES_PER_NEIGHBOR * (k + 1) + 16 * dim)
+    sample = min(rows, points / SAMPLE_PART) * dim * 8  # with FAISS's copy, in the first process
+    return Memory(
+        search=nodes + max(sample, searching + edges * LIST_BYTES),
+        assemble=edges * ASSEMBLE_BYTES,
+        graph=edges * GRAPH_BYTES,
+        # and scores of the halo, at most as many again, on their way and beside the own ones
+        column=rows * 4 * (solver.vectors + 4),
+        held=nodes,
     )
 
 

@@ -23,6 +23,7 @@ from dlp_plugins.embeddings.memory import (
     MemoryBudgetError,
     choose_chunks,
     estimate_memory,
+    estimate_sharded_memory,
     estimate_stored_memory,
     refiner_fits,
 )
@@ -38,6 +39,8 @@ from dlp_plugins.embeddings.prototypes import PARTS as PROTOTYPE_PARTS
 from dlp_plugins.embeddings.prototypes import K as PROTOTYPE_K
 from dlp_plugins.embeddings.prototypes import with_prototypes
 from dlp_plugins.embeddings.record import read_record
+from dlp_plugins.embeddings.sharded import DEFAULTS as SHARDED
+from dlp_plugins.embeddings.sharded import propagate_sharded, take_part, unmet
 from dlp_plugins.embeddings.starts import build_start, with_start
 from dlp_plugins.embeddings.stored import StoredPropagation, can_be_stored
 from dlp_plugins.embeddings.truth import read_truth
@@ -78,6 +81,7 @@ PARTS = tuple(part for part in EMBEDDINGS if part != "balancer")
 # The settings of pseudo_labels that matter without training.
 PSEUDO_LABELS = {"certainty_scale", "class_shares"}
 FREE_SHARE = 0.75  # of free memory, where no budget is given
+AGAIN = "No table was written; start the command again."  # where a process of several has died
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,7 @@ class FilePropagation:
     work: the record of a work folder, where large arrays lie in files; else None.
     resume: go on with the work that is there.
     room: the arrays of a refiner fit in memory, where others lie in files.
+    sharded: the processes share the rows of the graph.
     """
 
     recipe: Recipe
@@ -117,12 +122,13 @@ class FilePropagation:
     work: dict[str, Any] | None = None
     resume: bool = False
     room: bool = True
+    sharded: bool = False
 
     def run_multi_label(self, progress: Progress = silent) -> MultiOutcome:
         """As `run`, where a point may have several labels."""
         if self.out is None:
             raise UsageError("There is no file to write the table to.")
-        with self.propagator.processes.together():
+        with self.propagator.processes.together(AGAIN):
             return self._run_multi_label(self.out, progress)
 
     def _run_multi_label(self, out: Path, progress: Progress) -> MultiOutcome:
@@ -153,13 +159,19 @@ class FilePropagation:
                 outcome = job._run(self.out, progress, stored)
                 work.end()
                 return outcome
-        with self.propagator.processes.together():
+        with self.propagator.processes.together(AGAIN):
             outcome = self._run(self.out, progress)
         forget(self.out)
         return outcome
 
-    def _run(self, out: Path, progress: Progress, store: Store | None = None) -> Outcome:
-        outcome = propagate_chunked(
+    def _propagate(self, out: Path, progress: Progress, store: Store | None) -> Outcome:
+        if self.sharded:
+            return propagate_sharded(
+                self.propagator, self.source, self.given.labels, len(self.given.classes),
+                self.chunks, scratch=out.parent, progress=progress,
+                calibrated=self.calibrated, unknown=self.unknown,
+            )  # fmt: skip
+        return propagate_chunked(
             self.propagator, self.source.load, self.given.labels, len(self.given.classes),
             self.chunks, scratch=out.parent, device=self.device, progress=progress, store=store,
             beliefs=self.beliefs, keep_index=self.index is not None, start=self.start,
@@ -167,7 +179,12 @@ class FilePropagation:
             prototypes=None if self.prototypes is None else self.prototypes.load(),
             calibrated=self.calibrated, unknown=self.unknown,
         )  # fmt: skip
+
+    def _run(self, out: Path, progress: Progress, store: Store | None = None) -> Outcome:
+        outcome = self._propagate(out, progress, store)
         if not self.propagator.processes.first:
+            if self.sharded and self.probabilities:
+                take_part(outcome.probabilities)
             outcome.probabilities.close()
             return replace(outcome, index=None)
         with outcome.probabilities, outcome.clock.phase("write", self.source.points) as tick:
@@ -220,6 +237,7 @@ def prepare(
     multi_label: bool = False,
     on_disk: bool = False,
     resume: bool = False,
+    shard_rows: bool = False,
 ) -> FilePropagation:
     """Check everything that can be checked before the embeddings are read.
 
@@ -257,6 +275,9 @@ def prepare(
             memory; without it, where they do not fit. With graph `cells`, and not with
             `prototypes`, `start`, `auto`, `robust`, `save_index` or `multi_label`.
         resume: go on with the work that an earlier call has left there; if there is none, begin.
+        shard_rows: the processes share the rows of the graph, so that none holds it whole; then the
+            defaults are those of `sharded.DEFAULTS`, on the CPU. Embeddings in a .npy file, and not
+            with what `on_disk` does not go with, nor with `prior` or soft labels.
 
     Raises:
         UsageError: a setting, a size, a device or a path is wrong.
@@ -266,6 +287,13 @@ def prepare(
     if robust and (auto or start is not None or prototypes is not None):
         raise UsageError("--robust goes with neither --start, --auto nor --prototypes.")
     out, settings = None if out is None else Path(out), list(settings)
+    if shard_rows:
+        _check_sharded(
+            prototypes=prototypes, start=start, auto=auto or None, robust=robust or None,
+            prior=prior, save_index=save_index, multi_label=multi_label or None,
+            on_disk=on_disk or None, resume=resume or None,
+        )  # fmt: skip
+        device = "cpu" if device == "auto" else device
     named = prototypes is not None
     if multi_label:
         if unknown or truth is not None:
@@ -281,7 +309,7 @@ def prepare(
     elif labels is None or names is not None:
         missing = "labels" if labels is None else "prototypes"
         raise UsageError(f"Give --{missing} FILE{' or --prototypes FILE' * (labels is None)}.")
-    check_dependencies(propagation_recipe(settings, named=named), EMBEDDINGS)
+    check_dependencies(propagation_recipe(settings, named=named, sharded=shard_rows), EMBEDDINGS)
     where = choose_device(device)
     processes = join(where.type)
     free = free_memory(where) / (processes.local_size if where.type == "cpu" else 1)
@@ -298,7 +326,7 @@ def prepare(
     started = build_start(start) if isinstance(start, str) else start
     if started is not None:
         check_estimator(started)
-    recipe = propagation_recipe(settings, source.points, named, started is not None)
+    recipe = propagation_recipe(settings, source.points, named, started is not None, shard_rows)
     classes_of = None
     if prototypes is not None:
         names = None if names is None else Path(names)
@@ -323,6 +351,11 @@ def prepare(
     if class_shares is not None:
         shares = read_class_shares(str(class_shares), given.classes)
         propagator = replace(propagator, class_shares=shares)
+    if shard_rows:
+        needs = unmet(propagator, source) + ["--device cpu"] * (where.type != "cpu")
+        needs += ["labels of one class and no weight"] * (given.given is not None)
+        if needs:
+            raise UsageError(f"--shard-rows needs {', '.join(needs)}.")
     # refused now, and not after the graph is built
     propagator.solver.with_shares(
         known_shares(propagator.class_shares, given.labels, len(given.classes))
@@ -353,6 +386,14 @@ def prepare(
         )
         return choose_chunks(need, source.points, classes_count, budget)
 
+    def by_rows() -> ClassChunks:
+        rows = -(-source.points // processes.size)
+        try:
+            need = estimate_sharded_memory(*sizes, processes.size)
+            return choose_chunks(need, rows, classes_count, budget)
+        except MemoryBudgetError as error:
+            raise MemoryBudgetError(f"{error} More processes need less each.") from None
+
     possible = (
         out is not None and where.type == "cpu" and can_be_stored(propagator)
         and all(other is None for other in others)
@@ -365,9 +406,9 @@ def prepare(
         )
     stored = on_disk or (resume and found)
     try:
-        chunks = through_files() if stored else in_memory()
+        chunks = by_rows() if shard_rows else through_files() if stored else in_memory()
     except MemoryBudgetError:
-        if stored or not possible:
+        if stored or shard_rows or not possible:
             raise
         chunks, stored = through_files(), True
     record = None
@@ -391,6 +432,7 @@ def prepare(
         None if truth is None else read_truth(Path(truth), given), multi_label,
         record if stored else None, resume,
         refiner_fits(estimate_stored_memory(*sizes, refines), source.points, classes_count, budget),
+        shard_rows,
     )  # fmt: skip
 
 
@@ -429,14 +471,27 @@ def _check_named(classes: int | None, prior: Any, save_index: Any, start: Any, a
             raise UsageError(f"--{option} does not go with --prototypes; leave it out.")
 
 
+def _check_sharded(**given: Any) -> None:
+    """Raise UsageError for an option that does not go with --shard-rows."""
+    for option, value in given.items():
+        if value is not None:
+            option = option.replace("_", "-")
+            raise UsageError(f"--{option} does not go with --shard-rows; leave it out.")
+
+
 def propagation_recipe(
-    settings: Iterable[str], points: int = 0, named: bool = False, started: bool = False
+    settings: Iterable[str],
+    points: int = 0,
+    named: bool = False,
+    started: bool = False,
+    sharded: bool = False,
 ) -> Recipe:
     """The default components for so many embeddings, with what the settings change.
 
     Args:
         named: the classes have prototypes, which join the graph.
         started: from a classifier.
+        sharded: processes share the rows of the graph.
 
     Raises:
         UsageError: a setting of anything else in a recipe.
@@ -448,6 +503,9 @@ def propagation_recipe(
         defaults |= {part: {"name": name} for part, name in PROTOTYPE_PARTS.items()}
         defaults["graph"]["k"], defaults["affinity"]["gamma"] = PROTOTYPE_K, 1.0
         defaults["solver"]["alpha"] = PROTOTYPE_ALPHA
+    if sharded:
+        for part, name in SHARDED.items():
+            defaults[part]["name"] = name
     layer = override_layer(settings)
     for key, value in layer.data.items():
         if key not in (*PARTS, "pseudo_labels"):

@@ -126,9 +126,8 @@ def sort_into_cells(
     n = len(v)
     compared = choose(v, k, n * min(n, probes * size), processes=processes)
     near = compared.heads if isinstance(compared, ShortVectors) else v
-    # a cell with fewer than k points bounds nothing
-    centroids = find_centroids(near, max(1, n // max(size, 4 * k)), seed)
-    probed = _nearest_cells(near, centroids, min(probes, len(centroids.values)))
+    centroids = find_centroids(near, number_of_cells(n, k, size), seed)
+    probed = nearest_cells(near, centroids, min(probes, len(centroids.values)))
     del near
     order = np.argsort(probed[:, 0], kind="stable").astype(np.int32)
     probed = probed[order]
@@ -136,12 +135,17 @@ def sort_into_cells(
     return SortedPoints(compared, order, probed, start)
 
 
+def number_of_cells(n: int, k: int, size: int) -> int:
+    """Of about `size` of n points each; a cell with fewer than k points would bound nothing."""
+    return max(1, n // max(size, 4 * k))
+
+
 def groups_of(n: int, least: int = 1) -> list[slice]:
     """Groups of n query points that are searched for together: `MIN_GROUPS` or `least` at least."""
     return list(slices(n, min(MAX_GROUP_POINTS, 1 + n // max(MIN_GROUPS, least))))
 
 
-def _nearest_cells(v: Array, centroids: Centroids, probes: int) -> Array:
+def nearest_cells(v: Array, centroids: Centroids, probes: int) -> Array:
     """Each point's nearest cells [n, probes] int32, in ascending distance."""
     probed = np.empty((len(v), probes), np.int32)
     few = centroids.families is None
@@ -172,7 +176,7 @@ def _by_rank(found: Nearest) -> Array:
 
 
 def _nearest_by_family(v: Array, centroids: Centroids, probes: int) -> Array:
-    """As `_nearest_cells`, among the cells of the nearest families alone."""
+    """As `nearest_cells`, among the cells of the nearest families alone."""
     families, start = centroids.families, centroids.start
     assert families is not None
     assert start is not None

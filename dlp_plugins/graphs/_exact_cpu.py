@@ -33,7 +33,7 @@ from dlp_plugins.processes.group import ALONE, Processes
 # A block of pairs: large enough that calls cost little, small enough to stay in the L3 cache.
 BLOCK_ROWS, BLOCK_COLUMNS = 2048, 512
 GUESS_ROWS = 256  # points compared with the sample at once; the sample is wider than a block
-ALL_PAIRS_ENTRIES = 2**23  # similarities that one thread holds in comparing with every point
+ALL_PAIRS_ENTRIES = 2**22  # similarities that one thread holds in comparing with every point
 SAMPLE_GROUP = 8  # samples of which only the largest is kept; more give a looser threshold
 MIN_SAMPLE_POINTS = 512
 # A larger sample gives a tighter threshold and so fewer pairs to compare in full. It is sized so
@@ -72,6 +72,7 @@ def search(v: Array, k: int, processes: Processes = ALONE) -> tuple[Array, Array
         order: Array = np.argsort(threshold).astype(np.int32)
         compared = compared.rows(order)  # the other order is not needed any more
         pairs = _pairs_above(v, compared, order, threshold[order], processes)
+        del compared  # the pairs hold it until all are found
         found = _joined(nearest(pairs, n, k), k, processes)
         indices, similarities = restore_order(order, found.indices, found.similarities)
         left = order[found.counts < k]

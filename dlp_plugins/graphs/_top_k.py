@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,7 +45,7 @@ def nearest(
     found: Iterable[Pairs], n: int, k: int, share: Callable[..., Iterable[None]] = parallel
 ) -> Nearest:
     """Each of n points' k best candidates; `share=map` leaves the work to the calling thread."""
-    rows, cols, values = (np.concatenate(part) for part in zip(*found, strict=True))
+    rows, cols, values = _joined(found)
     if not len(rows):
         return Nearest(
             np.full((n, k), -1, np.int32),
@@ -78,6 +78,13 @@ def nearest(
     few = by_count[: np.searchsorted(count[by_count], k)]
     indices[few] = np.where(np.isneginf(similarities[few]), -1, indices[few])
     return Nearest(indices, similarities, count)
+
+
+def _joined(found: Iterable[Pairs]) -> Iterator[Array]:
+    """Rows, columns and similarities of all pairs; the parts of each are freed once joined."""
+    parts = [*zip(*found, strict=True)][::-1]
+    while parts:
+        yield np.concatenate(parts.pop())
 
 
 def _pack(similarities: Array, indices: Array) -> Array:

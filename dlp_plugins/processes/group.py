@@ -20,7 +20,7 @@ from torch import Tensor
 
 from dlp_plugins.errors import UsageError
 from dlp_plugins.processes.launch import ONE, Launch, launched
-from dlp_plugins.processes.watch import Watch
+from dlp_plugins.processes.watch import RESUME, Watch
 
 T = TypeVar("T")
 B = TypeVar("B")
@@ -49,10 +49,13 @@ class Processes:
         return self.size == 1
 
     @contextmanager
-    def together(self) -> Iterator[None]:
+    def together(self, advice: str = RESUME) -> Iterator[None]:
         """Context in which one process that dies, hangs or raises ends the others.
 
         It is left by all at the same time.
+
+        Args:
+            advice: what to do when another has died, for the message.
 
         Raises:
             LostProcessError: another has died or hangs. ElsewhereError: another has raised, and
@@ -62,7 +65,7 @@ class Processes:
             yield
             return
         _clean.clear()
-        with Watch(self.rank, self.size).ending_together():
+        with Watch(self.rank, self.size, advice).ending_together():
             yield
             self.barrier()
         _clean.set()
@@ -113,11 +116,15 @@ class Processes:
 
     def totals(self, numbers: Sequence[float]) -> list[float]:
         """Each number summed over the processes, in float64 on the CPU."""
-        if self.alone:
-            return list(numbers)
-        held = torch.tensor(list(numbers), dtype=torch.float64)
-        dist.all_reduce(held)
-        return held.tolist()
+        return self.summed(torch.tensor(list(numbers), dtype=torch.float64)).tolist()
+
+    def summed(self, numbers: Tensor) -> Tensor:
+        """Numbers on the CPU summed over the processes, in float64."""
+        held = numbers.double()
+        if not self.alone:
+            held = held.clone()
+            dist.all_reduce(held)
+        return held
 
     def average_(self, tensors: Sequence[Tensor]) -> None:
         """Replace tensors of real numbers by their means over the processes."""
@@ -151,6 +158,28 @@ class Processes:
         """This process's share of the blocks of some rows, and how many rows each process has."""
         shares = self.shares(len(blocks))
         return blocks[shares[self.rank]], [sum(map(rows, blocks[share])) for share in shares]
+
+    def swap(self, numbers: Sequence[int]) -> list[int]:
+        """A number for each process; gives those of each process for this one."""
+        ones = [1] * self.size
+        return self.exchange(torch.tensor(numbers), ones, ones).tolist()
+
+    def exchange(self, rows: Tensor, sending: Sequence[int], receiving: Sequence[int]) -> Tensor:
+        """Rows for process 0, then those for process 1, ...; gives what each sent to this one.
+
+        Args:
+            rows: [sum(sending), ...] on the CPU.
+            sending: how many of them each process gets.
+            receiving: how many each process has for this one (see `swap`).
+
+        Returns:
+            [sum(receiving), ...], those of process 0 first.
+        """
+        if self.alone:
+            return rows
+        found = rows.new_empty((sum(receiving), *rows.shape[1:]))
+        dist.all_to_all_single(found, rows.contiguous(), list(receiving), list(sending))
+        return found
 
     def gather_rows(self, own: Tensor | None, counts: Sequence[int]) -> Tensor:
         """The rows of all processes, in their order.

@@ -24,19 +24,25 @@ from dlp_plugins.errors import DlpError, ElsewhereError, LostProcessError
 BEAT_SECONDS = 1.0
 SILENT_SECONDS = 20  # without a beat: a loaded machine may hold a process up for some seconds
 GRACE_SECONDS = 4.0  # for the main thread to end by itself, which tidies up
+RESUME = (
+    "What was saved last is intact: continue with --resume, with as many processes as you like."
+)
 _numbers = itertools.count()  # a run in the same processes has keys of its own
 
 
 class Watch:
-    """The watch over the processes of one run, for the length of `ending_together`."""
+    """The watch over the processes of one run, for the length of `ending_together`.
 
-    def __init__(self, rank: int, size: int) -> None:
-        self.rank, self.size = rank, size
+    advice: what to do when one has died.
+    """
+
+    def __init__(self, rank: int, size: int, advice: str = RESUME) -> None:
+        self.rank, self.size, self.advice = rank, size, advice
         store = dist.distributed_c10d._get_default_store()
         if hasattr(store, "clone"):  # a connection of its own, which waits for no other call
             store = store.clone()
         self._store = dist.PrefixStore(f"dlp/{next(_numbers)}", store)
-        self._over = threading.Event()
+        self._over, self._told = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     @contextmanager
@@ -74,25 +80,32 @@ class Watch:
                     return ElsewhereError("Another process has reported why.")
                 time.sleep(0.1)
             return self._lost(None) if self._claim() else ElsewhereError("Reported elsewhere.")
-        return None if self._claim() else ElsewhereError("Another process has reported why.")
+        if not self._claim():
+            return ElsewhereError("Another process has reported why.")
+        if self.rank == 0:  # the store may go with this process: the others look once a second
+            time.sleep(2 * BEAT_SECONDS)
+        return None
 
     def _lost(self, rank: int | None) -> LostProcessError:
         which = "Another process" if rank is None else f"Process {rank}"
         return LostProcessError(
-            f"{which} of the {self.size} has died or hangs, so all of them end. What was saved "
-            "last is intact: continue with --resume, with as many processes as you like."
+            f"{which} of the {self.size} has died or hangs, so all of them end. {self.advice}"
         )
 
     # -- what the store holds --------------------------------------------------------------------
 
     def _claim(self) -> bool:
         """Whether this process is the first that fails, and so the one that reports."""
+        if self._told.is_set():
+            return False
         try:
             return self._store.add("failed", 1) == 1
         except (dist.DistError, RuntimeError):  # the store died with the first process
             return self.rank in (0, 1)
 
     def _failed(self) -> bool:
+        if self._told.is_set():
+            return True
         try:
             return self._store.add("failed", 0) > 0
         except (dist.DistError, RuntimeError):
@@ -108,7 +121,9 @@ class Watch:
             try:
                 self._store.add(f"beat {self.rank}", 1)
                 if self._store.add("failed", 0):
+                    self._told.set()
                     self._end(None)
+                    return
                 for rank, (beats, since) in seen.items():
                     new = self._store.add(f"beat {rank}", 0)
                     if new != beats:

@@ -5,6 +5,7 @@ Shapes: n points, m of them distinct.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,22 +70,38 @@ def find_distinct(rows: Tensor, merge: bool = True) -> Distinct:
     Args:
         merge: False leaves every row a group of its own, as a graph from a file needs it.
     """
-    n = len(rows)
     if not merge:
-        return Distinct(torch.arange(n), None)
-    keys = _keys(rows)
+        return Distinct(torch.arange(len(rows)), None)
+
+    def equal(one: Tensor, other: Tensor) -> Tensor:
+        return torch.cat(
+            [
+                same_rows(rows[one[part]], rows[other[part]])
+                for part in row_slices(len(one), rows.shape[1], BLOCK_ENTRIES)
+            ]
+        )
+
+    return distinct_by_keys(row_keys(rows), equal)
+
+
+def same_rows(one: Tensor, other: Tensor) -> Tensor:
+    """[b] bool: whether rows [b, d] are equal, and not zero."""
+    return (one == other).all(dim=1) & one.any(dim=1)
+
+
+def distinct_by_keys(keys: np.ndarray, equal: Callable[[Tensor, Tensor], Tensor]) -> Distinct:
+    """As `find_distinct`, from the keys [n] of `row_keys`.
+
+    Args:
+        equal: `same_rows` of rows by their numbers [b], b > 0.
+    """
+    n = len(keys)
     _, first, group = np.unique(keys, return_index=True, return_inverse=True)
     if len(first) == n:
         return Distinct(torch.arange(n), None)
     earliest = torch.from_numpy(first[group])  # the first row with the same key
     candidates = (earliest != torch.arange(n)).nonzero().squeeze(1)
-    same = torch.cat(
-        [
-            (rows[candidates[part]] == rows[earliest[candidates[part]]]).all(dim=1)
-            & rows[candidates[part]].any(dim=1)
-            for part in row_slices(len(candidates), rows.shape[1], BLOCK_ENTRIES)
-        ]
-    )
+    same = equal(candidates, earliest[candidates])
     alone = candidates[~same]
     earliest[alone] = alone
     if not same.any():
@@ -93,7 +110,7 @@ def find_distinct(rows: Tensor, merge: bool = True) -> Distinct:
     return Distinct(torch.from_numpy(points), torch.from_numpy(group.astype(np.int64)))
 
 
-def _keys(rows: Tensor) -> np.ndarray:
+def row_keys(rows: Tensor) -> np.ndarray:
     """[n] int64, equal for equal rows and seldom for others: bits times odd factors, summed."""
     random = torch.Generator().manual_seed(0)
     low, high = -(2**62), 2**62

@@ -54,7 +54,7 @@ from dlp_plugins.propagation.pseudo_labels import (
 from dlp_plugins.propagation.unknown import background_reach, total_reach, unknown_scores
 from dlp_plugins.refiners.contract import Empty, Given, Refined, Refiner
 from dlp_plugins.refiners.none import NoRefiner
-from dlp_plugins.solvers.contract import Solution, Solver
+from dlp_plugins.solvers.contract import Operator, Solution, Solver
 from dlp_plugins.transforms.contract import Transform, total_statistics
 from dlp_plugins.weighters.contract import Weighter
 
@@ -227,7 +227,7 @@ class Propagator:
         labels: Tensor,
         num_classes: int,
         convergence: Convergence | None = None,
-        graph: Graph | None = None,
+        graph: Operator | None = None,
         reached: Tensor | None = None,
     ) -> Assignment:
         """Given labels, class weights and health, after `best_class` of all points.

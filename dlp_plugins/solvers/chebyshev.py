@@ -13,6 +13,7 @@ from dlp_plugins.solvers.contract import (
     CHECK_EVERY,
     Alpha,
     MaxIterations,
+    Norms,
     Operator,
     Solution,
     Solver,
@@ -44,15 +45,29 @@ class Chebyshev(Solver):
     @in_local_order
     def solve(self, state: Operator, labels: Tensor, initial: Tensor | None = None) -> Solution:
         z = labels.clone() if initial is None else usable_guess(state, labels, initial)
+        iterations = self.improve_(z, state, labels)
+        residual = relative_residual(state, self.alpha, z, labels)
+        return Solution.judged(z, iterations, residual, self.tolerance, labels)
+
+    def improve_(
+        self, z: Tensor, state: Operator, labels: Tensor, norms: Norms = column_norms
+    ) -> int:
+        """Iterate from z [n, c] on, in place, until the residuals are within the tolerance.
+
+        Args:
+            norms: of the columns of matrices of that shape.
+
+        Returns:
+            Products with the graph.
+        """
         # The step d = z_(t+1) - z_t is kept, not z_(t-1): it goes to 0, and its rounding with it.
         step, omega = torch.zeros_like(z), 1.0
         for iteration in range(1, self.max_iterations + 1):
             residual = state.matmul(z).mul_(self.alpha).add_(labels).sub_(z)
             if iteration % CHECK_EVERY == 1 and all_true(
-                column_norms(residual) <= goal(self.tolerance, z, labels)
+                norms(residual) <= goal(self.tolerance, z, labels, norms)
             ):
                 break
             z += step.mul_(omega - 1).add_(residual, alpha=omega)
             omega = 1 / (1 - self.alpha**2 * omega / (2 if iteration == 1 else 4))
-        residual = relative_residual(state, self.alpha, z, labels)
-        return Solution.judged(z, iteration, residual, self.tolerance, labels)
+        return iteration

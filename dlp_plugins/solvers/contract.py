@@ -11,6 +11,7 @@ tests/fake_cuda checks it of the solvers here.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Protocol, Self
 
@@ -35,6 +36,9 @@ Tolerance = Annotated[float, Field(gt=0, lt=1, description="relative residual th
 STOP_ROUNDINGS = 6  # of z, at which to stop iterating; power and chebyshev reach 4 at alpha 0.99
 LIMIT_ROUNDINGS = 8  # of z, that may be missing where precision is the limit
 
+Norms = Callable[[Tensor], Tensor]
+"""Euclidean norms [c] of the columns of a matrix [n, c], of which not all rows need be here."""
+
 
 @dataclass(frozen=True)
 class Solution:
@@ -57,17 +61,25 @@ class Solution:
 
     @classmethod
     def judged(
-        cls, scores: Tensor, iterations: int, residual: Tensor, tolerance: float, labels: Tensor
+        cls,
+        scores: Tensor,
+        iterations: int,
+        residual: Tensor,
+        tolerance: float,
+        labels: Tensor,
+        norms: Norms | None = None,
     ) -> Solution:
         """A solution with `converged` and `limited_by_precision` as its residuals show.
 
         labels: [n, c], the right-hand side that the residuals are relative to.
+        norms: of the columns of such matrices, by default of all their rows.
         """
+        norms = norms or column_norms
         converged = all_true(residual <= tolerance)
         if converged:
             return cls(scores, iterations, residual, True)
-        missing = (residual - tolerance) * column_norms(labels)
-        limited = all_true(missing <= LIMIT_ROUNDINGS * rounding(scores))
+        missing = (residual - tolerance) * norms(labels)
+        limited = all_true(missing <= LIMIT_ROUNDINGS * rounding(scores, norms))
         return cls(scores, iterations, residual, False, limited)
 
 
@@ -195,17 +207,17 @@ def residual_norms(graph: Operator, alpha: float, scores: Tensor, labels: Tensor
         return blocks.sum(squares).sqrt()
 
 
-def goal(tolerance: float, scores: Tensor, labels: Tensor) -> Tensor:
+def goal(tolerance: float, scores: Tensor, labels: Tensor, norms: Norms = column_norms) -> Tensor:
     """The residual |y - (I - alpha Wn) z| of each class [c] at which to stop iterating.
 
     `tolerance` times |y|, or the rounding of float32 if that is more.
     """
-    return torch.maximum(tolerance * column_norms(labels), STOP_ROUNDINGS * rounding(scores))
+    return torch.maximum(tolerance * norms(labels), STOP_ROUNDINGS * rounding(scores, norms))
 
 
-def rounding(scores: Tensor) -> Tensor:
+def rounding(scores: Tensor, norms: Norms = column_norms) -> Tensor:
     """eps |z| of each class [c]: one rounding of all its scores."""
-    return torch.finfo(scores.dtype).eps * column_norms(scores)
+    return torch.finfo(scores.dtype).eps * norms(scores)
 
 
 def usable_guess(graph: Operator, labels: Tensor, initial: Tensor) -> Tensor:

@@ -18,6 +18,10 @@ import torch
 from two_processes import METHODS, SAME
 
 from dlp_plugins import registry
+from dlp_plugins.embeddings.chunked import propagate_chunked
+from dlp_plugins.embeddings.features import open_embeddings
+from dlp_plugins.embeddings.memory import ClassChunks
+from dlp_plugins.embeddings.sharded import propagate_sharded
 from dlp_plugins.graph import Neighbors
 from dlp_plugins.graphs import _blockwise
 from dlp_plugins.processes.group import Processes, join
@@ -59,6 +63,19 @@ def rows_are_gathered_in_order(processes: Processes) -> None:
     assert torch.equal(processes.gather_rows(own > 4, counts), rows > 4)
     alone = processes.gather_rows(None if processes.first else rows, [0, 5])
     assert torch.equal(alone, rows)
+
+
+@check
+def rows_are_exchanged(processes: Processes) -> None:
+    rows = torch.arange(6).reshape(3, 2) + 10 * processes.rank
+    sending = [1, 2] if processes.first else [0, 3]
+    receiving = processes.swap(sending)
+    assert receiving == ([1, 0] if processes.first else [2, 3])
+    found = processes.exchange(rows, sending, receiving)
+    others = torch.arange(6).reshape(3, 2)[1:]
+    assert torch.equal(found, rows[:1] if processes.first else torch.cat([others, rows]))
+    assert processes.exchange(rows[:0].float(), [0, 0], [0, 0]).shape == (0, 2)
+    assert processes.summed(torch.tensor([processes.rank, 1.0])).tolist() == [1.0, 2.0]
 
 
 @check
@@ -144,6 +161,27 @@ def a_solver_of_all_classes_at_once_runs_in_one_process(processes: Processes) ->
 
 
 FOLDER = Path(sys.argv[1])
+
+
+@check
+def the_rows_of_a_graph_are_shared(processes: Processes) -> None:
+    n, classes = 2000, 7
+    path = FOLDER / f"x{processes.rank}.npy"
+    np.save(path, points(n).numpy())
+    labels = torch.full((n,), -1)
+    labels[torch.arange(0, n, 9)] = torch.arange(len(labels[::9])) % classes
+    parts = {"graph": "cells", "solver": "chebyshev", "refiner": "none", "normalizer": "class_mass"}
+    # every cell is probed, so that the search is exact and the same whatever the cells
+    alone = Propagator.default(**parts, k=8, size=64, probes=100, alpha=0.9)
+    chunks, source = ClassChunks(classes, False, 0), open_embeddings(path)
+    one = propagate_chunked(alone, source.load, labels, classes, chunks, scratch=FOLDER)
+    together = replace(alone, processes=processes)
+    two = propagate_sharded(together, source, labels, classes, chunks, scratch=FOLDER)
+    assert torch.equal(one.labels, two.labels)
+    torch.testing.assert_close(one.certainty, two.certainty, rtol=0, atol=1e-5)
+    torch.testing.assert_close(one.probabilities.all(), two.probabilities.all(), rtol=0, atol=1e-5)
+    assert (one.edges, one.components, one.duplicates) == (two.edges, two.components, n // 5)
+    assert 0 < two.halo < n // 2
 
 
 @check

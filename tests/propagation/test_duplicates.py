@@ -43,7 +43,7 @@ def test_zero_rows_have_nothing_in_common_and_minus_zero_is_zero() -> None:
 
 
 def test_a_collision_of_keys_is_no_duplicate(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(duplicates, "_keys", lambda rows: np.zeros(len(rows), np.int64))
+    monkeypatch.setattr(duplicates, "row_keys", lambda rows: np.zeros(len(rows), np.int64))
     found = find_distinct(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]))
     assert found.group is not None
     assert found.group.tolist() == [0, 1, 0]

@@ -169,6 +169,14 @@ def propagate(
             "--resume", help="Go on with the work that an interrupted command left in that folder."
         ),
     ] = False,
+    shard_rows: Annotated[
+        bool,
+        typer.Option(
+            "--shard-rows",
+            help="Under torchrun: the processes share the rows of the graph, so that none holds it "
+            "whole. Graph cells, solver chebyshev, no refiner; EMBEDDINGS in a .npy file.",
+        ),
+    ] = False,
     plugins: PluginOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -186,6 +194,7 @@ def propagate(
         prototypes=prototypes, names=names, start=start, auto=auto, robust=robust,
         prior=prior, prior_weight=prior_weight, calibrated=calibrate, unknown=unknown, truth=truth,
         multi_label=multi_label, on_disk=on_disk, resume=resume,
+        shard_rows=shard_rows,
     )  # fmt: skip
     if not as_json:
         _announce(job)
@@ -234,6 +243,8 @@ def _summary(job: FilePropagation, outcome: Outcome) -> list[tuple[str, str]]:
         unreached += ", labelled by the refiner alone"
     how = outcome.calibration
     probability = [] if how is None else [("probability", how.describe())]
+    halo = outcome.halo
+    shared = [] if halo is None else [("neighbours in other processes", f"{halo:,} at most")]
     return [
         ("points", f"{len(given.labels):,}"),
         ("labelled", f"{int((given.labels >= 0).sum()):,}"),
@@ -242,6 +253,7 @@ def _summary(job: FilePropagation, outcome: Outcome) -> list[tuple[str, str]]:
             "graph",
             f"{recipe.graph.name}: {outcome.edges:,} edges, {outcome.components:,} components",
         ),
+        *shared,
         ("zero vectors", f"{outcome.zero_vectors:,}"),
         ("same as an earlier point", f"{outcome.duplicates:,}"),
         ("components without a label", f"{health.unlabeled_components:,}"),
