@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dlp_plugins._threads import row_slices
 from dlp_plugins.embeddings import table
-from dlp_plugins.embeddings.chunked import Progress, silent
+from dlp_plugins.embeddings.clock import Progress, silent
 from dlp_plugins.embeddings.features import EmbeddingFile, open_embeddings
 from dlp_plugins.embeddings.ids import Ids, read_ids
 from dlp_plugins.embeddings.index import Index, load_index

@@ -11,7 +11,7 @@ import numpy as np
 from dlp_plugins.embeddings import table
 from dlp_plugins.embeddings.audit import Audit, audit_labels
 from dlp_plugins.embeddings.built import build_from_file
-from dlp_plugins.embeddings.chunked import Clock, Progress, silent
+from dlp_plugins.embeddings.clock import Clock, Progress, silent
 from dlp_plugins.embeddings.labels import LabelFile
 from dlp_plugins.embeddings.run import FilePropagation, prepare
 

@@ -6,9 +6,8 @@ with the same embedding are one node of the graph here, and share their label.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,12 +17,14 @@ import torch
 from torch import Tensor
 
 from dlp_plugins._threads import row_slices
+from dlp_plugins.embeddings.built import BuiltGraph, Load, build_graph
+from dlp_plugins.embeddings.clock import Clock, Progress, silent
 from dlp_plugins.embeddings.index import Index
 from dlp_plugins.embeddings.memory import ClassChunks
 from dlp_plugins.embeddings.prototypes import images_only, node_beliefs, node_labels
 from dlp_plugins.embeddings.robust import trusted_beliefs
 from dlp_plugins.embeddings.scores import Probabilities, Scores
-from dlp_plugins.graph import Graph, Neighbors
+from dlp_plugins.graph import Graph
 from dlp_plugins.inputs import BLOCK_ENTRIES, check_labels
 from dlp_plugins.propagation import (
     UNLABELED,
@@ -37,13 +38,11 @@ from dlp_plugins.propagation.beliefs import PLAIN, Beliefs
 from dlp_plugins.propagation.calibration import Calibration, calibrate, fixed
 from dlp_plugins.propagation.class_shares import estimate_shares, known_shares
 from dlp_plugins.propagation.comparison import RUNS, Comparison, Method, compare, methods
-from dlp_plugins.propagation.duplicates import Distinct, find_distinct
 from dlp_plugins.propagation.propagator import full_precision
 from dlp_plugins.propagation.unknown import background_reach, total_reach, unknown_scores
 from dlp_plugins.refiners.contract import Classifier, Empty
 from dlp_plugins.refiners.none import NoRefiner
 from dlp_plugins.solvers.contract import Operator, Solution
-from dlp_plugins.transforms.none import NoTransform
 
 
 @dataclass(frozen=True)
@@ -105,34 +104,6 @@ class Outcome(Assignment):
 
 
 CROWDED = 3.0  # times its share at which a class is reported
-
-Progress = Callable[[str, float, float | None], None]
-"""phase, how much is done, of how much (None where that is not known)."""
-
-
-def silent(phase: str, done: float, total: float | None) -> None:
-    """No progress is reported."""
-
-
-Load = Callable[[Callable[[int], None]], Tensor]
-
-
-@dataclass(frozen=True)
-class BuiltGraph:
-    """The graph of n points, and which of its nodes each point is.
-
-    f: descriptors of the nodes, transformed; None where nothing needs them any more.
-    lists: the neighbour lists, where they are kept. total: the transform's statistics.
-    note, zero_vectors: as in `Outcome`.
-    """
-
-    graph: Graph
-    distinct: Distinct
-    f: Tensor | None
-    lists: Neighbors | None
-    total: Tensor | None
-    note: str | None
-    zero_vectors: int
 
 
 class Store(Protocol):
@@ -202,7 +173,10 @@ def propagate_chunked(
     refines = not isinstance(propagator.refiner, NoRefiner)
     if store is None:
         keep = refines or keep_index or auto or start is not None
-        built = _build(propagator, load, points, clock, device, prototypes, keep, keep_index)
+        built = build_graph(
+            propagator, load, points, clock, device,
+            prototypes=prototypes, keep=keep, keep_lists=keep_index,
+        )  # fmt: skip
     else:
         built = store.build(propagator, load, clock)
     graph, f, distinct, lists = built.graph, built.f, built.distinct, built.lists
@@ -312,53 +286,6 @@ def propagate_chunked(
         comparison=comparison,
         index=index,
     )
-
-
-def _build(
-    propagator: Propagator,
-    load: Load,
-    points: int,
-    clock: Clock,
-    device: torch.device | str,
-    prototypes: Tensor | None,
-    keep: bool,
-    keep_lists: bool,
-) -> BuiltGraph:
-    """The graph, in memory.
-
-    keep: the descriptors, for what comes after. keep_lists: the neighbour lists.
-    """
-    with clock.phase("read", points) as tick:
-        descriptors = load(tick)
-        zero_vectors = points - int(descriptors.any(dim=1).sum())
-        # with prototypes, copies are each other's neighbours in the paper
-        merge = prototypes is None and propagator.graph.merges_duplicates
-        distinct = find_distinct(descriptors, merge)
-        descriptors = distinct.select(descriptors).to(device)
-        if prototypes is not None:
-            descriptors = torch.cat([descriptors, prototypes.to(device)])
-    note, total = transform(propagator, descriptors, clock)
-    with clock.phase("neighbours"):
-        neighbors = propagator.find_neighbors(descriptors)
-        f = descriptors if keep else None
-        del descriptors
-    with clock.phase("graph"):
-        graph = propagator.assemble_graph(neighbors)
-        lists = neighbors if keep_lists else None
-        del neighbors
-        int(graph.components.max())  # takes part of this phase's time
-    return BuiltGraph(graph, distinct, f, lists, total, note, zero_vectors)
-
-
-def transform(
-    propagator: Propagator, descriptors: Tensor, clock: Clock
-) -> tuple[str | None, Tensor | None]:
-    """Transform unit rows [n, d] in place; the transform's note and its statistics."""
-    if isinstance(propagator.transform, NoTransform):
-        return None, None
-    with clock.phase("transform"):
-        _, total = propagator.fit_transform(descriptors, out=descriptors)
-    return propagator.transform.note(total, descriptors.shape[1]), total
 
 
 @dataclass(frozen=True)
@@ -495,19 +422,3 @@ def _margin(p: Tensor, labels: Tensor) -> Tensor:
     own = p.gather(1, at).squeeze(1)
     other = p.scatter(1, at, 0.0).amax(dim=1)
     return torch.where(labels >= 0, own - other, 0.0)
-
-
-class Clock:
-    """Reports and times phases."""
-
-    def __init__(self, progress: Progress) -> None:
-        self.progress = progress
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def phase(self, name: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-        self.progress(name, 0, total)
-        begin = time.perf_counter()
-        yield lambda done: self.progress(name, done, total)
-        self.seconds[name] = time.perf_counter() - begin
-        self.progress(name, total or 1, total or 1)

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from dlp_plugins.embeddings.built import Built, build_from_file
-from dlp_plugins.embeddings.chunked import Clock, Progress, silent
+from dlp_plugins.embeddings.clock import Clock, Progress, silent
 from dlp_plugins.embeddings.ids import Ids
 from dlp_plugins.embeddings.labels import LabelFile
 from dlp_plugins.embeddings.run import prepare

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dlp_plugins._files.writing import check_place
-from dlp_plugins.embeddings.chunked import Clock, Progress, silent
+from dlp_plugins.embeddings.clock import Clock, Progress, silent
 from dlp_plugins.embeddings.features import open_embeddings
 from dlp_plugins.embeddings.run import propagation_recipe
 from dlp_plugins.environment import choose_device

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from dlp_plugins._threads import row_slices
 from dlp_plugins.embeddings import table
-from dlp_plugins.embeddings.chunked import Clock, Progress, silent, transform
+from dlp_plugins.embeddings.built import Load, build_graph
+from dlp_plugins.embeddings.clock import Clock, Progress, silent
 from dlp_plugins.embeddings.index import Index
 from dlp_plugins.embeddings.labels import LabelFile
 from dlp_plugins.embeddings.memory import ClassChunks
@@ -56,7 +57,7 @@ class MultiOutcome:
 @full_precision()
 def propagate_chunked_multi_label(
     propagator: Propagator,
-    load: Callable[[Callable[[int], None]], Tensor],
+    load: Load,
     points: int,
     num_classes: int,
     chunks: ClassChunks,
@@ -72,19 +73,9 @@ def propagate_chunked_multi_label(
         beliefs: labels with weights in the rows of `distributions`, and prior scores.
     """
     clock = Clock(progress)
-    with clock.phase("read", points) as tick:
-        descriptors = load(tick)
-        zero_vectors = points - int(descriptors.any(dim=1).sum())
-        distinct = find_distinct(descriptors, propagator.graph.merges_duplicates)
-        descriptors = distinct.select(descriptors).to(device)
-    note, _ = transform(propagator, descriptors, clock)
-    with clock.phase("neighbours"):
-        neighbors = propagator.find_neighbors(descriptors)
-        del descriptors
-    with clock.phase("graph"):
-        graph = propagator.assemble_graph(neighbors)
-        del neighbors
-        components = int(graph.components.max()) + 1
+    built = build_graph(propagator, load, points, clock, device)
+    graph, distinct = built.graph, built.distinct
+    components = int(graph.components.max()) + 1
     propagator.solver.check_size(graph)
     nodes = beliefs.grouped_whole(distinct.group).to(device)
     known = nodes.labels(torch.empty(len(distinct.points)))
@@ -119,9 +110,9 @@ def propagate_chunked_multi_label(
         Convergence.worst(records),
         graph.num_entries // 2,
         components,
-        zero_vectors,
+        built.zero_vectors,
         distinct.duplicates,
-        note,
+        built.note,
         clock,
     )
 

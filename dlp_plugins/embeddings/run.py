@@ -13,8 +13,9 @@ from torch import Tensor
 from dlp_plugins._files.writing import check_place
 from dlp_plugins.embeddings import table
 from dlp_plugins.embeddings._index_file import SUFFIX
-from dlp_plugins.embeddings.chunked import Outcome, Progress, Store, propagate_chunked, silent
+from dlp_plugins.embeddings.chunked import Outcome, Store, propagate_chunked
 from dlp_plugins.embeddings.class_shares import read_class_shares
+from dlp_plugins.embeddings.clock import Progress, silent
 from dlp_plugins.embeddings.features import EmbeddingFile, open_embeddings
 from dlp_plugins.embeddings.ids import read_ids
 from dlp_plugins.embeddings.labels import LabelFile, read_labels

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dlp_plugins.embeddings.chunked import Clock, silent
+from dlp_plugins.embeddings.clock import Clock, silent
 from dlp_plugins.errors import ComponentError, LabelError
 from dlp_plugins.inputs import UNLABELED
 from dlp_plugins.propagation import Propagator

@@ -21,15 +21,8 @@ import torch
 from torch import Tensor
 
 from dlp_plugins._threads import length
-from dlp_plugins.embeddings.chunked import (
-    Clock,
-    Outcome,
-    Progress,
-    best_classes,
-    for_copies,
-    margins,
-    silent,
-)
+from dlp_plugins.embeddings.chunked import Outcome, best_classes, for_copies, margins
+from dlp_plugins.embeddings.clock import Clock, Progress, silent
 from dlp_plugins.embeddings.features import EmbeddingFile
 from dlp_plugins.embeddings.memory import ClassChunks
 from dlp_plugins.embeddings.scores import Probabilities, Scores

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from dlp_plugins._threads import parallel, slices
 from dlp_plugins.embeddings.assembly import MappedGraph, assemble_mapped
-from dlp_plugins.embeddings.chunked import BuiltGraph, Clock, transform
+from dlp_plugins.embeddings.built import BuiltGraph, transform
+from dlp_plugins.embeddings.clock import Clock
 from dlp_plugins.embeddings.features import EmbeddingFile
 from dlp_plugins.embeddings.memory import ASSEMBLE_BYTES, LEAST_BLOCK_ROWS
 from dlp_plugins.embeddings.work import Finished, Stage, Work

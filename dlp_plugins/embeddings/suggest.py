@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dlp_plugins import registry
 from dlp_plugins.embeddings import table
-from dlp_plugins.embeddings.chunked import Clock, Progress, silent
+from dlp_plugins.embeddings.clock import Clock, Progress, silent
 from dlp_plugins.embeddings.features import EmbeddingFile, open_embeddings
 from dlp_plugins.embeddings.ids import Ids, read_ids
 from dlp_plugins.embeddings.labels import read_labels

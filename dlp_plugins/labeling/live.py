@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlp_plugins.embeddings.chunked import Clock
+from dlp_plugins.embeddings.clock import Clock
 from dlp_plugins.graph import Graph
 from dlp_plugins.inputs import UNLABELED
 from dlp_plugins.propagation import Propagator, apply_given_labels, equal_shares

@@ -13,7 +13,7 @@ import torch
 from dlp_plugins._files.lock import Lock
 from dlp_plugins.embeddings import stored, work
 from dlp_plugins.embeddings.assembly import MappedGraph, assemble_mapped, find_components
-from dlp_plugins.embeddings.chunked import Clock, silent
+from dlp_plugins.embeddings.clock import Clock, silent
 from dlp_plugins.embeddings.features import EmbeddingFile, open_embeddings
 from dlp_plugins.embeddings.memory import (
     MemoryBudgetError,

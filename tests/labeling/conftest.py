@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from dlp_plugins.embeddings.chunked import Clock, silent
+from dlp_plugins.embeddings.clock import Clock, silent
 from dlp_plugins.embeddings.run import propagation_recipe
 from dlp_plugins.inputs import unit_rows
 from dlp_plugins.labeling.live import Space
