@@ -71,7 +71,8 @@ types: .venv/test
 
 test-browser: .venv/browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser tests/browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow' tests/photos/test_export.py tests/training/test_finetuning.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow' tests/photos/test_export.py \
+	    tests/training/test_finetuning.py tests/bench/test_suites.py
 
 # One after the other: each starts processes of its own.
 test-distributed: .venv/test

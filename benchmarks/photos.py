@@ -47,14 +47,21 @@ def lines(what: str, total: int) -> Callable[[int], None]:
     return show
 
 
-def embed_split(data: Path, split: str, count: int | None, folder: Path) -> tuple[Path, np.ndarray]:
-    """Embeddings of the first `count` images of a split, and their classes [n]."""
+def write_split(data: Path, split: str, count: int | None, folder: Path) -> tuple[Path, np.ndarray]:
+    """A Parquet file of the first `count` images of a split, and their classes [n]."""
     table = pq.read_table(data / f"{split}-00000-of-00001.parquet")
     table = table if count is None else table.slice(0, count)
-    file, out = folder / f"{split}.parquet", folder / f"{split}.npy"
+    file = folder / f"{split}.parquet"
     pq.write_table(table, file)
-    embed(file, out, progress=lines(f"embedding {split}", len(table)))
-    return out, table.column("label").to_numpy()
+    return file, table.column("label").to_numpy()
+
+
+def embed_split(data: Path, split: str, count: int | None, folder: Path) -> tuple[Path, np.ndarray]:
+    """Embeddings of the first `count` images of a split, and their classes [n]."""
+    file, y = write_split(data, split, count, folder)
+    out = folder / f"{split}.npy"
+    embed(file, out, progress=lines(f"embedding {split}", len(y)))
+    return out, y
 
 
 def compare(out: Path, reference: Path) -> bool:

@@ -114,6 +114,8 @@ NOT_RUN = {
     "python docs/make_components.py": WRITES_A_PAGE,
     "python docs/make_concepts_png.py": "draws a picture; the script is checked to exist",
     "python docs/make_certainty_png.py --set dataset.path=FOLDER": MINUTES,
+    "python benchmarks/pretrained.py --size 80 --test-images 1000 "
+    "--set training.stage_two_steps=60 --seeds 2": MINUTES,
     "python benchmarks/photos.py --images 2000 --test-images 128": MINUTES,
     "python benchmarks/audit_quality.py --draws 3": MINUTES,
     "python benchmarks/audit_quality.py --draws 3 --robust": MINUTES,

@@ -20,6 +20,8 @@ from dlp_plugins.training.run import run
 
 # Keys of a recipe that stage one does not depend on.
 STAGE_TWO = (*PROPAGATION, "source", "pseudo_labels", "tracker", "description")
+# The same of its table [training]; they get their defaults.
+TRAINING_STAGE_TWO = ("stage_two_steps", "soft_labels")
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,8 @@ def is_whole(stage_one: RunFolder) -> bool:
 def stage_one_alone(recipe: Recipe) -> Recipe:
     """The recipe's stage one: the same for all recipes that differ only in what comes after it."""
     settings = {k: v for k, v in recipe.as_dict().items() if k not in STAGE_TWO}
-    training = {**settings["training"], "stage_two_epochs": 0}
+    kept = {k: v for k, v in settings["training"].items() if k not in TRAINING_STAGE_TWO}
+    training = {**kept, "stage_two_epochs": 0}
     return check_layers([Layer("stage one", {**settings, "training": training})])
 
 

@@ -112,6 +112,10 @@ class Training(Table):
     stage_one_steps: Positive | None = Field(
         None, description="steps of an epoch in stage one; by default one pass over its images"
     )
+    stage_two_steps: Positive | None = Field(
+        None,
+        description="steps of an epoch in stage two; by default one pass over unlabelled images",
+    )
     batch_size: Positive = Field(100, description="examples in each step")
     labeled_per_batch: Positive = Field(50, description="labelled examples in each batch")
     soft_labels: bool = Field(

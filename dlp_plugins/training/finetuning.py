@@ -8,6 +8,7 @@ from torch import nn
 
 from dlp_plugins.component import install_command
 from dlp_plugins.errors import MissingDependency, UsageError
+from dlp_plugins.network import freeze_batch_norms
 from dlp_plugins.recipe.model import BackbonePart
 
 ADAPTED = (nn.Linear, nn.Conv2d)
@@ -26,17 +27,11 @@ def restrict(backbone: nn.Module, part: BackbonePart) -> None:
     if part.trains == "all":
         return
     layers = _top_layers(backbone, part) if part.trains == "last_layers" else set()
-    _freeze(backbone)
     for name, parameter in backbone.named_parameters():
         parameter.requires_grad_(name in layers)
+    freeze_batch_norms(backbone)
     if part.trains == "adapters":
         _add_adapters(backbone, part.adapter_rank)
-
-
-def _freeze(backbone: nn.Module) -> None:
-    from timm.utils import freeze
-
-    freeze(backbone)
 
 
 def _top_layers(backbone: nn.Module, part: BackbonePart) -> set[str]:
@@ -63,10 +58,12 @@ def _add_adapters(backbone: nn.Module, rank: int) -> None:
             f"backbone.trains = adapters needs the library peft: {install_command('adapters')}"
         ) from error
     # Convolutions of several groups mix few channels; a product of low rank gains nothing there.
+    # A subclass computes in a way of its own, which an adapter would not follow: timm's "same"
+    # convolutions pad by the image's size.
     names = [
         name
         for name, module in backbone.named_modules()
-        if isinstance(module, ADAPTED) and getattr(module, "groups", 1) == 1
+        if type(module) in ADAPTED and getattr(module, "groups", 1) == 1
     ]
     if not names:
         raise UsageError("backbone.trains = adapters: the backbone has no layer for an adapter.")

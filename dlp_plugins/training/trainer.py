@@ -169,7 +169,7 @@ class Trainer:
         """The positions that each step of the present epoch sees; the same at every call."""
         t, d, p = self.recipe.training, self.data, self.progress
         g = seeds.generator(self.recipe.seed, p.stage, p.epoch)
-        steps = t.stage_one_steps if stage == SUPERVISED else None
+        steps = t.stage_one_steps if stage == SUPERVISED else t.stage_two_steps
         if self._labels_alone(stage):
             return batches.labeled_only(d.labeled, t.batch_size, steps, g)
         return batches.two_streams(

@@ -15,6 +15,7 @@ from dlp_plugins.bench.runner import TrialStarted, run_suite
 from dlp_plugins.bench.running import STAGE_TWO, stage_one_alone
 from dlp_plugins.bench.suite import find_suite, load_suite, suite_of_recipe
 from dlp_plugins.errors import DataError, RunFolderError, UsageError
+from dlp_plugins.recipe.check import load_recipe
 from dlp_plugins.recipe.model import Recipe
 from dlp_plugins.registry import weighters
 from dlp_plugins.training import events
@@ -229,6 +230,11 @@ def test_a_shared_stage_one_whose_file_is_gone_is_trained_again(two_rows, tmp_pa
 
 def test_what_stage_one_does_not_depend_on_are_keys_of_a_recipe():
     assert set(STAGE_TWO) <= Recipe.model_fields.keys()
+
+
+def test_stage_one_does_not_depend_on_how_stage_two_trains():
+    other = load_recipe("digits", ["training.soft_labels=true", "training.stage_two_steps=3"])
+    assert stage_one_alone(other) == stage_one_alone(load_recipe("digits"))
 
 
 def test_a_listener_that_fails_does_not_stop_a_suite(two_rows):

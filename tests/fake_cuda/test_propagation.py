@@ -113,6 +113,7 @@ def test_the_describing_pass_copies_nothing() -> None:
         network = to_fake_cuda(Network(backbone, CLASSES))
         images: Any = SimpleNamespace(
             source=range(8),
+            device=CUDA,
             batches=lambda plan: (torch.zeros(len(p), 3, 8, 8, device=CUDA) for p in plan),
         )
         with Crossings() as crossings, torch.autocast("cuda", torch.bfloat16):

@@ -1,7 +1,8 @@
-"""The sources that add to the paper's: an ensemble of graphs, predictions spread over a graph."""
+"""The sources that add to the paper's: an ensemble of graphs, agreement, spread predictions."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,10 @@ import torch
 from dlp_plugins import testing
 from dlp_plugins.errors import DataError
 from dlp_plugins.propagation import Propagator
+from dlp_plugins.sources.agreement import AgreementSource
 from dlp_plugins.sources.contract import Refresh
 from dlp_plugins.sources.ensemble import EnsembleSource
+from dlp_plugins.sources.graph import GraphSource
 from dlp_plugins.sources.spread_network import SpreadNetworkSource
 
 N, CLASSES = 60, 3
@@ -82,3 +85,17 @@ def test_predictions_are_spread_with_the_labels(refresh: Refresh) -> None:
     z = np.linalg.solve(np.eye(N) - p.alpha * w, y)
     expected = np.where(labels >= 0, labels, z.argmax(axis=1))
     assert found.labels.tolist() == expected.tolist()
+
+
+def test_labels_count_where_graph_and_network_agree(refresh: Refresh) -> None:
+    graph = GraphSource().pseudo_labels(refresh)
+    # Every fifth prediction is another class, also of labelled images.
+    other = torch.arange(N) % 5 == 0
+    predicted = (graph.labels + other.long()) % CLASSES
+    network = replace(refresh, predict=lambda _: torch.eye(CLASSES)[predicted])
+    found = AgreementSource().pseudo_labels(network)
+    counted = ~other | (refresh.labels >= 0)
+    assert torch.equal(found.labels, graph.labels)
+    assert torch.equal(found.certainty, torch.where(counted, graph.certainty, 0.0))
+    counts = torch.bincount(graph.labels[counted], minlength=CLASSES).float()
+    torch.testing.assert_close(found.class_weights, counts.sum() / CLASSES / counts)

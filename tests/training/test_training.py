@@ -502,6 +502,11 @@ def test_soft_labels_train_and_resume_as_uninterrupted(finished, tmp_path):
     assert_same_run(tmp_path / "whole", tmp_path / "broken")
 
 
+def test_an_epoch_of_stage_two_has_as_many_steps_as_asked_for(tmp_path):
+    run(tiny("training.stage_two_steps=2", "training.stage_two_epochs=2"), tmp_path / "run")
+    assert [line["steps"] for line in metrics(tmp_path / "run")] == [4, 4, 4, 2, 2]
+
+
 def test_labels_of_the_network_itself_are_the_baseline(tmp_path):
     run(tiny("source=network"), tmp_path / "run")
     last = metrics(tmp_path / "run")[-1]
