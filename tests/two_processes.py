@@ -56,15 +56,18 @@ def pair(*command: str) -> list[subprocess.Popen[str]]:
     return several(2, *command)
 
 
-def several(count: int, *command: str) -> list[subprocess.Popen[str]]:
-    """The same command as processes 0, 1, ... of so many."""
+def several(
+    count: int, *command: str, of_last: tuple[str, ...] = ()
+) -> list[subprocess.Popen[str]]:
+    """The same command as processes 0, 1, ... of so many; the last one has further words."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = str(s.getsockname()[1])
     size = str(count)
     known = {"WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1"}
+    words = [command] * (count - 1) + [(*command, *of_last)]
     return [
-        start(*command, RANK=str(rank), LOCAL_RANK=str(rank), MASTER_PORT=port, **known)
+        start(*words[rank], RANK=str(rank), LOCAL_RANK=str(rank), MASTER_PORT=port, **known)
         for rank in range(count)
     ]
 

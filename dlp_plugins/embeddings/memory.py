@@ -9,6 +9,7 @@ import torch
 
 from dlp_plugins.errors import DlpError
 from dlp_plugins.graphs._cells_cpu import MAX_GROUP_POINTS, MIN_GROUPS
+from dlp_plugins.graphs._exact_cpu import ALL_PAIRS_ENTRIES
 from dlp_plugins.solvers.contract import Solver
 from dlp_plugins.units import format_bytes
 
@@ -32,7 +33,7 @@ CELLS_BYTES = 400  # per point in `cells`: the cells it probes, sorted both ways
 REFINER_ARRAYS = 5
 INDEX_ARRAYS = 3  # arrays [n, c] at the end: scores, probabilities, the bytes that are written
 # Per thread of the exact search: a block of similarities, a copy of it, and its order.
-SCRATCH_BYTES = 2**23 * (4 + 4 + 8)
+SCRATCH_BYTES = ALL_PAIRS_ENTRIES * (4 + 4 + 8)
 ASSEMBLE_BYTES = 90  # the list and its transpose, their sum
 # Where large arrays lie in files, bytes of memory per point: those of its cells and their order;
 # its numbers as a node, its label, certainty, component and the like.
@@ -176,8 +177,8 @@ def estimate_sharded_memory(
         search=nodes + max(sample, searching + edges * LIST_BYTES),
         assemble=edges * ASSEMBLE_BYTES,
         graph=edges * GRAPH_BYTES,
-        # and scores of the halo, at most as many again, on their way and beside the own ones
-        column=rows * 4 * (solver.vectors + 4),
+        # and scores of the halo: as they are sent, as they arrive and beside the own ones
+        column=4 * (rows * (solver.vectors + 1) + 3 * min(points - rows, edges)),
         held=nodes,
     )
 
@@ -202,7 +203,12 @@ class ClassChunks:
 
 
 def choose_chunks(
-    memory: Memory, points: int, num_classes: int, budget: float, columnwise: bool = True
+    memory: Memory,
+    points: int,
+    num_classes: int,
+    budget: float,
+    columnwise: bool = True,
+    processes: int = 1,
 ) -> ClassChunks:
     """The widest chunks of classes that fit a budget of bytes.
 
@@ -210,6 +216,7 @@ def choose_chunks(
 
     Args:
         columnwise: the solver can solve a class without the others; if not, there is one chunk.
+        processes: so many share the rows; memory and budget are one's, and points all.
 
     Raises:
         MemoryBudgetError: not even one class fits, or not all for the refiner; the message states
@@ -226,15 +233,18 @@ def choose_chunks(
             f"leave {what} out ({how}), which takes {format_bytes(without)}."
             if without <= budget
             else "use fewer neighbours (--set graph.k), another solver, or fewer points."
+            if processes == 1
+            else "use fewer neighbours (--set graph.k), or more processes."
         )
+        each = "" if processes == 1 else " in each process"
         raise MemoryBudgetError(
             f"{format_bytes(budget)} of memory is too little: {worst} takes about "
-            f"{format_bytes(phases[worst])} for {points:,} points. Allow more with --memory, or "
-            f"{advice}"
+            f"{format_bytes(phases[worst])}{each} for {points:,} points. Allow more with --memory, "
+            f"or {advice}"
         )
     refining = memory.refine + num_classes * memory.refine_column
     free = budget - memory.graph - memory.held
-    scores = 0 if memory.score else points * num_classes * 4
+    scores = 0 if memory.score else math.ceil(points / processes) * num_classes * 4
     on_disk = scores > free / 2 and scores + num_classes * memory.column > free
     fit = int((free if on_disk else free - scores) // memory.column) if columnwise else num_classes
     number = math.ceil(num_classes / max(1, fit))

@@ -82,7 +82,8 @@ PARTS = tuple(part for part in EMBEDDINGS if part != "balancer")
 # The settings of pseudo_labels that matter without training.
 PSEUDO_LABELS = {"certainty_scale", "class_shares"}
 FREE_SHARE = 0.75  # of free memory, where no budget is given
-AGAIN = "No table was written; start the command again."  # where a process of several has died
+# Where a process of several has died. The table is written whole or not at all.
+AGAIN = "Start the command again; a table that is there is whole."
 
 
 @dataclass(frozen=True)
@@ -315,126 +316,136 @@ def prepare(
     processes = join(where.type)
     free = free_memory(where) / (processes.local_size if where.type == "cpu" else 1)
     budget = parse_bytes(memory) if memory else FREE_SHARE * free
-    found = out is not None and work_folder(out).exists()
-    if out is not None:
-        # the table that the work is for may be there, if it was to be replaced or just written
-        table.check_out(out, overwrite or (resume and found))
-    index = None if save_index is None else Path(save_index)
-    if index is not None:
-        check_place(index, (SUFFIX,), "the index", overwrite)
-    source = open_embeddings(Path(embeddings), key, budget=budget)
-    known = source.ids if ids is None else read_ids(Path(ids), source.points)
-    started = build_start(start) if isinstance(start, str) else start
-    if started is not None:
-        check_estimator(started)
-    recipe = propagation_recipe(settings, source.points, named, started is not None, shard_rows)
-    classes_of = None
-    if prototypes is not None:
-        names = None if names is None else Path(names)
-        classes_of = open_prototypes(Path(prototypes), source.dim, names)
-        labels = None if labels is None else Path(labels)
-        given = classes_of.labels(labels, source.points, known)
-    else:
-        assert labels is not None
-        given = read_labels(Path(labels), source.points, classes, known, multi_label)
-    if given.given is not None and (auto or started is not None):
-        raise UsageError(
-            f"{labels}: --start and --auto need plain labels, one class for each point and no "
-            "weights."
-        )
-    beliefs = Beliefs(given.given)
-    if prior is not None:
-        given, scores = open_prior(Path(prior), source.points).match(given, prior_weight)
-        beliefs = Beliefs(given.given, scores)
-    propagator = replace(build_propagator(recipe), processes=processes)
-    if classes_of is not None:
-        propagator = with_prototypes(propagator, len(classes_of.names))
-    if class_shares is not None:
-        shares = read_class_shares(str(class_shares), given.classes)
-        propagator = replace(propagator, class_shares=shares)
-    if shard_rows:
-        needs = unmet(propagator, source) + ["--device cpu"] * (where.type != "cpu")
-        needs += ["labels of one class and no weight"] * (given.given is not None)
-        if needs:
-            raise UsageError(f"--shard-rows needs {', '.join(needs)}.")
-    # refused now, and not after the graph is built
-    propagator.solver.with_shares(
-        known_shares(propagator.class_shares, given.labels, len(given.classes))
-    )
-    k, solver = propagator.graph.k, propagator.solver
-    refines = not isinstance(propagator.refiner, NoRefiner)
-    others = prototypes, started, auto or None, index, robust or None, multi_label or None
-    estimates = propagator.class_shares == ESTIMATE
-    # the same chunks in all processes, whose memory may differ
-    budget = min(processes.each(budget))
-    sizes = source.points, source.dim, k, solver
-    classes_count = len(given.classes)
-
-    def in_memory() -> ClassChunks:
-        need = estimate_memory(*sizes, recipe.graph.name, refines, estimates)
-        need = with_prior(need, beliefs.prior, source.points)
-        if auto or started is not None:
-            need = with_start(need, source.points, source.dim)
+    # an error in one process, such as a file that one machine lacks, is one of all
+    with processes.together(AGAIN):
+        found = out is not None and work_folder(out).exists()
+        if out is not None:
+            # the table that the work is for may be there, if it was to be replaced or just written
+            table.check_out(out, overwrite or (resume and found))
+        index = None if save_index is None else Path(save_index)
         if index is not None:
-            need = need.with_index(source.points, source.dim, k)
-        return choose_chunks(need, source.points, classes_count, budget, solver.columnwise)
-
-    def through_files() -> ClassChunks:
-        need = with_prior(
-            estimate_stored_memory(*sizes, refines, propagator.refiner.by_blocks),
-            beliefs.prior,
-            source.points,
+            check_place(index, (SUFFIX,), "the index", overwrite)
+        source = open_embeddings(Path(embeddings), key, budget=budget)
+        known = source.ids if ids is None else read_ids(Path(ids), source.points)
+        started = build_start(start) if isinstance(start, str) else start
+        if started is not None:
+            check_estimator(started)
+        recipe = propagation_recipe(settings, source.points, named, started is not None, shard_rows)
+        classes_of = None
+        if prototypes is not None:
+            names = None if names is None else Path(names)
+            classes_of = open_prototypes(Path(prototypes), source.dim, names)
+            labels = None if labels is None else Path(labels)
+            given = classes_of.labels(labels, source.points, known)
+        else:
+            assert labels is not None
+            given = read_labels(Path(labels), source.points, classes, known, multi_label)
+        if given.given is not None and (auto or started is not None):
+            raise UsageError(
+                f"{labels}: --start and --auto need plain labels, one class for each point and no "
+                "weights."
+            )
+        beliefs = Beliefs(given.given)
+        if prior is not None:
+            given, scores = open_prior(Path(prior), source.points).match(given, prior_weight)
+            beliefs = Beliefs(given.given, scores)
+        propagator = replace(build_propagator(recipe), processes=processes)
+        if classes_of is not None:
+            propagator = with_prototypes(propagator, len(classes_of.names))
+        if class_shares is not None:
+            shares = read_class_shares(str(class_shares), given.classes)
+            propagator = replace(propagator, class_shares=shares)
+        if shard_rows:
+            needs = unmet(propagator, source) + ["--device cpu"] * (where.type != "cpu")
+            needs += ["labels of one class and no weight"] * (given.given is not None)
+            needs += ["--overwrite, as there is unfinished work"] * (found and not overwrite)
+            if needs:
+                raise UsageError(f"--shard-rows needs {', '.join(needs)}.")
+        # refused now, and not after the graph is built
+        propagator.solver.with_shares(
+            known_shares(propagator.class_shares, given.labels, len(given.classes))
         )
-        return choose_chunks(need, source.points, classes_count, budget)
+        k, solver = propagator.graph.k, propagator.solver
+        refines = not isinstance(propagator.refiner, NoRefiner)
+        others = prototypes, started, auto or None, index, robust or None, multi_label or None
+        estimates = propagator.class_shares == ESTIMATE
+        if not processes.alone:
+            inputs = source.points, source.dim, digest(given.labels), recipe.as_dict()
+            if len({str(seen) for seen in processes.each(inputs)}) > 1:
+                raise UsageError(
+                    "The processes were given different embeddings, labels or settings. Start all "
+                    "with the same command, and give every machine the same files."
+                )
+        # the same chunks in all processes, whose memory may differ
+        budget = min(processes.each(budget))
+        sizes = source.points, source.dim, k, solver
+        classes_count = len(given.classes)
 
-    def by_rows() -> ClassChunks:
-        rows = -(-source.points // processes.size)
-        try:
+        def in_memory() -> ClassChunks:
+            need = estimate_memory(*sizes, recipe.graph.name, refines, estimates)
+            need = with_prior(need, beliefs.prior, source.points)
+            if auto or started is not None:
+                need = with_start(need, source.points, source.dim)
+            if index is not None:
+                need = need.with_index(source.points, source.dim, k)
+            return choose_chunks(need, source.points, classes_count, budget, solver.columnwise)
+
+        def through_files() -> ClassChunks:
+            need = with_prior(
+                estimate_stored_memory(*sizes, refines, propagator.refiner.by_blocks),
+                beliefs.prior,
+                source.points,
+            )
+            return choose_chunks(need, source.points, classes_count, budget)
+
+        def by_rows() -> ClassChunks:
             need = estimate_sharded_memory(*sizes, processes.size)
-            return choose_chunks(need, rows, classes_count, budget)
-        except MemoryBudgetError as error:
-            raise MemoryBudgetError(f"{error} More processes need less each.") from None
+            return choose_chunks(
+                need, source.points, classes_count, budget, processes=processes.size
+            )
 
-    possible = (
-        out is not None and where.type == "cpu" and can_be_stored(propagator)
-        and all(other is None for other in others)
-    )  # fmt: skip
-    if not possible and (on_disk or (resume and found)):
-        raise UsageError(
-            "Work in files needs the CPU, one process, --set graph=cells and a solver such as cg, "
-            "and does not go with --prototypes, --start, --auto, --robust, --save-index or "
-            "--multi-label."
-        )
-    stored = on_disk or (resume and found)
-    try:
-        chunks = by_rows() if shard_rows else through_files() if stored else in_memory()
-    except MemoryBudgetError:
-        if stored or shard_rows or not possible:
-            raise
-        chunks, stored = through_files(), True
-    record = None
-    if out is not None and (stored or found):
-        record = {
-            "version": VERSION,
-            "embeddings": [identity(embeddings), key],
-            # and of the rows that ids, which may lie beside the embeddings, match them with
-            "labels": [identity(labels), digest(given.labels)],
-            "ids": identity(ids),
-            "prior": [identity(prior), prior_weight],
-            "settings": {part: recipe.as_dict()[part] for part in PARTS},
-            "class shares": str(propagator.class_shares),
-            "classes": [str(c) for c in given.classes],
-            "width": chunks.width,
-        }
-        check_work(out, record, resume, overwrite)
-    return FilePropagation(
-        recipe, propagator, source, given, chunks, budget, where, out, probabilities, beliefs,
-        index, classes_of, started, auto, robust, calibrated, unknown,
-        None if truth is None else read_truth(Path(truth), given), multi_label,
-        record if stored else None, resume,
-        refiner_fits(estimate_stored_memory(*sizes, refines), source.points, classes_count, budget),
-        shard_rows,
-    )  # fmt: skip
+        possible = (
+            out is not None and where.type == "cpu" and can_be_stored(propagator)
+            and all(other is None for other in others)
+        )  # fmt: skip
+        if not possible and (on_disk or (resume and found)):
+            raise UsageError(
+                "Work in files needs the CPU, one process, --set graph=cells and a solver such as "
+                "cg, and does not go with --prototypes, --start, --auto, --robust, --save-index "
+                "or --multi-label."
+            )
+        stored = on_disk or (resume and found)
+        try:
+            chunks = by_rows() if shard_rows else through_files() if stored else in_memory()
+        except MemoryBudgetError:
+            if stored or shard_rows or not possible:
+                raise
+            chunks, stored = through_files(), True
+        record = None
+        if out is not None and (stored or found):
+            record = {
+                "version": VERSION,
+                "embeddings": [identity(embeddings), key],
+                # and of the rows that ids, which may lie beside the embeddings, match them with
+                "labels": [identity(labels), digest(given.labels)],
+                "ids": identity(ids),
+                "prior": [identity(prior), prior_weight],
+                "settings": {part: recipe.as_dict()[part] for part in PARTS},
+                "class shares": str(propagator.class_shares),
+                "classes": [str(c) for c in given.classes],
+                "width": chunks.width,
+            }
+            check_work(out, record, resume, overwrite)
+        return FilePropagation(
+            recipe, propagator, source, given, chunks, budget, where, out, probabilities, beliefs,
+            index, classes_of, started, auto, robust, calibrated, unknown,
+            None if truth is None else read_truth(Path(truth), given), multi_label,
+            record if stored else None, resume,
+            refiner_fits(
+                estimate_stored_memory(*sizes, refines), source.points, classes_count, budget
+            ),
+            shard_rows,
+        )  # fmt: skip
 
 
 def propagate_file(

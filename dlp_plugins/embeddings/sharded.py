@@ -261,6 +261,6 @@ def _of_all(own: Probabilities, graph: GraphRows) -> Probabilities:
 
 
 def take_part(probabilities: Probabilities) -> None:
-    """Read all rows, as the first process does that writes them."""
+    """Read all rows by the same blocks as `table.write_table`, which the first process writes."""
     for rows in probabilities.blocks():
         probabilities.rows(rows)

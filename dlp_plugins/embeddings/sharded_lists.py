@@ -42,7 +42,7 @@ class SharedCells:
 
     order: [m] int64, the points of a cell side by side.
     start: [cells + 1]: cell c holds the points start[c] : start[c + 1] of that order.
-    probed: [p, cells], the cells that each of this process's points of that order probes.
+    probed: [p, probes], the cells that each of this process's points of that order probes.
     """
 
     order: Array

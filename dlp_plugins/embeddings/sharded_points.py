@@ -59,7 +59,7 @@ def read_distinct(
 ) -> tuple[Distinct, int]:
     """Which points are the same, and how many are zero; each process reads its share of them.
 
-    Each holds a number for every point meanwhile, and some in the end.
+    Each holds 8 bytes for every point while keys are compared, and afterwards the result.
 
     Raises:
         FeatureError: NaN or infinity, in any process's share.
@@ -70,6 +70,8 @@ def read_distinct(
     first_bad = source.points
     for part in row_slices(len(keys), source.dim, BLOCK_ENTRIES):
         rows = np.array(file[share.start + part.start : share.start + part.stop], np.float64)
+        done += length(part)
+        tick(min(done * processes.size, source.points))
         finite = np.isfinite(rows).all(axis=1)
         if not finite.all():
             first_bad = min(first_bad, share.start + part.start + int(np.argmin(finite)))
@@ -78,8 +80,6 @@ def read_distinct(
         unit = unit_rows(torch.from_numpy(rows))
         zero += len(unit) - int(unit.any(dim=1).sum())
         keys[part] = row_keys(unit)
-        done += length(part)
-        tick(done * processes.size)
     bad, zero = map(int, processes.totals([bad, zero]))
     source.refuse(bad, min(processes.each(first_bad)))
     counts = [length(part) for part in processes.shares(source.points)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -39,3 +40,13 @@ def backend(device: torch.device, training: Training) -> Iterator[None]:
     finally:
         cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32 = before
         torch.use_deterministic_algorithms(algorithms, warn_only=warns)
+
+
+def let_graphs_replay() -> None:
+    """Before a pass of the network: what CUDA graphs gave until now may be written over.
+
+    Else each pass of a compiled network would record further graphs. Where none was made there is
+    nothing to do, and torch's compiler is not loaded for it.
+    """
+    if "torch._inductor.cudagraph_trees" in sys.modules:
+        torch.compiler.cudagraph_mark_step_begin()

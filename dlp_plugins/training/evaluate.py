@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dlp_plugins.network import Output
 from dlp_plugins.processes.group import ALONE, Processes
+from dlp_plugins.training.backend import let_graphs_replay
 from dlp_plugins.training.batches import ImageStore
 
 BATCH = 512
@@ -47,9 +48,14 @@ def of_every_image(
     shares = processes.shares(len(plan))
     with evaluation(network):
         mine = images.batches(plan[shares[processes.rank]])
-        found = [read(network(view(batch))) for batch in mine]
+        found = [_read(read, network, view(batch)) for batch in mine]
     counts = [sum(map(len, plan[share])) for share in shares]
     return processes.gather_rows(torch.cat(found) if found else None, counts)
+
+
+def _read(read: Callable[[Output], Tensor], network: nn.Module, batch: Tensor) -> Tensor:
+    let_graphs_replay()
+    return read(network(batch)).clone()  # which the next batch's pass may write over
 
 
 def _batch_size(images: ImageStore) -> int:

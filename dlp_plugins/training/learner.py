@@ -20,6 +20,7 @@ from dlp_plugins.processes.group import ALONE, Processes
 from dlp_plugins.recipe.build import build_part
 from dlp_plugins.recipe.model import Recipe
 from dlp_plugins.training import checkpoint, seeds
+from dlp_plugins.training.backend import let_graphs_replay
 from dlp_plugins.training.data import RunData
 from dlp_plugins.training.finetuning import restrict
 from dlp_plugins.training.parameters import parameter_groups
@@ -183,9 +184,7 @@ class Learner:
             gather=gather,
         )
         self.network.train()
-        if self.recipe.training.compile == "reduce-overhead":
-            # What the graphs of the last step gave may be written over from here on.
-            torch.compiler.cudagraph_mark_step_begin()
+        let_graphs_replay()
         with self.accelerator.autocast():
             losses = self._of_the_whole(self.consistency.losses(step), batch)
             total = torch.stack([loss.float() for loss in losses.values()]).sum()

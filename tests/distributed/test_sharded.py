@@ -95,7 +95,7 @@ def test_a_process_that_dies_ends_the_others_with_one_sentence(files):
     status, text = ended(launcher)
     assert time.monotonic() - began < END_SECONDS
     assert status != 0
-    assert text.count("has died or hangs, so all of them end. No table was written; start") == 1
+    assert text.count("has died or hangs, so all of them end. Start the command again;") == 1
     assert "--resume" not in text
     assert not (files / "a.csv").exists()
 
@@ -108,3 +108,22 @@ def test_a_table_that_cannot_be_written_ends_all_with_one_sentence(files):
     assert (status, other, silence) == (1, 1, ""), text
     assert text.count("error: ") == 1
     assert "a.csv" in text
+
+
+@pytest.mark.parametrize(
+    ("labels", "sentence"),
+    [
+        ("other.npy", "The processes were given different embeddings, labels or settings."),
+        ("missing.npy", "missing.npy: there is no such file."),
+    ],
+)
+def test_other_files_on_one_machine_are_found_before_any_work(labels, sentence, files):
+    y = np.load(files / "y.npy")
+    y[0] = 0
+    np.save(files / "other.npy", y)
+    other = ("--labels", str(files / labels))
+    found = [ended(p) for p in several(2, "-m", "dlp_cli", *words(files, "a.csv"), of_last=other)]
+    assert all(status not in (0, None) for status, _ in found), found
+    text = "".join(text for _, text in found)
+    assert text.count(sentence) == text.count("error: ") == 1, text
+    assert not (files / "a.csv").exists()

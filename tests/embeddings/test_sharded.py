@@ -11,7 +11,12 @@ from in_threads import in_threads
 
 from dlp_plugins.embeddings.chunked import propagate_chunked
 from dlp_plugins.embeddings.features import open_embeddings
-from dlp_plugins.embeddings.memory import ClassChunks, MemoryBudgetError, estimate_sharded_memory
+from dlp_plugins.embeddings.memory import (
+    ClassChunks,
+    MemoryBudgetError,
+    choose_chunks,
+    estimate_sharded_memory,
+)
 from dlp_plugins.embeddings.run import prepare, propagate_file
 from dlp_plugins.embeddings.sharded import propagate_sharded, solve_rows
 from dlp_plugins.embeddings.sharded_graph import assemble_rows
@@ -269,8 +274,11 @@ def test_options_that_do_not_go_with_it_are_refused(option, files):
 
 
 def test_too_little_memory_names_more_processes(files):
-    with pytest.raises(MemoryBudgetError, match=r"More processes need less each\.$"):
-        prepare(files / "x.npy", files / "y.npy", None, shard_rows=True, memory="10KB")
+    two = estimate_sharded_memory(10_000, 64, 30, Chebyshev(), 2)
+    with pytest.raises(MemoryBudgetError) as refused:
+        choose_chunks(two, 10_000, 5, 10_000, processes=2)
+    assert "in each process for 10,000 points" in str(refused.value)
+    assert str(refused.value).endswith("(--set graph.k), or more processes.")
 
 
 def test_the_estimate_falls_with_the_number_of_processes():
