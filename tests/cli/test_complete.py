@@ -70,7 +70,7 @@ def test_settings() -> None:
     assert "seed=" in offered("dlp run digits --set se")
     assert offered("dlp run digits --set solver.al") == ["solver.alpha="]
     assert "solver.name=" in offered("dlp run digits --set solver.")
-    assert offered("dlp run digits --set training.stage_two") == ["training.stage_two_epochs="]
+    assert offered("dlp run digits --set training.stage_two_e") == ["training.stage_two_epochs="]
     assert offered("dlp run digits --set solver=po") == [
         "solver=poisson",
         "solver=poisson_mbo",
@@ -134,7 +134,7 @@ def test_bash_completes_a_key(tmp_path: Path) -> None:
     program.chmod(0o755)
     script = dedent("""
         source <(_DLP_COMPLETE=source_bash dlp)
-        COMP_WORDS=(dlp run digits --set training.stage_two); COMP_CWORD=4
+        COMP_WORDS=(dlp run digits --set training.stage_two_e); COMP_CWORD=4
         _dlp_completion dlp; echo "${COMPREPLY[@]}"
     """)
     path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
