@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import math
 import os
@@ -55,6 +56,17 @@ def replacing(path: Path, advice: str = "", previous: Path | None = None) -> Ite
         raise SaveError(" ".join(filter(None, sentences))) from error
     finally:
         if made:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+
+
+def remove_left_over(*paths: Path) -> None:
+    """Remove the temporary files of processes that were killed while they wrote these.
+
+    For whoever holds a lock on the paths: another process's file in the making looks the same.
+    """
+    for path in paths:
+        for temporary in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
             with contextlib.suppress(OSError):
                 temporary.unlink()
 

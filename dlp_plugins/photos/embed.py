@@ -15,7 +15,7 @@ import numpy as np
 from dlp_plugins._files import writing
 from dlp_plugins._files.lock import Lock
 from dlp_plugins.embeddings.ids import beside
-from dlp_plugins.embeddings.record import write_record
+from dlp_plugins.embeddings.record import record_path, write_record
 from dlp_plugins.environment import choose_device
 from dlp_plugins.errors import DataError
 from dlp_plugins.photos import decoding, shards
@@ -109,6 +109,7 @@ def embed(
     else:
         parts = find_finished(whole, request)
     with Lock(out.with_name(f".{out.name}.lock")):
+        writing.remove_left_over(beside(out), record_path(out))
         rows = PartialRows(out, describer.dim, dtype, request)
         try:
             state = _State(found, rows)

@@ -26,6 +26,8 @@ HEADER = 128  # bytes of the .npy header, whatever the number of rows
 class PartialRows:
     """The rows [n, dim] of `path`, of which some may be there from before.
 
+    For one process at a time, which holds a lock.
+
     Args:
         dtype: of the rows.
         request: what the rows depend on; those of another request are not used.
@@ -39,6 +41,7 @@ class PartialRows:
         self.path, self.dim, self.dtype, self.request = path, dim, dtype, request
         self._data = path.with_name(f".{path.name}.partial")
         self._state = path.with_name(f".{path.name}.partial.json")
+        writing.remove_left_over(self._state)
         self.rows, self.note = self._read_state()
         with self._explained():
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW

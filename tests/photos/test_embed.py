@@ -136,12 +136,16 @@ def test_killed_and_resumed_the_bytes_are_the_same(digits, whole, tmp_path):
     )
     assert done.returncode == -signal.SIGKILL
     assert not out.exists()
+    for name in (".x.npy.partial.json", "x.ids.csv", "x.json"):  # killed while they were written
+        (tmp_path / f".{name}.0123456789abcdef.tmp").write_text("half")
     seen: list[int] = []
     made = embed(digits, out, size=SIZE, progress=seen.append)
     assert made.resumed == 16  # two batches were done, of which one was saved
     assert seen[0] == 16
     for name in ("x.npy", "x.ids.csv", "x.json"):
         assert (tmp_path / name).read_bytes() == whole.with_name(name).read_bytes(), name
+    left = {p.name for p in tmp_path.iterdir()} - {".x.npy.lock"}
+    assert left == {"x.npy", "x.ids.csv", "x.json"}
 
 
 def test_shards_make_the_same_bytes_and_what_is_missing_is_described(digits, whole, tmp_path):
