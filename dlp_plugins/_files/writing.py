@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import json
 import math
 import os
+import re
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,15 +60,21 @@ def replacing(path: Path, advice: str = "", previous: Path | None = None) -> Ite
                 temporary.unlink()
 
 
-def remove_left_over(*paths: Path) -> None:
+def left_over(names: Iterable[str]) -> re.Pattern[str]:
+    """What the temporary files of `replacing` are called, for files of these names."""
+    return re.compile(rf"\.({'|'.join(map(re.escape, names))})\.[0-9a-f]+\.tmp")
+
+
+def remove_left_over(folder: Path, names: Iterable[str]) -> None:
     """Remove the temporary files of processes that were killed while they wrote these.
 
-    For whoever holds a lock on the paths: another process's file in the making looks the same.
+    For whoever holds a lock on the files: another process's file in the making looks the same.
     """
-    for path in paths:
-        for temporary in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+    temporary = left_over(names)
+    for path in folder.iterdir():
+        if temporary.fullmatch(path.name):
             with contextlib.suppress(OSError):
-                temporary.unlink()
+                path.unlink()
 
 
 def check_place(path: Path, formats: Sequence[str], what: str, overwrite: bool) -> None:

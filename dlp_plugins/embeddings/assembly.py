@@ -134,13 +134,13 @@ def find_components(crow: np.ndarray, columns: np.ndarray, rows_at_once: int) ->
         start, stop = crow[rows], crow[rows.start + 1 : rows.stop + 1]
         there = [np.flatnonzero(start + j < stop) for j in range(NEAREST)]
         entries = np.concatenate([start[t] + j for j, t in enumerate(there)])
-        component = _joined(component, np.concatenate(there) + rows.start, columns[entries])
+        component = join_components(component, np.concatenate(there) + rows.start, columns[entries])
     largest = np.bincount(component).argmax()
     for left in _split(np.flatnonzero(component != largest), rows_at_once):
         counts = crow[left + 1] - crow[left]
         first = np.append(0, np.cumsum(counts)[:-1])
         at = np.repeat(crow[left] - first, counts) + np.arange(counts.sum())
-        component = _joined(component, np.repeat(left, counts), columns[at])
+        component = join_components(component, np.repeat(left, counts), columns[at])
     return component.astype(np.int64)
 
 
@@ -148,8 +148,8 @@ def _split(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
     return (rows[part] for part in slices(len(rows), size))
 
 
-def _joined(component: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Components after the edges one[e]-other[e]."""
+def join_components(component: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """[m]: each node's component once the edges one[e]-other[e] are there as well."""
     import scipy.sparse as sp
 
     a, b = component[one], component[other]

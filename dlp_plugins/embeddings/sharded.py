@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlp_plugins._threads import length
 from dlp_plugins.embeddings.chunked import Outcome, best_classes, for_copies, margins
 from dlp_plugins.embeddings.clock import Clock, Progress, silent
 from dlp_plugins.embeddings.features import EmbeddingFile
@@ -124,13 +123,12 @@ def propagate_sharded(
             reach = unknown_scores(reach, background, num_classes)
 
     calibration = _calibration(known, num_classes) if calibrated else None
-    every = [length(share) for share in graph.shares]
     with clock.phase("weigh", len(own)) as tick:
         normalizer = _Together(propagator.normalizer, processes)
         p = Probabilities.of(scores, normalizer, own == UNLABELED, shares)
         rows = best_classes(propagator, p, own, calibration, tick)
         best, certainty, margin, probability, reach = (
-            None if x is None else processes.gather_rows(x, every) for x in (*rows, reach)
+            None if x is None else processes.gather_shares(x, len(known)) for x in (*rows, reach)
         )
         assert best is not None
         assert certainty is not None

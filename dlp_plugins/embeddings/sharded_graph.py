@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from dlp_plugins._threads import length
-from dlp_plugins.embeddings.assembly import find_components
+from dlp_plugins.embeddings.assembly import find_components, join_components
 from dlp_plugins.graph import ALL, Graph, both_directions, normalize_, row_sums
 from dlp_plugins.processes.group import Processes
 from dlp_plugins.processes.rows import RowExchange, owners
@@ -77,16 +77,9 @@ def _components(
     other = halo.fetch(torch.from_numpy(part)).numpy()[columns[outside] - p]
     pairs = np.unique(part[row] * sum(counts) + other)  # a pair as one number
     joined = np.concatenate(processes.each(pairs))
-    component = _components_of(*np.divmod(joined, sum(counts)), sum(counts))
-    return processes.gather_rows(torch.from_numpy(component[part]), list(map(length, shares)))
-
-
-def _components_of(one: np.ndarray, other: np.ndarray, count: int) -> np.ndarray:
-    """[count] int64: which of so many are joined by pairs one[e]-other[e]."""
-    import scipy.sparse as sp
-
-    edges = sp.coo_matrix((np.ones(len(one), np.float32), (one, other)), shape=(count, count))
-    return sp.csgraph.connected_components(edges, directed=False)[1].astype(np.int64)
+    component = join_components(np.arange(sum(counts)), *np.divmod(joined, sum(counts)))
+    own_components = torch.from_numpy(component.astype(np.int64)[part])
+    return processes.gather_shares(own_components, shares[-1].stop)
 
 
 def assemble_rows(

@@ -54,14 +54,14 @@ def find_cells(rows: FileRows, builder: Cells, processes: Processes) -> SharedCe
     """Cells of the rows [m, d] in the order of the file; the same in all processes."""
     m = len(rows)
     shares = processes.shares(m)
-    mine, counts = shares[processes.rank], [length(share) for share in shares]
+    mine = shares[processes.rank]
     k = clip_k(builder.k, rows) + 1
     cells = 1 if m <= MAX_ALL_PAIRS_POINTS else number_of_cells(m, k, builder.size)
     centroids = processes.once(lambda: _centroids(rows, cells, builder.seed, processes.size))
     own = FileRows(rows.file, rows.numbers[mine], rows.change)
     probes = min(builder.probes, len(centroids.values))
     probed = torch.from_numpy(nearest_cells(own.as_array(), centroids, probes))
-    cell_of = processes.gather_rows(probed[:, 0].contiguous(), counts).numpy()
+    cell_of = processes.gather_shares(probed[:, 0].contiguous(), m).numpy()
     order = np.argsort(cell_of, kind="stable")
     start = np.searchsorted(cell_of[order], np.arange(len(centroids.values) + 1))
     # this process's points of the new order were other processes' of the old one

@@ -82,18 +82,16 @@ def read_distinct(
         keys[part] = row_keys(unit)
     bad, zero = map(int, processes.totals([bad, zero]))
     source.refuse(bad, min(processes.each(first_bad)))
-    counts = [length(part) for part in processes.shares(source.points)]
-    every = processes.gather_rows(torch.from_numpy(keys), counts).numpy()
+    every = processes.gather_shares(torch.from_numpy(keys), source.points).numpy()
     del keys
 
     def equal(one: Tensor, other: Tensor) -> Tensor:
-        shares = processes.shares(len(one))
-        mine = shares[processes.rank]
+        mine = processes.share(len(one))
         found = torch.zeros(length(mine), dtype=torch.bool)
         for part in row_slices(len(found), source.dim, BLOCK_ENTRIES):
             rows = (FileRows(file, x[mine][part].numpy())[:] for x in (one, other))
             found[part] = same_rows(*map(torch.from_numpy, rows))
-        return processes.gather_rows(found, [length(s) for s in shares])
+        return processes.gather_shares(found, len(one))
 
     return distinct_by_keys(every, equal), zero
 

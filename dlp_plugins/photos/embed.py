@@ -109,7 +109,7 @@ def embed(
     else:
         parts = find_finished(whole, request)
     with Lock(out.with_name(f".{out.name}.lock")):
-        writing.remove_left_over(beside(out), record_path(out))
+        writing.remove_left_over(out.parent, [beside(out).name, record_path(out).name])
         rows = PartialRows(out, describer.dim, dtype, request)
         try:
             state = _State(found, rows)

@@ -41,7 +41,7 @@ class PartialRows:
         self.path, self.dim, self.dtype, self.request = path, dim, dtype, request
         self._data = path.with_name(f".{path.name}.partial")
         self._state = path.with_name(f".{path.name}.partial.json")
-        writing.remove_left_over(self._state)
+        writing.remove_left_over(path.parent, [self._state.name])
         self.rows, self.note = self._read_state()
         with self._explained():
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW

@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from dlp_plugins._threads import length
 from dlp_plugins.errors import UsageError
 from dlp_plugins.processes.launch import ONE, Launch, launched
 from dlp_plugins.processes.watch import RESUME, Watch
@@ -207,6 +208,10 @@ class Processes:
         if math.prod(shape) and len(set(counts)) == 1:
             return found.flatten(0, 1).to(dtype)
         return torch.cat([f[:count] for f, count in zip(found, counts, strict=True)]).to(dtype)
+
+    def gather_shares(self, own: Tensor, count: int) -> Tensor:
+        """The rows [count, ...] of all processes, of which each has those of its share."""
+        return self.gather_rows(own, [length(share) for share in self.shares(count)])
 
 
 ALONE = Processes()

@@ -20,7 +20,6 @@ trackers/              whatever other trackers write
 from __future__ import annotations
 
 import contextlib
-import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -54,7 +53,7 @@ CARD_MARK = "library_name: dlp-plugins"  # a README.md without it is somebody's 
 REQUIRED = {"epochs", "images_per_second", "peak_memory_mb", "seconds", "seed"}
 LOCK = ".lock"
 _WEIGHTS = [f"{name}.safetensors" for name in CHECKPOINTS]
-_LEFT_OVER = re.compile(rf"\.({'|'.join(map(re.escape, [*FILES, *_WEIGHTS]))})\.[0-9a-f]+\.tmp")
+_LEFT_OVER = writing.left_over([*FILES, *_WEIGHTS])
 
 
 def write_text(path: Path, text: str) -> None:
