@@ -13,6 +13,7 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT.parent / "shared" / "data"
+LABELS = "labels.npy"
 
 
 def draw(y: np.ndarray, per_class: int, seed: int) -> np.ndarray:
@@ -39,14 +40,24 @@ def read_descriptors(folder: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray
 
     A set is a file .npz with arrays x and y, or a file .npy beside `labels.npy`.
     """
-    if not (paths := [p for p in sorted(folder.glob("*.np[yz]")) if p.stem != "labels"]):
+    for path in list_sets(folder):
+        yield path.stem, *read_set(path)
+
+
+def list_sets(folder: Path) -> list[Path]:
+    """The files of a folder's sets."""
+    if not (paths := [p for p in sorted(folder.glob("*.np[yz]")) if p.name != LABELS]):
         raise SystemExit(f"{folder}: no .npz or .npy files. See benchmarks/real_descriptors.py.")
-    for path in paths:
-        if path.suffix == ".npz":
-            with np.load(path) as arrays:
-                x, y = arrays["x"], arrays["y"]
-        else:
-            x, y = np.load(path), np.load(path.with_name("labels.npy"))
-        x = np.ascontiguousarray(x, np.float32)
-        length = np.linalg.norm(x, axis=1, keepdims=True)
-        yield path.stem, x / np.where(length > 0, length, 1), y.astype(np.int64)
+    return paths
+
+
+def read_set(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Unit rows [n, d] float32 and classes [n] int64 of one file of a folder as above."""
+    if path.suffix == ".npz":
+        with np.load(path) as arrays:
+            x, y = arrays["x"], arrays["y"]
+    else:
+        x, y = np.load(path), np.load(path.with_name(LABELS))
+    x = np.ascontiguousarray(x, np.float32)
+    length = np.linalg.norm(x, axis=1, keepdims=True)
+    return x / np.where(length > 0, length, 1), y.astype(np.int64)
