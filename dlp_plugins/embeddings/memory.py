@@ -163,6 +163,12 @@ def estimate_stored_memory(
     )
 
 
+def halo_rows(points: int, k: int, processes: int) -> int:
+    """Points elsewhere that one process's own are linked to, at most."""
+    rows = math.ceil(points / processes)
+    return min(points - rows, rows * k)
+
+
 def estimate_sharded_memory(
     points: int, dim: int, k: int, solver: Solver, processes: int
 ) -> Memory:
@@ -178,7 +184,7 @@ def estimate_sharded_memory(
         assemble=edges * ASSEMBLE_BYTES,
         graph=edges * GRAPH_BYTES,
         # and scores of the halo: as they are sent, as they arrive and beside the own ones
-        column=4 * (rows * (solver.vectors + 1) + 3 * min(points - rows, edges)),
+        column=4 * (rows * (solver.vectors + 1) + 3 * halo_rows(points, k, processes)),
         held=nodes,
     )
 

@@ -17,6 +17,7 @@ from dlp_plugins.embeddings import plan
 from dlp_plugins.embeddings.chunked import propagate_chunked
 from dlp_plugins.embeddings.memory import choose_chunks, estimate_memory
 from dlp_plugins.embeddings.plan import GROWTH, Rates, predict
+from dlp_plugins.embeddings.sharded_plan import predict_shared
 from dlp_plugins.errors import DataError, UsageError
 from dlp_plugins.graph import Neighbors, assemble
 from dlp_plugins.propagation import Propagator
@@ -312,6 +313,30 @@ def test_the_command_names_the_way_through_files(monkeypatch):
     assert "cells, in files" in output
     assert "of disk, for 10,000,000 points" in output
     assert "--resume" in output
+
+
+def test_processes_that_share_the_rows_divide_time_and_memory(monkeypatch):
+    rates = replace(MADE_UP, k=30, search={"cells": 1e-9})
+    one, two, eight = (predict_shared(rates, 100_000_000, 100, 1e12, p) for p in (1, 2, 8))
+    assert eight.seconds == pytest.approx(one.seconds / 8)
+    assert eight.memory < two.memory < one.memory
+    # 100 million points x 30 neighbours, 4 bytes for each class: all others, at most
+    assert "at most 20.0 GB from the others" in two.reasons[1]
+    assert not predict_shared(rates, 100_000_000, 100, 20e9, 2).fits
+
+    monkeypatch.setattr(plan, "measure", lambda dim, k: rates)
+    options = ["--points", "100M", "--dim", "64", "--classes", "100", "--k", "30"]
+    output = dlp_plan(*options, "--memory", "60GB", "--processes", "8")
+    assert "chebyshev" in output
+    assert "--shard-rows" in output
+    assert "in each of 8 processes" in output
+    assert "use more processes" in dlp_plan(*options, "--memory", "20GB", "--processes", "2")
+
+
+def test_more_processes_than_points():
+    options = ["--points", "10", "--dim", "4", "--classes", "2", "--processes", "6"]
+    with pytest.raises(UsageError, match="6 are too many for 10 points"):
+        dlp_plan(*options)
 
 
 def test_the_default_steps_are_measured(monkeypatch):

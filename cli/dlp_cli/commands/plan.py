@@ -26,6 +26,14 @@ def plan(
             metavar="SIZE", help="Memory to stay within, 64GB. By default 3/4 of what is free."
         ),
     ] = None,
+    processes: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            metavar="P",
+            help="So many share the rows (`dlp propagate --shard-rows`); memory is each one's.",
+        ),
+    ] = 1,
     rates: Annotated[
         Path | None,
         typer.Option(
@@ -36,6 +44,7 @@ def plan(
 ) -> None:
     """Predict memory and time from a few seconds of measuring, on the CPU."""
     from dlp_plugins.embeddings import plan as planner
+    from dlp_plugins.embeddings.sharded_plan import predict_shared
     from dlp_plugins.environment import free_memory
     from dlp_plugins.errors import UsageError
     from dlp_plugins.registry import EMBEDDINGS
@@ -44,6 +53,8 @@ def plan(
     count, num_classes = parse_count(points), parse_count(classes)
     if count < 2:
         raise UsageError("--points: a graph has at least two points.")
+    if processes > count // 2:
+        raise UsageError(f"--processes: {processes:,} are too many for {count:,} points.")
     budget = parse_bytes(memory) if memory else 0.75 * free_memory()
     if rates and rates.exists():
         known = planner.load_rates(rates, dim, k)
@@ -52,9 +63,13 @@ def plan(
             known = planner.measure(dim, k)
         if rates:
             planner.save_rates(rates, known)
-    chosen = planner.predict(known, count, num_classes, budget)
+    if processes == 1:
+        chosen = planner.predict(known, count, num_classes, budget)
+    else:
+        chosen = predict_shared(known, count, num_classes, budget, processes)
     if as_json:
         asked = {"points": count, "dim": dim, "classes": num_classes, "k": known.k}
+        asked |= {"processes": processes}
         output.print_json({**asked, "budget": budget, **to_json(chosen)})
         return
 
@@ -86,11 +101,12 @@ def plan(
         output.say(reason)
     if not chosen.fits:
         return
+    each = "" if processes == 1 else f" in each of {processes:,} processes"
     disk = f" and {format_bytes(chosen.disk)} of disk" if chosen.on_disk else ""
     output.say(
         f"In all about {format_seconds(chosen.seconds)} and {format_bytes(chosen.memory)} of "
-        f"{format_bytes(budget)}{disk}, for {count:,} points of {dim:,} numbers, {num_classes:,} "
-        f"classes, k = {known.k}. Times may be off by a factor of 5."
+        f"{format_bytes(budget)}{disk}{each}, for {count:,} points of {dim:,} numbers, "
+        f"{num_classes:,} classes, k = {known.k}. Times may be off by a factor of 5."
     )
 
 
