@@ -96,13 +96,14 @@ def decode(
             raise ValueError(
                 f"it has {image.width} x {image.height} pixels, more than {MOST_PIXELS:,}"
             )
-        pixels = torch.from_numpy(_pixels(image)).permute(2, 0, 1)
+        # by NumPy, whose calls take a few microseconds less than torch's: a tenth of a small image
+        pixels = torch.from_numpy(np.ascontiguousarray(_pixels(image).transpose(2, 0, 1)))
     if pixels.shape[1:] != size:
         scale = min(pixels.shape[1] / size[0], pixels.shape[2] / size[1])
         middle = tvf.center_crop(pixels, [max(1, round(scale * side)) for side in size])
         mode = tvf.InterpolationMode(interpolation)
-        pixels = tvf.resize(middle, list(size), interpolation=mode, antialias=True)
-    return pixels.contiguous()
+        pixels = tvf.resize(middle, list(size), interpolation=mode, antialias=True).contiguous()
+    return pixels
 
 
 def _pixels(image: Image.Image) -> np.ndarray:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dlp_plugins._threads import row_slices
+from dlp_plugins._threads import length, row_slices
 from dlp_plugins.graph import Neighbors
 
 BLOCK_ENTRIES = 2**22  # similarities held at once: 16 MiB
@@ -32,8 +32,11 @@ def extend_neighbors(known: Neighbors, f: Tensor, old: int, k: int) -> Neighbors
     missing = known.indices < 0
     similarities[:old, :width] = known.similarities.float().masked_fill(missing, -torch.inf)
     new = f[old:]
-    for rows in row_slices(len(new), n, BLOCK_ENTRIES):
-        s = new[rows] @ f.T
+    blocks = list(row_slices(len(new), n, BLOCK_ENTRIES))
+    products = f.new_empty(max((length(rows) for rows in blocks), default=0), n)
+    for rows in blocks:
+        # into the same memory each time: new pages would take a fifth of the product's time
+        s = torch.mm(new[rows], f.T, out=products[: length(rows)])
         at = torch.arange(rows.start, rows.stop)
         s[at - rows.start, old + at] = -torch.inf  # a point is not its own neighbour
         similarities[old + at], indices[old + at] = s.topk(k, dim=1)

@@ -127,13 +127,20 @@ class Processes:
             dist.all_reduce(held)
         return held
 
-    def average_(self, tensors: Sequence[Tensor]) -> None:
-        """Replace tensors of real numbers by their means over the processes."""
+    @contextmanager
+    def averaging(self, tensors: Sequence[Tensor]) -> Iterator[None]:
+        """Context that replaces tensors of real numbers by their means over the processes.
+
+        They travel while its body works, which must leave them alone; at its end they are means.
+        """
         tensors = [t for t in tensors if t.is_floating_point()]
         if self.alone or not tensors:
+            yield
             return
         flat = torch.cat([t.detach().reshape(-1) for t in tensors])
-        dist.all_reduce(flat)
+        travelling = dist.all_reduce(flat, async_op=True)
+        yield
+        travelling.wait()
         flat /= self.size
         parts = flat.split([t.numel() for t in tensors])
         with torch.no_grad():

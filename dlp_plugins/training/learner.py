@@ -123,17 +123,17 @@ class Learner:
             return DistributedDataParallel(
                 self.network,
                 device_ids=[self.device] if self.device.type == "cuda" else None,
-                broadcast_buffers=False,  # `_average_statistics` keeps them the same
+                broadcast_buffers=False,  # `_statistics` become means, and so the same, in a step
+                gradient_as_bucket_view=True,  # else every gradient is copied twice
             )
 
-    def _average_statistics(self) -> None:
-        """Batch norm's running statistics as the mean over the processes, student's and teacher's.
+    def _statistics(self) -> list[Tensor]:
+        """Batch norm's running statistics, student's and teacher's.
 
         Each process sees its own share of the batch; with the mean all hold the same networks.
         """
         teacher = self.teacher
-        buffers = [*self.network.buffers(), *(teacher.buffers() if teacher is not None else ())]
-        self.processes.average_(buffers)
+        return [*self.network.buffers(), *(teacher.buffers() if teacher is not None else ())]
 
     @property
     def teacher(self) -> nn.Module | None:
@@ -189,13 +189,13 @@ class Learner:
             losses = self._of_the_whole(self.consistency.losses(step), batch)
             total = torch.stack([loss.float() for loss in losses.values()]).sum()
         self.optimizer.zero_grad()
-        self.accelerator.backward(total)
-        if self.recipe.optimizer.clip_norm is not None:
-            self.accelerator.clip_grad_norm_(
-                self.network.parameters(), self.recipe.optimizer.clip_norm
-            )
-        self.optimizer.step()
-        self._average_statistics()
+        with self.processes.averaging(self._statistics()):  # no forward pass changes them any more
+            self.accelerator.backward(total)
+            if self.recipe.optimizer.clip_norm is not None:
+                self.accelerator.clip_grad_norm_(
+                    self.network.parameters(), self.recipe.optimizer.clip_norm
+                )
+            self.optimizer.step()
         self.consistency.after_step(self.network, number)
         return {name: loss.detach() for name, loss in {**losses, "total": total}.items()}
 

@@ -90,7 +90,8 @@ def the_first_process_decides(processes: Processes) -> None:
 @check
 def averages_are_of_all(processes: Processes) -> None:
     real, whole = torch.full((3,), float(processes.rank)), torch.tensor(processes.rank)
-    processes.average_([real, whole])
+    with processes.averaging([real, whole]):
+        pass
     assert real.tolist() == [0.5] * 3
     assert whole == processes.rank
 
