@@ -40,6 +40,17 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
+def seed_generators(number: int) -> None:
+    """Seed torch's global generators: the CPU's, and those of GPUs if they are in use.
+
+    As `torch.manual_seed`, which also keeps the stack of its caller for every kind of device that
+    is not in use: 1.6 ms, a seventh of a training step of a small network.
+    """
+    torch.default_generator.manual_seed(number)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(number)
+
+
 def describe_environment(device: torch.device) -> dict[str, Any]:
     """Everything that may change a result or a time."""
     return {

@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from dlp_plugins.consistency._terms import kl_divergence, log_probabilities, probabilities
 from dlp_plugins.consistency.contract import Consistency, Step
+from dlp_plugins.environment import seed_generators
 from dlp_plugins.registry import consistency
 
 
@@ -52,11 +53,11 @@ class VirtualAdversarial(Consistency):
         view = step.view
         # Seeding again costs no wait for the device, unlike saving and restoring its random state.
         seed = torch.initial_seed() + 1
-        torch.manual_seed(seed)
+        seed_generators(seed)
         clean = step.output.logits.detach()
 
         def predict(perturbation: Tensor | float) -> Tensor:
-            torch.manual_seed(seed)  # the dropout of the clean pass
+            seed_generators(seed)  # the dropout of the clean pass
             return step.student(view + perturbation).logits
 
         with _running_statistics_kept(step.student):

@@ -92,9 +92,11 @@ class Learner:
             recipe, self.network, data.dataset.mean, data.dataset.std
         )
         self.schedule = build_part(recipe, "schedule")
-        self.optimizer: Any = accelerator.prepare(
-            build_part(recipe, "optimizer", params=parameter_groups(self.network, recipe.optimizer))
+        self.optimizer: Any = build_part(
+            recipe, "optimizer", params=parameter_groups(self.network, recipe.optimizer)
         )
+        if accelerator.scaler is not None:  # float16; else its steps only look for packages
+            self.optimizer = accelerator.prepare(self.optimizer)
         self._base_rates = [g["lr"] * g["rate"] for g in self.optimizer.param_groups]
 
     def _compile(self, network: nn.Module) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from dlp_plugins.environment import seed_generators
+
 
 def derive(seed: int, *place: int) -> int:
     """A seed for this place in the run; another for every other place.
@@ -21,8 +23,8 @@ def derive(seed: int, *place: int) -> int:
 
 
 def seed_step(seed: int, *place: int) -> None:
-    """Seed torch's global generators, on all devices."""
-    torch.manual_seed(derive(seed, *place))
+    """Seed torch's global generators, on all devices in use."""
+    seed_generators(derive(seed, *place))
 
 
 def generator(seed: int, *place: int) -> torch.Generator:
