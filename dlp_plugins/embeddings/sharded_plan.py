@@ -7,6 +7,7 @@ from dlp_plugins.embeddings.memory import estimate_sharded_memory, halo_rows
 from dlp_plugins.embeddings.plan import ENTRIES_PER_NEIGHBOR, GROWTH, Choice, Plan, Rates
 from dlp_plugins.embeddings.sharded import DEFAULTS
 from dlp_plugins.errors import MissingDependency
+from dlp_plugins.solvers.chebyshev import Chebyshev
 from dlp_plugins.units import format_bytes
 
 # The search compares whole descriptors, read from the mapped file, not 8 bits or short vectors.
@@ -25,7 +26,7 @@ def predict_shared(rates: Rates, points: int, classes: int, budget: float, proce
     Raises:
         MissingDependency: the graph builder needs a package that is not installed.
     """
-    graph, solver = DEFAULTS["graph"], registry.solvers.build(DEFAULTS["solver"])
+    graph, solver = DEFAULTS["graph"], Chebyshev(alpha=registry.EMBEDDINGS_ALPHA)
     if graph not in rates.search:
         raise MissingDependency(f"--processes: graph {graph} needs faiss, which is not installed.")
     k = min(rates.k, points - 1)
@@ -35,7 +36,8 @@ def predict_shared(rates: Rates, points: int, classes: int, budget: float, proce
     builder = Choice("graph", graph, searching, memory.search, False, memory.search <= budget)
     least = memory.held + memory.graph
     one, all_ = least + memory.column, least + classes * memory.column
-    seconds = rates.step * edges * ENTRIES_PER_NEIGHBOR * classes * (solver.max_iterations + 1)
+    iterations = solver.usual_iterations
+    seconds = rates.step * edges * ENTRIES_PER_NEIGHBOR * classes * (iterations + 1)
     solved = Choice(
         "solver", DEFAULTS["solver"], seconds, min(all_, max(one, budget)), True, one <= budget
     )
@@ -44,7 +46,7 @@ def predict_shared(rates: Rates, points: int, classes: int, budget: float, proce
     reasons = [
         f"For each of {processes:,} processes, which share the rows: torchrun --nproc-per-node ... "
         "-m dlp_cli propagate ... --shard-rows.",
-        f"In each of at most {solver.max_iterations} iterations a process gets at most "
+        f"In each of about {iterations} iterations a process gets at most "
         f"{format_bytes(4.0 * halo * classes)} from the others, for all classes: less where "
         "neighbours lie in few cells (the summary states the halo). Over a network that takes "
         "time of its own.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -41,6 +42,14 @@ class Chebyshev(Solver):
     max_iterations: MaxIterations = 200
     tolerance: Tolerance = 1e-6
     vectors = 7
+
+    @property
+    def usual_iterations(self) -> int:
+        """Iterations after which the residual is within the tolerance, by the rate above."""
+        if self.alpha == 0:
+            return 1
+        rate = (1 - math.sqrt(1 - self.alpha**2)) / self.alpha
+        return min(self.max_iterations, math.ceil(math.log(self.tolerance / 2, rate)))
 
     @in_local_order
     def solve(self, state: Operator, labels: Tensor, initial: Tensor | None = None) -> Solution:

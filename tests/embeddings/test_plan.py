@@ -320,6 +320,7 @@ def test_processes_that_share_the_rows_divide_time_and_memory(monkeypatch):
     one, two, eight = (predict_shared(rates, 100_000_000, 100, 1e12, p) for p in (1, 2, 8))
     assert eight.seconds == pytest.approx(one.seconds / 8)
     assert eight.memory < two.memory < one.memory
+    assert "about 32 iterations" in two.reasons[1]
     # 100 million points x 30 neighbours, 4 bytes for each class: all others, at most
     assert "at most 20.0 GB from the others" in two.reasons[1]
     assert not predict_shared(rates, 100_000_000, 100, 20e9, 2).fits

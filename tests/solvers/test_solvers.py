@@ -118,6 +118,16 @@ def spread_labels(n: int, classes: int) -> Tensor:
     return label_matrix(labels, classes)
 
 
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 0.9, 0.99])
+def test_chebyshev_takes_about_as_many_iterations_as_it_says(alpha: float) -> None:
+    solver = solvers.build("chebyshev", alpha=alpha, max_iterations=1000, tolerance=1e-4)
+    graph, y = ring(2000), spread_labels(2000, 2)
+    found = solver.solve(solver.prepare(graph), y)
+    assert found.converged
+    assert 0.5 * solver.usual_iterations <= found.iterations <= solver.usual_iterations + 6
+    assert solvers.build("chebyshev", max_iterations=7).usual_iterations == 7
+
+
 @pytest.mark.parametrize("name", ["cg", "power", "chebyshev"])
 def test_too_few_iterations_are_not_convergence(name: str) -> None:
     solution = run(name, ring(200), spread_labels(200, 2), alpha=0.99, max_iterations=5)
