@@ -124,13 +124,16 @@ class LazyImages:
         """Memory that all of them take."""
         return len(self) * math.prod(self.shape) * self.dtype.itemsize
 
-    def load(self) -> TensorImages:
-        """Read every image into memory, by a few threads.
+    def load(self, room: Tensor | None = None) -> TensorImages:
+        """Read every image, by a few threads.
+
+        Args:
+            room: where they go, [n, *shape] of `dtype`; by default new memory.
 
         Raises:
             DataError: as `explain_unreadable`.
         """
-        images = torch.empty(len(self), *self.shape, dtype=self.dtype)
+        images = torch.empty(len(self), *self.shape, dtype=self.dtype) if room is None else room
         problems: dict[int, str] = {}
 
         def fill(start: int) -> None:

@@ -12,17 +12,17 @@ import json
 import math
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from dlp_plugins._files.lock import Lock
 from dlp_plugins._files.reading import read_json
+from dlp_plugins._files.scratch import reserve, unnamed_array
 from dlp_plugins._files.writing import to_json, write_text
 from dlp_plugins.environment import boot
 from dlp_plugins.errors import DataError, RunFolderError, SaveError, UsageError, in_words
@@ -50,7 +50,7 @@ class Stage:
         size = math.prod(shape) * dtype.itemsize
         with (self.folder / name).open("wb") as file:
             if size:
-                _reserve(file, size)
+                reserve(file, size)
         self.arrays[name] = (dtype.str, list(shape))
         return _mapped(self.folder / name, dtype, shape, "r+")
 
@@ -146,11 +146,8 @@ class Work:
         Raises:
             SaveError: the disk is full.
         """
-        size = max(1, math.prod(shape) * np.dtype(dtype).itemsize)
         try:
-            with tempfile.TemporaryFile(dir=self.folder) as file:
-                _reserve(file, size)
-                return np.asarray(np.memmap(file, dtype, "r+", shape=shape))
+            return unnamed_array(self.folder, dtype, shape)
         except OSError as error:
             raise SaveError(
                 f"{self.folder} could not be written: {in_words(error)} {ADVICE}"
@@ -287,13 +284,6 @@ def _mapped(path: Path, dtype: np.dtype, shape: Sequence[int], mode: Any) -> np.
     if not size:
         return np.empty(shape, dtype)
     return np.asarray(np.memmap(path, dtype, mode, shape=tuple(shape)))
-
-
-def _reserve(file: IO[bytes], size: int) -> None:
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(file.fileno(), 0, size)
-    else:
-        file.truncate(size)
 
 
 def _sync(folder: Path) -> None:

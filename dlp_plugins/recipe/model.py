@@ -143,7 +143,12 @@ class Training(Table):
         "replays the network's kernels as CUDA graphs",
     )
     image_memory_mb: Count = Field(
-        4096, description="MiB of images of a split to hold; more are read in every epoch"
+        4096, description="MiB of images of a split to hold in memory; see image_disk_mb for more"
+    )
+    image_disk_mb: Count = Field(
+        16384,
+        description="MiB of more images to hold in an unnamed file beside the run, if twice that "
+        "is free there; more are read in every epoch",
     )
     workers: Count | None = Field(
         None, description="processes that read such images; by default one per core, at most 8"

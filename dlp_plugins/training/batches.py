@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from dlp_plugins._files.scratch import unnamed_array
 from dlp_plugins._threads import length
 from dlp_plugins.datasets.contract import (
     UNKNOWN,
@@ -105,11 +108,24 @@ class _Plan:
         return len(self.batches)
 
 
+def _room_on_disk(images: LazyImages, folder: Path) -> Tensor | None:
+    """Room for the images in a file without a name; None where the disk has too little."""
+    if 2 * images.nbytes > shutil.disk_usage(folder).free:
+        return None
+    dtype = torch.empty(0, dtype=images.dtype).numpy().dtype
+    try:
+        return torch.from_numpy(unnamed_array(folder, dtype, (len(images), *images.shape)))
+    except OSError:
+        return None
+
+
 class ImageStore:
     """Images or vectors by position, as uint8 or float32 batches on the device.
 
     Images that take no more than `memory_mb` MiB are read once and, where there is room, stay on
-    the device; more are read again in every epoch by the workers of a DataLoader.
+    the device. Those that take no more than `disk_mb` are read once into a file in `folder` without
+    a name, where half of what is free on that disk is enough. More are read again in every epoch by
+    the workers of a DataLoader.
 
     Attributes:
         unreadable: sentences by position, on images that are left out, as the data set allows:
@@ -117,10 +133,20 @@ class ImageStore:
     """
 
     def __init__(
-        self, images: Images, device: torch.device, workers: int, memory_mb: int = 4096
+        self,
+        images: Images,
+        device: torch.device,
+        workers: int,
+        memory_mb: int = 4096,
+        disk_mb: int = 0,
+        folder: Path | None = None,
     ) -> None:
-        if isinstance(images, LazyImages) and images.nbytes <= memory_mb * 2**20:
-            images = images.load()
+        if isinstance(images, LazyImages):
+            if images.nbytes <= memory_mb * 2**20:
+                images = images.load()
+            elif images.nbytes <= disk_mb * 2**20 and folder is not None:
+                room = _room_on_disk(images, folder)
+                images = images if room is None else images.load(room)
         self.device = device
         self.workers = workers
         self.source = images

@@ -38,7 +38,9 @@ def check_data(recipe: Recipe) -> Checked:
             images out; or data that are missing or do not fit each other.
         LabelError: labels out of range, or fewer than the recipe asks for.
     """
-    training = recipe.training.model_copy(update={"image_memory_mb": 0, "workers": 0})
+    training = recipe.training.model_copy(
+        update={"image_memory_mb": 0, "image_disk_mb": 0, "workers": 0}
+    )
     data = prepare_data(recipe.model_copy(update={"training": training}), torch.device("cpu"))
     splits = [s for s in (data.dataset.train, data.dataset.test) if s is not None]
     total, problems, skip = sum(map(len, splits)), [], True

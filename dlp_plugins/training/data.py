@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -60,19 +61,27 @@ class RunData:
         return sum(len(store.unreadable) for store in stores if store is not None)
 
 
-def prepare_data(recipe: Recipe, device: torch.device, processes: Processes = ALONE) -> RunData:
+def prepare_data(
+    recipe: Recipe,
+    device: torch.device,
+    processes: Processes = ALONE,
+    scratch: Path | None = None,
+) -> RunData:
     """Load the data set and choose labelled and validation examples.
 
-    processes: those that train together, one after the other where the data are to be downloaded.
+    Args:
+        processes: those that train together, one after the other where the data are to be
+            downloaded.
+        scratch: folder for a file of images that memory does not hold; None: no such file.
 
     Raises:
         DataError, LabelError: missing or unreadable data, labels out of range, none labelled, or
             more asked for than there are; another process sees other data.
     """
     if not recipe.dataset.params.get("download"):
-        data = _prepare(recipe, device, processes)
+        data = _prepare(recipe, device, processes, scratch)
     else:
-        data = processes.in_turn(lambda: _prepare(recipe, device, processes))
+        data = processes.in_turn(lambda: _prepare(recipe, device, processes, scratch))
     if processes.from_first(data.record) != data.record:
         raise DataError(
             f"Process {processes.rank} of {processes.size} sees other data than the first one."
@@ -80,7 +89,9 @@ def prepare_data(recipe: Recipe, device: torch.device, processes: Processes = AL
     return data
 
 
-def _prepare(recipe: Recipe, device: torch.device, processes: Processes) -> RunData:
+def _prepare(
+    recipe: Recipe, device: torch.device, processes: Processes, scratch: Path | None
+) -> RunData:
     part = recipe.dataset
     dataset: Dataset = registry.datasets.build(part.name, **part.params)
     seed = recipe.seed if part.split_seed is None else part.split_seed
@@ -122,7 +133,8 @@ def _prepare(recipe: Recipe, device: torch.device, processes: Processes) -> RunD
         workers = max(1, min(MOST_WORKERS, os.cpu_count() or 1) // processes.local_size)
 
     def store(images: Images) -> ImageStore:
-        return ImageStore(images, device, workers, t.image_memory_mb)
+        budgets = t.image_memory_mb, t.image_disk_mb
+        return ImageStore(images, device, workers, *budgets, scratch)
 
     data = RunData(
         dataset=dataset,

@@ -312,7 +312,7 @@ class RunFolder:
 # Settings that may change between a run and its resumption without changing its results.
 FREE = {
     "description", "tracker", "dataset.download", "training.checkpoint_seconds",
-    "training.image_memory_mb", "training.workers",
+    "training.image_disk_mb", "training.image_memory_mb", "training.workers",
 }  # fmt: skip
 
 

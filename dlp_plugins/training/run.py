@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import DistributedType
 
+from dlp_plugins._files.scratch import nearest_folder
 from dlp_plugins.environment import (
     choose_device,
     describe_environment,
@@ -132,7 +133,8 @@ def _train_together(
     recipe = processes.once(lambda: _resolved(request, choose_device(device)))
     accelerator = build_accelerator(device, recipe.training.precision)
     with backend(accelerator.device, recipe.training):
-        data = prepare_data(recipe, accelerator.device, processes)
+        scratch = nearest_folder(folder.path) if processes.alone else None  # else one for each
+        data = prepare_data(recipe, accelerator.device, processes, scratch)
         trainer = Trainer(recipe, data, accelerator, folder, tell, processes)
         if not first:
             return _train(trainer, request.resume, stage_one)

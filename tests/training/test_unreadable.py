@@ -54,7 +54,7 @@ def settings(folder: Path, **more: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-FROM_DISK = {"training.image_memory_mb": 0}
+FROM_DISK = {"training.image_memory_mb": 0, "training.image_disk_mb": 0}
 SKIP = {"dataset.unreadable": "skip"}
 
 
