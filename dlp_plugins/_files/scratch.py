@@ -11,6 +11,8 @@ from typing import IO, Any
 
 import numpy as np
 
+CAN_RESERVE = hasattr(os, "posix_fallocate")
+
 
 def unnamed_array(folder: Path, dtype: Any, shape: Sequence[int]) -> np.ndarray:
     """An array in a file without a name, which is gone when nothing refers to it.
@@ -30,7 +32,7 @@ def reserve(file: IO[bytes], size: int) -> None:
     Raises:
         OSError: the disk is full.
     """
-    if hasattr(os, "posix_fallocate"):
+    if CAN_RESERVE:
         os.posix_fallocate(file.fileno(), 0, size)
     else:
         file.truncate(size)

@@ -29,7 +29,7 @@ MOST_EMPTY_CLASSES = 1000  # so many classes may be more than there are labels
 
 @dataclass(frozen=True)
 class TensorImages:
-    """Images or vectors that fit in memory.
+    """Images or vectors in memory, or in a mapped file.
 
     images: [n, channels, height, width] uint8, uint16 (held as float32 in 0..1) or float32; or
         vectors [n, d] float32.
@@ -64,8 +64,8 @@ class TensorImages:
 
 @dataclass(frozen=True)
 class LazyImages:
-    """Images that are read when they are needed: once, where those a run uses fit in memory, else
-    in every epoch by the workers of a DataLoader.
+    """Images that are read when they are needed: once, where those a run uses fit in memory or in a
+    file, else in every epoch by the workers of a DataLoader.
 
     read: index to [channels, height, width], or [d], of `dtype`; or uint16 where `dtype` is
         float32. Picklable; raises DataError on a bad file.

@@ -147,8 +147,9 @@ class Training(Table):
     )
     image_disk_mb: Count = Field(
         16384,
-        description="MiB of more images to hold in an unnamed file beside the run, if twice that "
-        "is free there; more are read in every epoch",
+        description="MiB of images of a split, too many for memory, to decode once into an unnamed "
+        "file beside the run, if the disk has twice their size free, memory their size, and one "
+        "process trains; others are read in every epoch",
     )
     workers: Count | None = Field(
         None, description="processes that read such images; by default one per core, at most 8"

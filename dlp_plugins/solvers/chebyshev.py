@@ -48,7 +48,7 @@ class Chebyshev(Solver):
         """Iterations after which the residual is within the tolerance, by the rate above."""
         if self.alpha == 0:
             return 1
-        rate = (1 - math.sqrt(1 - self.alpha**2)) / self.alpha
+        rate = self.alpha / (1 + math.sqrt(1 - self.alpha**2))  # the same, without cancellation
         return min(self.max_iterations, math.ceil(math.log(self.tolerance / 2, rate)))
 
     @in_local_order

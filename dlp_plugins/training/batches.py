@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from dlp_plugins._files.scratch import unnamed_array
+from dlp_plugins._files.scratch import CAN_RESERVE, unnamed_array
 from dlp_plugins._threads import length
 from dlp_plugins.datasets.contract import (
     UNKNOWN,
@@ -20,6 +20,7 @@ from dlp_plugins.datasets.contract import (
     TensorImages,
     list_unreadable,
 )
+from dlp_plugins.environment import free_memory
 from dlp_plugins.errors import DataError
 from dlp_plugins.processes.group import Processes
 from dlp_plugins.training.ahead import sent_ahead
@@ -109,12 +110,21 @@ class _Plan:
 
 
 def _room_on_disk(images: LazyImages, folder: Path) -> Tensor | None:
-    """Room for the images in a file without a name; None where the disk has too little."""
-    if 2 * images.nbytes > shutil.disk_usage(folder).free:
+    """Room for the images in a file without a name.
+
+    None where the disk has no such room or would be left with less than as much again (others may
+    have asked at the same time), or where the system's cache could not hold the file: then pages
+    would be read one by one, which may take longer than to read the images again.
+    """
+    size = images.nbytes
+    if not CAN_RESERVE or size > free_memory():
         return None
     dtype = torch.empty(0, dtype=images.dtype).numpy().dtype
     try:
-        return torch.from_numpy(unnamed_array(folder, dtype, (len(images), *images.shape)))
+        if shutil.disk_usage(folder).free < 2 * size:
+            return None
+        room = unnamed_array(folder, dtype, (len(images), *images.shape))
+        return torch.from_numpy(room) if shutil.disk_usage(folder).free >= size else None
     except OSError:
         return None
 
@@ -123,9 +133,9 @@ class ImageStore:
     """Images or vectors by position, as uint8 or float32 batches on the device.
 
     Images that take no more than `memory_mb` MiB are read once and, where there is room, stay on
-    the device. Those that take no more than `disk_mb` are read once into a file in `folder` without
-    a name, where half of what is free on that disk is enough. More are read again in every epoch by
-    the workers of a DataLoader.
+    the device. Those that take no more than `disk_mb`, half of the disk's free space and all of the
+    free memory, which is then the file's cache, are read once into a file in `folder` without a
+    name. Others are read again in every epoch by the workers of a DataLoader.
 
     Attributes:
         unreadable: sentences by position, on images that are left out, as the data set allows:
@@ -141,12 +151,14 @@ class ImageStore:
         disk_mb: int = 0,
         folder: Path | None = None,
     ) -> None:
+        on_disk = False
         if isinstance(images, LazyImages):
             if images.nbytes <= memory_mb * 2**20:
                 images = images.load()
             elif images.nbytes <= disk_mb * 2**20 and folder is not None:
                 room = _room_on_disk(images, folder)
                 images = images if room is None else images.load(room)
+                on_disk = room is not None
         self.device = device
         self.workers = workers
         self.source = images
@@ -156,7 +168,8 @@ class ImageStore:
         if isinstance(images, TensorImages):
             self._leave_out(images.unreadable)
             fits = device.type != "cuda" or (
-                images.images.nbytes < DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]
+                not on_disk
+                and images.images.nbytes < DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]
             )
             self.resident = images.images.to(device) if fits else images.images
 

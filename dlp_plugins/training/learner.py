@@ -95,7 +95,7 @@ class Learner:
         self.optimizer: Any = build_part(
             recipe, "optimizer", params=parameter_groups(self.network, recipe.optimizer)
         )
-        if accelerator.scaler is not None:  # float16; else its steps only look for packages
+        if accelerator.scaler is not None:  # of float16; without one the wrapper only takes time
             self.optimizer = accelerator.prepare(self.optimizer)
         self._base_rates = [g["lr"] * g["rate"] for g in self.optimizer.param_groups]
 

@@ -133,7 +133,8 @@ def _train_together(
     recipe = processes.once(lambda: _resolved(request, choose_device(device)))
     accelerator = build_accelerator(device, recipe.training.precision)
     with backend(accelerator.device, recipe.training):
-        scratch = nearest_folder(folder.path) if processes.alone else None  # else one for each
+        # several processes would each write a file of their own
+        scratch = nearest_folder(folder.path) if processes.alone else None
         data = prepare_data(recipe, accelerator.device, processes, scratch)
         trainer = Trainer(recipe, data, accelerator, folder, tell, processes)
         if not first:

@@ -20,6 +20,7 @@ import torchvision
 from PIL import Image
 from places import SHARED
 
+from dlp_plugins._files.scratch import unnamed_array
 from dlp_plugins.datasets import Dataset, LazyImages, TensorImages
 from dlp_plugins.datasets._files import FORMATS, FileReader, decode
 from dlp_plugins.datasets._statistics import measure
@@ -163,14 +164,25 @@ def test_files_are_read_alike_one_by_one_and_all_at_once(folder):
     assert held.images.nbytes == lazy.nbytes
 
 
-@pytest.mark.parametrize("memory_mb", [0, 10])
-def test_imagefolder_trains_from_memory_and_from_disk(folder, tmp_path, memory_mb):
+@pytest.mark.parametrize(("memory_mb", "disk_mb"), [(10, 10), (0, 10), (0, 0)])
+def test_imagefolder_trains_from_memory_a_file_and_by_workers(
+    folder, tmp_path, monkeypatch, memory_mb, disk_mb
+):
+    files = []
+
+    def counted(*arguments):
+        files.append(unnamed_array(*arguments))
+        return files[-1]
+
+    monkeypatch.setattr("dlp_plugins.training.batches.unnamed_array", counted)
     settings = [
         "dataset=imagefolder", f"dataset.root={folder}", "dataset.num_labeled=4", "graph.k=3",
-        f"training.image_memory_mb={memory_mb}", "backbone.width=4", "training.stage_one_epochs=1",
+        f"training.image_memory_mb={memory_mb}", f"training.image_disk_mb={disk_mb}",
+        "training.workers=1", "backbone.width=4", "training.stage_one_epochs=1",
         "training.stage_two_epochs=1", "training.batch_size=6", "training.labeled_per_batch=2",
     ]  # fmt: skip
     summary = run(load_recipe("digits", settings), tmp_path / "run")
+    assert len(files) == (2 if memory_mb < disk_mb else 0)  # of training and test images
     assert 0 <= summary["test_error"] <= 100
 
 

@@ -331,7 +331,15 @@ def test_processes_that_share_the_rows_divide_time_and_memory(monkeypatch):
     assert "chebyshev" in output
     assert "--shard-rows" in output
     assert "in each of 8 processes" in output
-    assert "use more processes" in dlp_plan(*options, "--memory", "20GB", "--processes", "2")
+    monkeypatch.setattr(plan, "measure", lambda dim, k: replace(rates, search={"exact": 1e-9}))
+    with pytest.raises(DataError, match="no speed of graph cells"):
+        dlp_plan(*options, "--processes", "8")
+    monkeypatch.setattr(plan, "measure", lambda dim, k: rates)
+    # 8 processes need 46 GB for building the graph, 28 for solving one class
+    for memory, processes in (("20GB", "2"), ("40GB", "8")):
+        refused = dlp_plan(*options, "--memory", memory, "--processes", processes)
+        assert "use more processes" in refused
+        assert "In all" not in refused
 
 
 def test_more_processes_than_points():

@@ -125,8 +125,12 @@ def test_skipped_images_have_no_part_in_the_result(folder: Path) -> None:
     assert found[0] == found[1]
 
 
-def read_all(images: LazyImages, memory: int) -> tuple[ImageStore, list[torch.Tensor]]:
-    store = ImageStore(images, torch.device("cpu"), workers=0, memory_mb=memory)
+def read_all(
+    images: LazyImages, memory: int, folder: Path | None = None
+) -> tuple[ImageStore, list[torch.Tensor]]:
+    """From memory, from a file in a folder, or as they are needed."""
+    device = torch.device("cpu")
+    store = ImageStore(images, device, workers=0, memory_mb=memory, disk_mb=10, folder=folder)
     return store, list(store.in_order(5))
 
 
@@ -135,9 +139,9 @@ def test_a_skipped_image_has_neither_label_nor_weight(folder: Path) -> None:
     images = datasets.build(
         "imagefolder", root=str(folder / "photos"), image_size=9, unreadable="skip"
     ).train
-    for memory in (0, 10):
+    for memory, place in ((0, None), (0, folder), (10, None)):
         with pytest.warns(UserWarning, match=r"Left out: .*bright3\.png"):
-            store, batches = read_all(images, memory)
+            store, batches = read_all(images, memory, place)
         (bad,) = store.unreadable
         assert torch.cat(batches)[bad].eq(0).all()
         assert store.known(images.labels.clamp(min=0))[bad] == -1

@@ -31,7 +31,8 @@ def plan(
         typer.Option(
             min=1,
             metavar="P",
-            help="So many share the rows (`dlp propagate --shard-rows`); memory is each one's.",
+            help="Processes that share the rows (`dlp propagate --shard-rows`), each on a machine "
+            "like this one; --memory is for each of them.",
         ),
     ] = 1,
     rates: Annotated[
