@@ -132,7 +132,7 @@ NOT_RUN = {
     "python benchmarks/label_page.py": MINUTES,
     "python benchmarks/graph_speed.py": MINUTES,
     "python benchmarks/graph_speed.py --builders faiss_ivf faiss_hnsw nn_descent": MINUTES,
-    "python benchmarks/index_quality.py --draws 3": MINUTES,
+    "python benchmarks/index_quality.py --draws 10": MINUTES,
     "python benchmarks/partial_fit_speed.py": MINUTES,
     "python benchmarks/million_default.py": MINUTES,
     "python benchmarks/ten_million.py --points 1M 10M --kill-twice --folder FOLDER": MINUTES,
