@@ -6,7 +6,7 @@ Shapes: n points, c classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +23,9 @@ from dlp_plugins.embeddings.memory import ClassChunks
 from dlp_plugins.embeddings.scores import BLOCK_ENTRIES, Scores
 from dlp_plugins.inputs import check_descriptors, to_descriptors
 from dlp_plugins.propagation import Convergence, Propagator
-from dlp_plugins.propagation.beliefs import Beliefs, best_labels, soft_given
+from dlp_plugins.propagation.beliefs import Beliefs, soft_given
 from dlp_plugins.propagation.duplicates import Distinct, find_distinct
-from dlp_plugins.propagation.multi_label import MultiLabels, choose_labels
+from dlp_plugins.propagation.multi_label import MultiLabels, choose_labels, spread
 from dlp_plugins.propagation.propagator import full_precision
 
 SEPARATOR = "|"  # between the labels of a point in a table
@@ -136,27 +136,18 @@ def fit_multi_label(
     if len(distinct.points) < 2:  # a new point needs neighbours
         distinct = Distinct(torch.arange(len(rows)), None)
     given = soft_given(labels, normalize=False)
-    nodes = Beliefs(given).grouped_whole(distinct.group)
-    assert nodes.given is not None
     f, total = propagator.fit_transform(distinct.select(rows))
     neighbors = propagator.find_neighbors(f)
-    graph = propagator.assemble_graph(neighbors)
-    y = nodes.label_matrix(best_labels(nodes.given, len(f)), labels.shape[1])
-    solution = propagator.solve(propagator.solver.prepare(graph), y)
-    z = solution.scores
-    chosen, thresholds = choose_labels(z, nodes.given)
-    reached = (z > 0).any(dim=1)
-    reached[nodes.given.points] = True
+    beliefs = Beliefs(given).grouped_whole(distinct.group)
+    found = spread(propagator, propagator.assemble_graph(neighbors), beliefs, labels.shape[1])
     index = Index(
-        propagator, total, f.numpy(), neighbors, z.numpy(), reached.numpy(), None, 1.0,
-        list(range(labels.shape[1])),
+        propagator, total, f.numpy(), neighbors, found.scores.numpy(), found.reached.numpy(), None,
+        1.0, list(range(labels.shape[1])),
     )  # fmt: skip
-    every = distinct.expand(chosen)
+    every = distinct.expand(found.labels)
     every[given.points] = given.distributions > 0
-    found = MultiLabels(
-        every, distinct.expand(z), thresholds, distinct.expand(reached), Convergence.of(solution)
-    )
-    return found, index
+    scores, reached = distinct.expand(found.scores), distinct.expand(found.reached)
+    return replace(found, labels=every, scores=scores, reached=reached), index
 
 
 def write_multi_table(

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dlp_plugins.graph import Graph
 from dlp_plugins.inputs import check_descriptors, to_descriptors
 from dlp_plugins.notebook.html import table
 from dlp_plugins.propagation.beliefs import Beliefs, best_labels, soft_given, to_prior
@@ -84,9 +85,16 @@ def propagate_multi_label(
     check_descriptors(x)
     beliefs = Beliefs(given, None if prior is None else to_prior(prior, prior_weight, n, c))
     made = propagator or Propagator.default(**parameters)
-    graph = made.build_graph(x)
-    y = beliefs.to(graph.device).label_matrix(best_labels(given, n).to(graph.device), c)
-    solution = made.solve(made.solver.prepare(graph), y)
+    return spread(made, made.build_graph(x), beliefs, c)
+
+
+def spread(propagator: Propagator, graph: Graph, beliefs: Beliefs, num_classes: int) -> MultiLabels:
+    """Of the nodes of a graph, whose labels `beliefs` holds."""
+    given = beliefs.given
+    assert given is not None
+    known = best_labels(given, graph.num_nodes).to(graph.device)
+    y = beliefs.to(graph.device).label_matrix(known, num_classes)
+    solution = propagator.solve(propagator.solver.prepare(graph), y)
     z = solution.scores
     found, thresholds = choose_labels(z, given)
     reached = (z > 0).any(dim=1)
