@@ -17,7 +17,7 @@ much again, unless one comparison discards almost all of it. So:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -71,9 +71,9 @@ def search(v: Array, k: int, processes: Processes = ALONE) -> tuple[Array, Array
         threshold = _guess(compared.estimating(), rank, sample, processes)
         order: Array = np.argsort(threshold).astype(np.int32)
         compared = compared.rows(order)  # the other order is not needed any more
-        pairs = _pairs_above(v, compared, order, threshold[order], processes)
-        del compared  # the pairs hold it until all are found
-        found = _joined(nearest(pairs, n, k), k, processes)
+        above = _nearest_above(v, compared, order, threshold[order], k, processes)
+        del compared
+        found = _joined(above, k, processes)
         indices, similarities = restore_order(order, found.indices, found.similarities)
         left = order[found.counts < k]
     blocks = [left[rows] for rows in row_slices(len(left), n, ALL_PAIRS_ENTRIES)]
@@ -147,17 +147,25 @@ def _rank(n: int, k: int, sample: int) -> int:
     return int(ranks[safe[0]]) if len(safe) else 0
 
 
-def _pairs_above(
-    v: Array, compared: Compared, order: Array, threshold: Array, processes: Processes = ALONE
-) -> Iterator[Pairs]:
-    """Pairs (i, j) of v[order] with s_ij >= t_i, in both directions; thresholds must ascend.
+def _nearest_above(
+    v: Array,
+    compared: Compared,
+    order: Array,
+    threshold: Array,
+    k: int,
+    processes: Processes = ALONE,
+) -> Nearest:
+    """The k nearest of v[order] among pairs (i, j) with s_ij >= t_i; thresholds must ascend.
 
-    Of several processes each finds those of its own panels, whose lengths descend.
+    Panels of rows are searched in order, each against itself and all that come after, so that the
+    candidates of a panel are complete, and cut to k, as soon as it is searched. Of several
+    processes each searches its own panels, whose lengths descend.
     """
     n = len(v)
     whole = isinstance(compared, Whole)
 
-    def panel(rows: slice) -> list[Pairs]:
+    def search_panel(rows: slice) -> list[tuple[int, Pairs]]:
+        """Pairs by the panel of their rows, which count from its first."""
         found = []
         size = BLOCK_ROWS * BLOCK_COLUMNS
         space = np.empty(size, compared.dtype), np.empty(size, bool)
@@ -177,18 +185,32 @@ def _pairs_above(
             else:
                 at, pairs = confirm(own, v[order[others]], at, threshold[rows])
             i, j = np.divmod(at.astype(np.int32), np.int32(shape[1]))
-            i += rows.start
-            j += start
-            back = np.flatnonzero(pairs >= threshold.take(j))
-            found += [Pairs(i, j, pairs), Pairs(j.take(back), i.take(back), pairs.take(back))]
+            panel = start // BLOCK_ROWS  # a block of columns lies in one
+            back = np.flatnonzero(pairs >= threshold[others].take(j))
+            found.append((rows.start // BLOCK_ROWS, Pairs(i, j + start, pairs)))
+            j = j.take(back) + (start - panel * BLOCK_ROWS)
+            found.append((panel, Pairs(j, i.take(back) + rows.start, pairs.take(back))))
         return found
 
-    finite = int(np.searchsorted(threshold, np.inf))
-    yield Pairs(*(np.empty(0, t) for t in (np.int32, np.int32, np.float32)))  # if all are crowded
-    for panels in parallel(
-        panel, list(slices(finite, BLOCK_ROWS))[processes.rank :: processes.size]
-    ):
-        yield from panels
+    best = Nearest(
+        np.full((n, k), -1, np.int32),
+        np.full((n, k), -np.inf, np.float32),
+        np.zeros(n, np.int64),
+    )
+    panels = list(slices(int(np.searchsorted(threshold, np.inf)), BLOCK_ROWS))
+    searched = parallel(search_panel, panels[processes.rank :: processes.size])
+    waiting: list[list[Pairs]] = [[] for _ in panels]
+    for number, rows in enumerate(panels):
+        if number % processes.size == processes.rank:
+            for panel, pairs in next(searched):
+                if len(pairs.rows):  # else it may be a crowded point's panel
+                    waiting[panel].append(pairs)
+        if waiting[number]:
+            some = nearest(waiting[number], length(rows), k, map)
+            for whole_list, part in zip(best, some, strict=True):
+                whole_list[rows] = part
+        waiting[number] = []
+    return best
 
 
 def _all_pairs(v: Array, rows: Array, k: int) -> tuple[Array, Array]:

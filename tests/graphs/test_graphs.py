@@ -134,8 +134,7 @@ def test_exact_compares_few_pairs_again(bits):
         threshold = _exact_cpu._guess(compared.estimating(), rank, sample)
         order = np.argsort(threshold)
         ordered = compared.rows(order)
-        pairs = list(_exact_cpu._pairs_above(v, ordered, order, threshold[order]))
-        count = np.bincount(np.concatenate([p.rows for p in pairs]), minlength=len(v))
+        count = _exact_cpu._nearest_above(v, ordered, order, threshold[order], k).counts
         assert (count < k).mean() < 0.02
         assert count.mean() < max(250, 5 * k)
 
