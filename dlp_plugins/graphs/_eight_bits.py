@@ -20,7 +20,7 @@ from functools import cache
 import numpy as np
 import torch
 
-from dlp_plugins._threads import parallel, slices
+from dlp_plugins._threads import parallel, row_slices
 from dlp_plugins.graphs._compared import ROUNDING, Compared
 from dlp_plugins.graphs._top_k import Array, Pairs
 
@@ -30,7 +30,7 @@ LARGEST = 127
 RANGE = 4.0
 MOST_ERROR = 0.05  # of the typical length: several times what rounding alone gives
 FEW = 0.01  # share of vectors that may have larger errors, as too much of them is cut off
-BLOCK_ROWS = 2048  # points that one thread rounds at once
+BLOCK_ENTRIES = 2**18  # numbers that one thread rounds at once: 1 MiB, and as much again thrice
 MAX_UNITS = 2**29  # of a similarity of 1, so that sums of a few stay within int32
 
 
@@ -97,7 +97,7 @@ def rounded(v: Array) -> Rounded | None:
     """v [n, d] float32 in 8 bits; None where points are too close to each other, or too unequal."""
     n, d = v.shape
     mean = v.mean(axis=0, dtype=np.float64).astype(np.float32)
-    blocks = list(slices(n, BLOCK_ROWS))
+    blocks = list(row_slices(n, d, BLOCK_ENTRIES))
     norms = np.concatenate(list(parallel(lambda rows: _lengths(v[rows] - mean), blocks)))
     step = float(RANGE * np.sqrt(np.mean(norms**2, dtype=np.float64) / d) / LARGEST)
     if not step**2 * MAX_UNITS > (norms.max() + np.linalg.norm(mean)) ** 2:
