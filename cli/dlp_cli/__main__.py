@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import _thread
 import gc
 import os
 import sys
+import threading
 import warnings
 from typing import Annotated, Any
 
@@ -44,6 +46,7 @@ TOGETHER = ("run", "propagate")
 # New objects until Python looks for garbage among them, by default 700: importing torch makes
 # hundreds of thousands, all of which stay, and looking at them takes a tenth of its time.
 OBJECTS_BEFORE_COLLECTION = 100_000
+AGAIN_SECONDS = 0.05  # until a Ctrl-C that was dropped comes again
 TRACEBACK = "DLP_TRACEBACK"  # set in the environment: an unforeseen error shows its traceback
 
 
@@ -131,9 +134,22 @@ def _cause(error: Exception) -> str:
     return found or f"{type(error).__name__}: {error}. This is a mistake in dlp; please report it."
 
 
+def _ignored(what: Any) -> None:
+    """In place of Python's hook for errors that have nowhere to go: Ctrl-C comes again.
+
+    Where it falls into a function that a compiled library calls, that library drops it: the command
+    would print a traceback and go on.
+    """
+    if what.exc_type is not None and issubclass(what.exc_type, KeyboardInterrupt):
+        threading.Timer(AGAIN_SECONDS, _thread.interrupt_main).start()
+    else:
+        sys.__unraisablehook__(what)
+
+
 def main() -> None:
     """Entry point. Errors meant for a person end here: one message, one exit code, no traceback."""
     gc.set_threshold(OBJECTS_BEFORE_COLLECTION)
+    sys.unraisablehook = _ignored
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal without UTF-8 shows ? and goes on

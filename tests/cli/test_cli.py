@@ -630,6 +630,30 @@ def test_a_terminal_without_unicode() -> None:
 # -- the rooms ----------------------------------------------------------------------------------
 
 
+DROPPED = """
+import time
+from dlp_cli import __main__ as cli
+
+class Dropping:
+    def __del__(self):
+        raise KeyboardInterrupt
+
+def command():
+    Dropping()  # Python drops what a __del__ raises
+    time.sleep(10)
+
+cli.app = command
+cli.main()
+"""
+
+
+def test_ctrl_c_that_a_library_drops_comes_again() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", DROPPED], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 def test_no_command_imports_another() -> None:
     for path in (ROOT / "cli/dlp_cli/commands").glob("*.py"):
         assert "dlp_cli.commands" not in path.read_text(), path
