@@ -207,8 +207,8 @@ def _nearest_above(
                     waiting[panel].append(pairs)
         if waiting[number]:
             some = nearest(waiting[number], length(rows), k, map)
-            for whole_list, part in zip(best, some, strict=True):
-                whole_list[rows] = part
+            for every, part in zip(best, some, strict=True):
+                every[rows] = part
         waiting[number] = []
     return best
 
