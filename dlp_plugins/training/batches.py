@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -24,6 +24,7 @@ from dlp_plugins.environment import free_memory
 from dlp_plugins.errors import DataError
 from dlp_plugins.processes.group import Processes
 from dlp_plugins.training.ahead import sent_ahead
+from dlp_plugins.units import counted, format_bytes
 
 # The share of free device memory that images may take; the rest is for training.
 DEVICE_SHARE = 0.5
@@ -150,6 +151,7 @@ class ImageStore:
         memory_mb: int = 4096,
         disk_mb: int = 0,
         folder: Path | None = None,
+        say: Callable[[str], None] = lambda text: None,
     ) -> None:
         on_disk = False
         if isinstance(images, LazyImages):
@@ -157,8 +159,12 @@ class ImageStore:
                 images = images.load()
             elif images.nbytes <= disk_mb * 2**20 and folder is not None:
                 room = _room_on_disk(images, folder)
-                images = images if room is None else images.load(room)
-                on_disk = room is not None
+                if on_disk := room is not None:
+                    say(
+                        f"Decoding {counted(len(images), 'image')} once into an unnamed file on "
+                        f"the disk of {folder}, {format_bytes(images.nbytes)}."
+                    )
+                    images = images.load(room)
         self.device = device
         self.workers = workers
         self.source = images

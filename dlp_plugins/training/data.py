@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,7 @@ def prepare_data(
     device: torch.device,
     processes: Processes = ALONE,
     scratch: Path | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> RunData:
     """Load the data set and choose labelled and validation examples.
 
@@ -73,15 +74,16 @@ def prepare_data(
         processes: those that train together, one after the other where the data are to be
             downloaded.
         scratch: folder for a file of images that memory does not hold; None: no such file.
+        say: called with a sentence before such a file is written, which may take minutes.
 
     Raises:
         DataError, LabelError: missing or unreadable data, labels out of range, none labelled, or
             more asked for than there are; another process sees other data.
     """
     if not recipe.dataset.params.get("download"):
-        data = _prepare(recipe, device, processes, scratch)
+        data = _prepare(recipe, device, processes, scratch, say)
     else:
-        data = processes.in_turn(lambda: _prepare(recipe, device, processes, scratch))
+        data = processes.in_turn(lambda: _prepare(recipe, device, processes, scratch, say))
     if processes.from_first(data.record) != data.record:
         raise DataError(
             f"Process {processes.rank} of {processes.size} sees other data than the first one."
@@ -90,7 +92,11 @@ def prepare_data(
 
 
 def _prepare(
-    recipe: Recipe, device: torch.device, processes: Processes, scratch: Path | None
+    recipe: Recipe,
+    device: torch.device,
+    processes: Processes,
+    scratch: Path | None,
+    say: Callable[[str], None],
 ) -> RunData:
     part = recipe.dataset
     dataset: Dataset = registry.datasets.build(part.name, **part.params)
@@ -134,7 +140,7 @@ def _prepare(
 
     def store(images: Images) -> ImageStore:
         budgets = t.image_memory_mb, t.image_disk_mb
-        return ImageStore(images, device, workers, *budgets, scratch)
+        return ImageStore(images, device, workers, *budgets, scratch, say)
 
     data = RunData(
         dataset=dataset,

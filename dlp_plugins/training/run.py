@@ -135,7 +135,9 @@ def _train_together(
     with backend(accelerator.device, recipe.training):
         # several processes would each write a file of their own
         scratch = nearest_folder(folder.path) if processes.alone else None
-        data = prepare_data(recipe, accelerator.device, processes, scratch)
+        data = prepare_data(
+            recipe, accelerator.device, processes, scratch, lambda text: tell(events.Note(text))
+        )
         trainer = Trainer(recipe, data, accelerator, folder, tell, processes)
         if not first:
             return _train(trainer, request.resume, stage_one)

@@ -54,7 +54,9 @@ def test_images_that_memory_does_not_hold_go_to_a_file_where_the_disk_has_room(
     read.clear()
     lazy = LazyImages(one_pixel, torch.zeros(6).long(), (1, 1, 1))
     cpu = torch.device("cpu")
-    store = ImageStore(lazy, cpu, workers=0, memory_mb=0, disk_mb=1, folder=tmp_path)
+    said: list[str] = []
+    store = ImageStore(lazy, cpu, 0, memory_mb=0, disk_mb=1, folder=tmp_path, say=said.append)
+    assert ["Decoding 6 images once" in text for text in said] == [True] * (free == 100)
     for _ in range(2):
         found = torch.cat(list(store.batches([torch.tensor([5, 0, 3]), torch.tensor([1])])))
         assert found.flatten().tolist() == [5, 0, 3, 1]
