@@ -19,6 +19,7 @@ from dlp_plugins import registry
 from dlp_plugins._files.reading import read_json
 from dlp_plugins.embeddings.memory import (
     STORED_REFINER_ARRAYS,
+    Memory,
     estimate_memory,
     estimate_stored_memory,
     refiner_fits,
@@ -312,13 +313,9 @@ def _predict_stored(rates: Rates, n: int, classes: int, budget: float, other: Pl
     builder = Choice(
         "graph", STORED_BUILDER, searching, memory.search, False, memory.search <= budget, True
     )
-    least = memory.held + memory.graph
-    one, all_ = least + memory.column, least + classes * memory.column
     steps = solver.max_iterations + 1
     solving = rates.step * n * rates.k * ENTRIES_PER_NEIGHBOR * classes * steps
-    solved = Choice(
-        "solver", STORED_SOLVER, solving, min(all_, max(one, budget)), True, one <= budget, True
-    )
+    solved = solver_choice(STORED_SOLVER, solving, memory, classes, budget, on_disk=True)
     disk = memory.disk + classes * memory.score
     why = (
         f"graph '{STORED_BUILDER}' and solver '{STORED_SOLVER}' with large arrays in files beside "
@@ -385,18 +382,30 @@ def _solver(
 ) -> Choice:
     solver = registry.solvers.build(name)
     memory = estimate_memory(points, rates.dim, k, solver, refines=refines)
-    least = memory.held + memory.graph
-    one, all_ = least + memory.column, least + classes * memory.column
     if name == "spectral":
         # one product with the graph, for the residual, and two with the basis
         steps = 1 + 2 * points * solver.rank / entries
         seconds = rates.spectral * entries + rates.step * entries * classes * steps
     else:
         seconds = rates.step * entries * classes * (solver.max_iterations + 1)
-    # classes are solved in chunks: at least one class must fit
-    return Choice(
-        "solver", name, seconds, min(all_, max(one, budget)), not solver.approximate, one <= budget
-    )
+    exact = not solver.approximate
+    return solver_choice(name, seconds, memory, classes, budget, exact)
+
+
+def solver_choice(
+    name: str,
+    seconds: float,
+    memory: Memory,
+    classes: int,
+    budget: float,
+    exact: bool = True,
+    on_disk: bool = False,
+) -> Choice:
+    """A solver that takes classes in chunks, as many as fit: at least one class must."""
+    least = memory.held + memory.graph
+    one, all_ = least + memory.column, least + classes * memory.column
+    peak = min(all_, max(one, budget))
+    return Choice("solver", name, seconds, peak, exact, one <= budget, on_disk)
 
 
 def _refiner(rates: Rates, points: int, k: int, classes: int, budget: float) -> tuple[Choice, str]:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from dlp_plugins import registry
 from dlp_plugins.embeddings.memory import estimate_sharded_memory, halo_rows
-from dlp_plugins.embeddings.plan import ENTRIES_PER_NEIGHBOR, GROWTH, Choice, Plan, Rates
+from dlp_plugins.embeddings.plan import (
+    ENTRIES_PER_NEIGHBOR,
+    GROWTH,
+    Choice,
+    Plan,
+    Rates,
+    solver_choice,
+)
 from dlp_plugins.embeddings.sharded import DEFAULTS
 from dlp_plugins.errors import DataError
 from dlp_plugins.solvers.chebyshev import Chebyshev
@@ -37,13 +44,9 @@ def predict_shared(rates: Rates, points: int, classes: int, budget: float, proce
     assembling = memory.held + memory.assemble
     most = max(memory.search, assembling)
     builder = Choice("graph", graph, searching, memory.search, False, most <= budget)
-    least = memory.held + memory.graph
-    one, all_ = least + memory.column, least + classes * memory.column
     iterations = solver.usual_iterations
     seconds = rates.step * edges * ENTRIES_PER_NEIGHBOR * classes * (iterations + 1)
-    solved = Choice(
-        "solver", DEFAULTS["solver"], seconds, min(all_, max(one, budget)), True, one <= budget
-    )
+    solved = solver_choice(DEFAULTS["solver"], seconds, memory, classes, budget)
     refiner = Choice("refiner", DEFAULTS["refiner"], 0.0, 0.0, True, True)
     halo = halo_rows(points, k, processes)
     reasons = [

@@ -70,8 +70,8 @@ def plan(
         chosen = predict_shared(known, count, num_classes, budget, processes)
     if as_json:
         asked = {"points": count, "dim": dim, "classes": num_classes, "k": known.k}
-        asked |= {"processes": processes}
-        output.print_json({**asked, "budget": budget, **to_json(chosen)})
+        limits = {"processes": processes, "budget": budget}
+        output.print_json({**asked, **limits, **to_json(chosen)})
         return
 
     def row(choice: Choice) -> tuple[str | Text, ...]:
