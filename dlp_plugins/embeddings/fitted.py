@@ -29,8 +29,6 @@ from dlp_plugins.propagation.propagator import full_precision
 from dlp_plugins.refiners.none import NoRefiner
 from dlp_plugins.selectors.contract import Pool, Selector
 
-FEW_STEPS = 1  # of a refiner that starts from the last probabilities
-
 
 @dataclass(frozen=True)
 class FittedPropagation:
@@ -202,7 +200,9 @@ class FittedPropagation:
             )
             guess = among.predict_from(f[old:].numpy(), lists)
             start[old:, :classes] = torch.from_numpy(guess)
-            refined = _few_steps(propagator).refine(f, graph, start, known, shares)
+            refiner = propagator.refiner.continued(index.classifier)
+            few_steps = replace(propagator, refiner=refiner)
+            refined = few_steps.refine(f, graph, start, known, shares)
             p, classifier = refined.probabilities, refined.classifier
         found = propagator.to_pseudo_labels(p, known, solution, graph, reached)
         found = replace(found, classifier=classifier)
@@ -245,11 +245,3 @@ def _padded(x: Tensor, rows: int, columns: int) -> Tensor:
     padded = torch.zeros(rows, columns)
     padded[: x.shape[0], : x.shape[1]] = x
     return padded
-
-
-def _few_steps(propagator: Propagator) -> Propagator:
-    """With a refiner that takes few steps, where it counts them; others start from the same."""
-    refiner: Any = propagator.refiner
-    if not hasattr(refiner, "steps"):
-        return propagator
-    return replace(propagator, refiner=replace(refiner, steps=min(FEW_STEPS, refiner.steps)))

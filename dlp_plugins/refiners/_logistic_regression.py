@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dlp_plugins.refiners._lbfgs import minimize
+from dlp_plugins.refiners._softmax import softmax
 
 MAX_ITERATIONS = 1000
 TOLERANCE = 1e-4  # largest entry of the gradient at which to stop: probabilities to about 1e-5
@@ -26,10 +27,16 @@ class LogisticRegression:
 
     def probabilities(self, f: Tensor) -> Tensor:
         """[b, c] of rows [b, d], in their type; 0 for a class without an example."""
-        return torch.addmm(self.intercepts.to(f), f, self.weights.to(f)).softmax(dim=1)
+        return softmax(torch.addmm(self.intercepts.to(f), f, self.weights.to(f)))
 
 
-def fit(f: Tensor, target: Tensor, weight: Tensor, strength: float = 10.0) -> LogisticRegression:
+def fit(
+    f: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    strength: float = 10.0,
+    start: LogisticRegression | None = None,
+) -> LogisticRegression:
     """Logistic regression on rows f [m, d] with distributions [m, c] and weights [m], in float64.
 
     Minimises |V|^2 / 2 - strength sum_ij g_ij log p_ij with balanced classes: g_ij = weight_i
@@ -37,6 +44,10 @@ def fit(f: Tensor, target: Tensor, weight: Tensor, strength: float = 10.0) -> Lo
     `present` the number of classes with N_j > 0. With plain labels that is scikit-learn's
     LogisticRegression(C=strength, class_weight="balanced"), two classes included, which it fits by
     one vector: the same as a penalty of |V|^2.
+
+    Args:
+        start: of nearly the same examples, from which it takes fewer steps; it may lack the last
+            classes.
     """
     device = f.device
     f, g = f.double().cpu(), (target.double() * weight.double()[:, None]).cpu()
@@ -65,8 +76,16 @@ def fit(f: Tensor, target: Tensor, weight: Tensor, strength: float = 10.0) -> Lo
         gradient = torch.cat([torch.addmm(v, x.T, slope, beta=penalty), slope.sum(0, keepdim=True)])
         return float(value), gradient.flatten()
 
-    start = torch.zeros((x.shape[1] + 1) * c, dtype=torch.float64)
-    v, u = unpack(minimize(loss, start, TOLERANCE, MAX_ITERATIONS))
+    theta = torch.zeros(x.shape[1] + 1, c, dtype=torch.float64)
+    if start is not None:
+        last = start.intercepts.cpu()
+        # the columns of present classes that it knows
+        known = (present[: len(last)] & last.isfinite()).nonzero().squeeze(1)
+        columns = (present.cumsum(0) - 1)[known]
+        v = start.weights.cpu()[:, known]
+        theta[:-1, columns] = v if basis is None else basis.T @ v
+        theta[-1, columns] = last[known]
+    v, u = unpack(minimize(loss, theta.flatten(), TOLERANCE, MAX_ITERATIONS))
     weights = torch.zeros(f.shape[1], len(mass), dtype=torch.float64)
     weights[:, present] = v if basis is None else basis @ v
     intercepts = torch.full_like(mass, -torch.inf)

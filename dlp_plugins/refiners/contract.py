@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
@@ -103,6 +103,16 @@ class Refiner(ABC):
             given: the known labels.
             shares: pi [c] float32, sum 1: share of each class among the unlabelled points.
         """
+
+    def continued(self, classifier: Classifier | None) -> Self:
+        """This refiner for a few more points: `refine` then starts from its last probabilities.
+
+        One that takes many steps to its answer overrides this, to take few.
+
+        Args:
+            classifier: of the last time.
+        """
+        return self
 
     def restore(self, tensors: dict[str, Tensor]) -> Classifier:
         """The classifier that these `tensors()` are of; a refiner that gives one overrides this.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Self
 
 import torch
 from pydantic import Field
@@ -14,7 +14,8 @@ from dlp_plugins.refiners import _logistic_regression
 from dlp_plugins.refiners._balance import balance
 from dlp_plugins.refiners._gaussians import Moments
 from dlp_plugins.refiners._logistic_regression import LogisticRegression
-from dlp_plugins.refiners.contract import Empty, Given, Refined, Refiner
+from dlp_plugins.refiners._softmax import softmax
+from dlp_plugins.refiners.contract import Classifier, Empty, Given, Refined, Refiner
 from dlp_plugins.registry import refiners
 from dlp_plugins.solvers._local_order import MIN_RENUMBERED_ENTRIES
 from dlp_plugins.solvers._rows import RowBlocks
@@ -22,6 +23,7 @@ from dlp_plugins.solvers._rows import RowBlocks
 PRIOR_FLOOR = 0.001  # added to the logistic regression's probabilities, which may be near 0
 SMOOTHING = 3.0  # factor of the neighbours' mean probabilities
 SMOOTHING_STEPS = 3
+FEW_STEPS = 1  # from the last probabilities, when a few points are added
 
 
 @refiners.register("discriminant")
@@ -42,6 +44,13 @@ class Discriminant(Refiner):
 
     steps: Annotated[int, Field(ge=1, description="steps of expectation maximisation")] = 8
     by_blocks = True
+    _last: LogisticRegression | None = field(default=None, init=False, repr=False, compare=False)
+
+    def continued(self, classifier: Classifier | None) -> Self:
+        found = replace(self, steps=min(FEW_STEPS, self.steps))
+        if isinstance(classifier, FittedDiscriminant):
+            object.__setattr__(found, "_last", classifier.prior)
+        return found
 
     def refine(
         self,
@@ -78,7 +87,9 @@ class Discriminant(Refiner):
         present = p.any(dim=0) | given.distributions.any(dim=0)
         p[~p.any(dim=1)] = present / present.sum()
         p[given.points] = given.distributions
-        prior = _logistic_regression.fit(f[given.points], given.distributions, given.weights)
+        prior = _logistic_regression.fit(
+            f[given.points], given.distributions, given.weights, start=self._last
+        )
         floor = torch.where(present & ~given.distributions.any(dim=0), 1 / p.shape[1], PRIOR_FLOOR)
         q, scores, log_prior = (empty(p.shape, device=p.device) for _ in range(3))
         with RowBlocks(p) as blocks:
@@ -90,7 +101,7 @@ class Discriminant(Refiner):
 
                 def classify(rows: slice, v: Tensor = v, u: Tensor = u, p: Tensor = p) -> None:
                     torch.addmm(u, f[rows], v, out=scores[rows]).add_(log_prior[rows])
-                    torch.softmax(scores[rows], dim=1, out=p[rows])
+                    softmax(scores[rows], out=p[rows])
 
                 blocks.map(classify)
                 for _ in range(SMOOTHING_STEPS):
@@ -98,7 +109,7 @@ class Discriminant(Refiner):
 
                     def smooth(rows: slice, p: Tensor = p, q: Tensor = q) -> None:
                         z = torch.add(scores[rows], graph.matmul(p, rows), alpha=SMOOTHING)
-                        torch.softmax(z, dim=1, out=q[rows])
+                        softmax(z, out=q[rows])
 
                     blocks.map(smooth)
                     p, q = q, p
@@ -134,7 +145,7 @@ class FittedDiscriminant:
         offsets, directions = self.offsets.to(descriptors), self.directions.to(descriptors)
         scores = torch.addmm(offsets, descriptors, directions)
         scores += _log_prior(self.prior, self.floor, descriptors) + SMOOTHING * neighbors
-        q = scores.softmax(dim=1) * self.factors.to(descriptors)
+        q = softmax(scores) * self.factors.to(descriptors)
         return q / q.sum(dim=1, keepdim=True)
 
     def tensors(self) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from oracles.digits import digits, some_labels
 
+from dlp_plugins.embeddings import _more_points
 from dlp_plugins.embeddings._more_points import extend_neighbors
 from dlp_plugins.graph import Neighbors
 from dlp_plugins.graphs.exact import Exact
@@ -31,6 +32,23 @@ def test_repaired_lists_are_those_of_a_search(old, k):
     torch.testing.assert_close(s.gather(1, found.indices.long()), found.similarities)
     assert not (found.indices == torch.arange(600)[:, None]).any()
     assert all(len(set(row)) == k for row in found.indices.tolist())
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_repaired_lists_of_many_points_are_exact(quick, monkeypatch):
+    # several blocks of new points, groups of groups, and copies among old and new points
+    monkeypatch.setattr(_more_points, "has_bfloat16", lambda device: quick)
+    monkeypatch.setattr(_more_points, "BLOCK_ENTRIES", 2**21)
+    x = torch.randn(15_003, 16, generator=torch.Generator().manual_seed(0))
+    x[14_900:14_950] = x[100:150]
+    f = unit_rows(x)
+    known = Exact(10).neighbors(f[:14_700])
+    found = extend_neighbors(known, f, 14_700, 10)
+    expected = (f @ f.T).fill_diagonal_(-1).topk(10, dim=1).values
+    found_s = found.similarities.sort(dim=1, descending=True).values
+    torch.testing.assert_close(found_s, expected, atol=1e-5, rtol=0)
+    assert not (found.indices == torch.arange(len(f))[:, None]).any()
+    assert (found.indices.sort(dim=1).values.diff(dim=1) > 0).all()
 
 
 def test_places_that_were_empty_are_filled():

@@ -39,3 +39,33 @@ def test_logistic_regression_with_soft_labels_weights_and_an_absent_class() -> N
     p = ours.probabilities(torch.from_numpy(f)).numpy()
     np.testing.assert_allclose(p, oracle.softmax(f @ v.T + u, axis=1), atol=1e-5)
     assert not p[:, 1].any()
+
+
+@pytest.mark.parametrize("width", [5, 64])  # more examples than numbers, and fewer
+def test_a_start_from_nearly_the_same_examples_gives_the_same_answer_sooner(
+    width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, y = digits()
+    f, known = torch.from_numpy(oracle.rescale(x)[:, :width].copy()), torch.from_numpy(y)
+    # 3 is absent at first, 9 is not known of yet
+    first = ((known != 3) & (known < 9)).nonzero().squeeze(1)[:40]
+    more = torch.cat([first, (known == 3).nonzero()[0], (known == 9).nonzero()[0]])
+    one_hot = torch.nn.functional.one_hot(known, 10).double()
+    start = _logistic_regression.fit(f[first], one_hot[first, :9], torch.ones(len(first)))
+    iterations = []
+    minimize = _logistic_regression.minimize
+
+    def counted(loss, *arguments):  # type: ignore[no-untyped-def]
+        calls = []
+        found = minimize(lambda theta: calls.append(0) or loss(theta), *arguments)
+        iterations.append(len(calls))
+        return found
+
+    monkeypatch.setattr(_logistic_regression, "minimize", counted)
+    arguments = f[more], one_hot[more], torch.ones(len(more))
+    cold = _logistic_regression.fit(*arguments)
+    warm = _logistic_regression.fit(*arguments, start=start)
+    again = _logistic_regression.fit(*arguments, start=warm)
+    torch.testing.assert_close(warm.probabilities(f), cold.probabilities(f), atol=1e-4, rtol=0)
+    assert iterations[2] == 1 < iterations[1] < iterations[0]
+    torch.testing.assert_close(again.weights, warm.weights)
