@@ -35,8 +35,8 @@ from benchmarks._sets import draw, parser_with_data
 from benchmarks.label_quality import DRAWS, SETS, row
 from dlp_plugins.embeddings.audit import FOLDS, Audit, Evidence, folds_of
 from dlp_plugins.embeddings.built import Built
+from dlp_plugins.embeddings.defaults import propagation_recipe
 from dlp_plugins.embeddings.robust import trusted_beliefs
-from dlp_plugins.embeddings.run import propagation_recipe
 from dlp_plugins.inputs import unit_rows
 from dlp_plugins.propagation import Propagator, influence_among
 from dlp_plugins.propagation.beliefs import PLAIN

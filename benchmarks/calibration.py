@@ -22,7 +22,7 @@ import torch
 
 from benchmarks._sets import draw, parser_with_data
 from benchmarks.label_quality import PER_CLASS, SETS, row
-from dlp_plugins.embeddings.run import propagation_recipe
+from dlp_plugins.embeddings.defaults import propagation_recipe
 from dlp_plugins.graph import Graph
 from dlp_plugins.propagation import Propagator, PseudoLabels
 from dlp_plugins.propagation.beliefs import PLAIN

@@ -22,7 +22,7 @@ import torch
 
 from benchmarks._sets import draw, parser_with_data
 from benchmarks.label_quality import SETS
-from dlp_plugins.embeddings.run import propagation_recipe
+from dlp_plugins.embeddings.defaults import propagation_recipe
 from dlp_plugins.recipe.build import build_propagator
 
 LEAST, MOST, RATIO = 12, 2000, 10

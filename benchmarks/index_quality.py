@@ -2,9 +2,9 @@
 
     python benchmarks/index_quality.py [--data FOLDER] [--new 0.2]
 
-A share (a fifth) of each of three sets of embeddings is held out, ten draws of m labels per class among the
-rest (seeds 0 to 9). Accuracy on the held-out points, in percent: by `Index.assign` of a propagation
-without them, with points in float32 and float16, and by a propagation of all points.
+A share (a fifth) of each of three sets of embeddings is held out, ten draws of m labels per class
+among the rest (seeds 0 to 9). Accuracy on the held-out points, in percent: by `Index.assign` of a
+propagation without them, with points in float32 and float16, and by a propagation of all points.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import numpy as np
 
 from benchmarks._sets import draw, parser_with_data
 from benchmarks.label_quality import DRAWS, PER_CLASS, SETS, row
+from dlp_plugins.embeddings.defaults import propagation_recipe
 from dlp_plugins.embeddings.fitted import FittedPropagation
 from dlp_plugins.embeddings.index import load_index
-from dlp_plugins.embeddings.run import propagation_recipe
 from dlp_plugins.recipe.build import build_propagator
 
 MOST_LOSS = 1.0  # points of accuracy, in any column

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from benchmarks._sets import draw, parser_with_data
-from dlp_plugins.embeddings.run import propagation_recipe
+from dlp_plugins.embeddings.defaults import propagation_recipe
 from dlp_plugins.inputs import unit_rows
 from dlp_plugins.propagation import Propagator
 from dlp_plugins.recipe.build import build_propagator

@@ -23,8 +23,8 @@ import torch
 from benchmarks import reference
 from benchmarks.timing import timed
 from dlp_plugins.embeddings.chunked import propagate_chunked
+from dlp_plugins.embeddings.defaults import propagation_recipe
 from dlp_plugins.embeddings.memory import ClassChunks
-from dlp_plugins.embeddings.run import propagation_recipe
 from dlp_plugins.recipe.build import build_propagator
 
 DIM, CLASSES, PER_CLASS = 128, 100, 10

@@ -30,7 +30,7 @@ import torch
 from benchmarks._sets import draw, parser_with_data
 from benchmarks.label_quality import SETS
 from dlp_plugins import registry
-from dlp_plugins.embeddings.run import propagation_recipe
+from dlp_plugins.embeddings.defaults import propagation_recipe
 from dlp_plugins.graph import Graph
 from dlp_plugins.propagation import label_matrix
 from dlp_plugins.recipe.build import build_propagator

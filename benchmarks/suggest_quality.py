@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from benchmarks._sets import parser_with_data
-from dlp_plugins.embeddings.run import propagation_recipe
+from dlp_plugins.embeddings.defaults import propagation_recipe
 from dlp_plugins.graph import Graph
 from dlp_plugins.propagation import Propagator
 from dlp_plugins.recipe.build import build_propagator

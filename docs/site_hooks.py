@@ -40,7 +40,8 @@ API = {
     ),
     "embeddings": (
         "embeddings.run.propagate_file",
-        "embeddings.run.FilePropagation",
+        "embeddings.options.Options",
+        "embeddings.job.FilePropagation",
         "embeddings.index.load_index",
         "embeddings.index.Index",
         "embeddings.suggest.suggest_file",

@@ -22,7 +22,7 @@ K = 10  # neighbours, for every method that takes it
 
 def dlp(x: np.ndarray, classes: int, settings: tuple[str, ...] = ()) -> Label:
     from benchmarks.label_quality import by_propagation
-    from dlp_plugins.embeddings.run import propagation_recipe
+    from dlp_plugins.embeddings.defaults import propagation_recipe
     from dlp_plugins.recipe.build import build_propagator
 
     return by_propagation(build_propagator(propagation_recipe(settings, len(x))), x, classes)

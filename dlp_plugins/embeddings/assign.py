@@ -85,7 +85,7 @@ def prepare(
         index: what `dlp propagate --save-index` wrote.
         embeddings: of the new points, by the network that made the old ones.
         out: the table, .csv or .parquet.
-        ids, key, probabilities, overwrite: as `embeddings.run.prepare` takes them.
+        ids, key, probabilities, overwrite: as `Options` takes them.
 
     Raises:
         UsageError: a path is wrong.

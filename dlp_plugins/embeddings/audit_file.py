@@ -12,8 +12,10 @@ from dlp_plugins.embeddings import table
 from dlp_plugins.embeddings.audit import Audit, audit_labels
 from dlp_plugins.embeddings.built import build_from_file
 from dlp_plugins.embeddings.clock import Clock, Progress, silent
+from dlp_plugins.embeddings.job import FilePropagation
 from dlp_plugins.embeddings.labels import LabelFile
-from dlp_plugins.embeddings.run import FilePropagation, prepare
+from dlp_plugins.embeddings.options import Options
+from dlp_plugins.embeddings.run import prepare
 
 ALONE = "the only label of its class"
 
@@ -45,12 +47,12 @@ def prepare_audit(
     """Check everything that can be checked before the embeddings are read.
 
     Args:
-        options: as `run.prepare` takes them, `probabilities` excepted.
+        options: as `Options` takes them, `probabilities` excepted.
 
     Raises:
         As `run.prepare`.
     """
-    return FileAudit(prepare(embeddings, labels, out, **options), Path(out))
+    return FileAudit(prepare(Options(embeddings, labels, out, **options)), Path(out))
 
 
 def audit_file(

@@ -18,7 +18,7 @@ from dlp_plugins.propagation.propagator import full_precision
 from dlp_plugins.transforms.none import NoTransform
 
 if TYPE_CHECKING:
-    from dlp_plugins.embeddings.run import FilePropagation
+    from dlp_plugins.embeddings.job import FilePropagation
 
 
 Load = Callable[[Callable[[int], None]], Tensor]

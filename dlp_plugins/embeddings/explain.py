@@ -13,6 +13,7 @@ from dlp_plugins.embeddings.built import Built, build_from_file
 from dlp_plugins.embeddings.clock import Clock, Progress, silent
 from dlp_plugins.embeddings.ids import Ids
 from dlp_plugins.embeddings.labels import LabelFile
+from dlp_plugins.embeddings.options import Options
 from dlp_plugins.embeddings.run import prepare
 from dlp_plugins.errors import LabelError
 from dlp_plugins.inputs import UNLABELED
@@ -136,12 +137,12 @@ def explain_file(
 
     Args:
         point: its id where the points have ids and this is one, else its row from 0.
-        options: as `run.prepare` takes them.
+        options: as `Options` takes them.
 
     Raises:
         As `run.prepare`; LabelError: there is no such point.
     """
-    job = prepare(embeddings, labels, None, **options)
+    job = prepare(Options(embeddings, labels, None, **options))
     row = _to_row(point, job.given.ids, job.source.points)
     built, _ = build_from_file(job, progress)
     with Clock(progress).phase("solve"):

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from dlp_plugins._files.writing import check_place
 from dlp_plugins.embeddings.clock import Clock, Progress, silent
+from dlp_plugins.embeddings.defaults import propagation_recipe
 from dlp_plugins.embeddings.features import open_embeddings
-from dlp_plugins.embeddings.run import propagation_recipe
 from dlp_plugins.environment import choose_device
 from dlp_plugins.errors import DataError
 from dlp_plugins.graph import Graph, Neighbors, assemble

@@ -13,11 +13,11 @@ from torch import Tensor
 from dlp_plugins import registry
 from dlp_plugins.embeddings import table
 from dlp_plugins.embeddings.clock import Clock, Progress, silent
+from dlp_plugins.embeddings.defaults import FREE_SHARE, propagation_recipe
 from dlp_plugins.embeddings.features import EmbeddingFile, open_embeddings
 from dlp_plugins.embeddings.ids import Ids, read_ids
 from dlp_plugins.embeddings.labels import read_labels
 from dlp_plugins.embeddings.memory import choose_chunks, estimate_memory
-from dlp_plugins.embeddings.run import FREE_SHARE, propagation_recipe
 from dlp_plugins.embeddings.selection import select_points
 from dlp_plugins.environment import choose_device, free_memory
 from dlp_plugins.errors import UsageError, did_you_mean
@@ -91,7 +91,7 @@ def prepare_suggestion(
         labels: those that are known already; None where there are none.
         selector: its name; by default the most accurate.
         settings: `key=value` of the parts of a propagation, or of the selector: selector.seed=1.
-        embeddings, out, ids, key, memory, device, overwrite: as `run.prepare` takes them.
+        embeddings, out, ids, key, memory, device, overwrite: as `Options` takes them.
 
     Raises:
         As `run.prepare`.

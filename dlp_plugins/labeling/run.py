@@ -16,10 +16,10 @@ from torch import Tensor
 from dlp_plugins import registry
 from dlp_plugins.component import install_command
 from dlp_plugins.embeddings.clock import Clock, Progress, silent
+from dlp_plugins.embeddings.defaults import propagation_recipe
 from dlp_plugins.embeddings.features import EmbeddingFile, open_embeddings
 from dlp_plugins.embeddings.ids import Ids, read_ids
 from dlp_plugins.embeddings.labels import LabelFile, read_labels
-from dlp_plugins.embeddings.run import propagation_recipe
 from dlp_plugins.embeddings.suggest import build_selector
 from dlp_plugins.errors import MissingDependency, UsageError
 from dlp_plugins.labeling.images import ImageFolder, open_images

@@ -7,7 +7,7 @@ import torch
 
 from dlp_plugins.embeddings.audit import MORE_LIKELY, audit_labels
 from dlp_plugins.embeddings.built import Built
-from dlp_plugins.embeddings.run import propagation_recipe
+from dlp_plugins.embeddings.defaults import propagation_recipe
 from dlp_plugins.errors import DlpError
 from dlp_plugins.inputs import UNLABELED, unit_rows
 from dlp_plugins.recipe.build import build_propagator

@@ -12,7 +12,7 @@ from dlp_plugins.embeddings._label_noise import LabelNoise
 from dlp_plugins.embeddings.audit import Audit, audit_by_graph, audit_labels, folds_of
 from dlp_plugins.embeddings.audit_file import ALONE, audit_file
 from dlp_plugins.embeddings.built import Built
-from dlp_plugins.embeddings.run import propagation_recipe
+from dlp_plugins.embeddings.defaults import propagation_recipe
 from dlp_plugins.recipe.build import build_propagator
 
 C, EACH = 4, 40

@@ -10,6 +10,7 @@ from dlp_cli.__main__ import app
 from sklearn.linear_model import LogisticRegression
 from typer.testing import CliRunner
 
+from dlp_plugins.embeddings.options import Options
 from dlp_plugins.embeddings.run import prepare, propagate_file
 from dlp_plugins.embeddings.starts import STARTS, build_start
 from dlp_plugins.errors import ParameterError, UsageError
@@ -55,10 +56,12 @@ def test_a_start_by_name_is_that_of_the_estimator(files):
 def test_alpha_is_lower_with_a_start_unless_it_is_given(files):
     names = (files / name for name in ("x.npy", "y.npy", "t.csv"))
     x, y, out = names
-    assert prepare(x, y, out).propagator.solver.alpha == 0.9
-    assert prepare(x, y, out, start=SKLEARN).propagator.solver.alpha == 0.8
+    assert prepare(Options(x, y, out)).propagator.solver.alpha == 0.9
+    assert prepare(Options(x, y, out, start=SKLEARN)).propagator.solver.alpha == 0.8
     settings = ["solver.alpha=0.5"]
-    assert prepare(x, y, out, start=SKLEARN, settings=settings).propagator.solver.alpha == 0.5
+    assert (
+        prepare(Options(x, y, out, start=SKLEARN, settings=settings)).propagator.solver.alpha == 0.5
+    )
     components = GraphLabelPropagation(start=LogisticRegression(), alpha=0.7)._components(70)
     assert components.solver.alpha == 0.7
 
@@ -84,7 +87,7 @@ def test_soft_or_weighted_labels_are_refused(files):
     (files / "w.csv").write_text("index,label,weight\n0,0,0.5\n30,1,1\n50,2,1\n")
     for option in ({"auto": True}, {"start": SKLEARN}):
         with pytest.raises(UsageError, match="need plain labels"):
-            prepare(files / "x.npy", files / "w.csv", files / "t.csv", **option)
+            prepare(Options(files / "x.npy", files / "w.csv", files / "t.csv", **option))
 
 
 def test_auto_reports_every_method_and_what_is_taken(files):

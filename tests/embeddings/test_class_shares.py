@@ -10,6 +10,7 @@ from oracles import label_quality
 from oracles.digits import digits, some_labels
 
 from dlp_plugins.embeddings.class_shares import read_class_shares
+from dlp_plugins.embeddings.options import Options
 from dlp_plugins.embeddings.run import prepare, propagate_file
 from dlp_plugins.errors import DataError, ParameterError
 from dlp_plugins.propagation import Propagator, propagate
@@ -149,10 +150,10 @@ def test_shares_that_cannot_be_used(unequal, tmp_path) -> None:
     np.save(tmp_path / "x.npy", x)
     np.save(tmp_path / "y.npy", labels)
     with pytest.raises(ParameterError, match="2 numbers for 10 classes"):
-        prepare(
+        prepare(Options(
             tmp_path / "x.npy", tmp_path / "y.npy", tmp_path / "out.csv",
             settings=["pseudo_labels.class_shares=[1, 2]"],
-        )  # fmt: skip
+        ))  # fmt: skip
 
 
 def test_known_shares_of_every_rule() -> None:

@@ -14,6 +14,7 @@ from oracles.digits import digits, some_labels
 from dlp_plugins import registry
 from dlp_plugins.embeddings import chunked, scores
 from dlp_plugins.embeddings.chunked import Outcome, propagate_chunked
+from dlp_plugins.embeddings.defaults import propagation_recipe
 from dlp_plugins.embeddings.features import open_embeddings
 from dlp_plugins.embeddings.memory import (
     ClassChunks,
@@ -21,7 +22,8 @@ from dlp_plugins.embeddings.memory import (
     choose_chunks,
     estimate_memory,
 )
-from dlp_plugins.embeddings.run import prepare, propagate_file, propagation_recipe
+from dlp_plugins.embeddings.options import Options
+from dlp_plugins.embeddings.run import prepare, propagate_file
 from dlp_plugins.propagation import Propagator
 from dlp_plugins.recipe.build import build_propagator
 
@@ -82,9 +84,9 @@ def test_the_builder_of_a_file_follows_its_size(
     x, y = digits()
     files(tmp_path, x, some_labels(y, 5))
     places = tmp_path / "x.npy", tmp_path / "y.npy", tmp_path / "out.csv"
-    assert prepare(*places).recipe.graph.name == "exact"
+    assert prepare(Options(*places)).recipe.graph.name == "exact"
     monkeypatch.setattr(registry, "EXACT_POINTS", len(x) - 1)
-    job = prepare(*places)
+    job = prepare(Options(*places))
     assert job.recipe.graph.name == "cells"
     assert type(job.propagator.graph).__name__ == "Cells"
 

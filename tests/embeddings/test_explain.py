@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from dlp_plugins.embeddings.built import Built
+from dlp_plugins.embeddings.defaults import propagation_recipe
 from dlp_plugins.embeddings.explain import explain_file, explain_point
 from dlp_plugins.embeddings.memory import MemoryBudgetError
-from dlp_plugins.embeddings.run import propagation_recipe
 from dlp_plugins.errors import LabelError
 from dlp_plugins.recipe.build import build_propagator
 

@@ -18,10 +18,12 @@ from typer.testing import CliRunner
 from dlp_plugins import registry
 from dlp_plugins.embeddings import _index_file
 from dlp_plugins.embeddings.assign import assign_file
+from dlp_plugins.embeddings.defaults import propagation_recipe
 from dlp_plugins.embeddings.fitted import FittedPropagation
 from dlp_plugins.embeddings.index import load_index
 from dlp_plugins.embeddings.memory import choose_chunks, estimate_memory
-from dlp_plugins.embeddings.run import prepare, propagate_file, propagation_recipe
+from dlp_plugins.embeddings.options import Options
+from dlp_plugins.embeddings.run import prepare, propagate_file
 from dlp_plugins.errors import DataError, FeatureError, SaveError, UsageError
 from dlp_plugins.inputs import unit_rows
 from dlp_plugins.propagation import Propagator
@@ -290,10 +292,10 @@ def test_the_memory_of_an_index_is_counted(folder):
     assert kept.held == 4e6 + 8e5
     with pytest.raises(Exception, match=r"leave the index out \(--save-index\)"):
         choose_chunks(kept, 10_000, 5000, 3e8)
-    job = prepare(
+    job = prepare(Options(
         folder / "x.npy", folder / "y.csv", folder / "o.csv", save_index=folder / "j.safetensors",
         device="cpu", memory="1GB",
-    )  # fmt: skip
+    ))  # fmt: skip
     assert job.chunks.peak < 1e9
 
 

@@ -11,8 +11,10 @@ from dlp_cli.__main__ import app
 from typer.testing import CliRunner
 
 from dlp_plugins.embeddings.built import Built
+from dlp_plugins.embeddings.defaults import propagation_recipe
+from dlp_plugins.embeddings.options import Options
 from dlp_plugins.embeddings.robust import LEAST, trusted_beliefs
-from dlp_plugins.embeddings.run import prepare, propagation_recipe
+from dlp_plugins.embeddings.run import prepare
 from dlp_plugins.errors import UsageError
 from dlp_plugins.propagation.beliefs import Beliefs
 from dlp_plugins.recipe.build import build_propagator
@@ -100,4 +102,4 @@ def test_it_goes_with_no_other_source_of_labels(tmp_path):
     with pytest.raises(ValueError, match="goes with neither start nor auto"):
         GraphLabelPropagation(robust=True, auto=True).fit(x, labels)
     with pytest.raises(UsageError, match="--robust goes with neither"):
-        prepare(tmp_path / "x.npy", tmp_path / "y.npy", None, robust=True, auto=True)
+        prepare(Options(tmp_path / "x.npy", tmp_path / "y.npy", None, robust=True, auto=True))

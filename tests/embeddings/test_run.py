@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from dlp_plugins.embeddings.options import Options
 from dlp_plugins.embeddings.run import prepare, propagate_file
 from dlp_plugins.embeddings.table import harmless
 from dlp_plugins.errors import DataError, UsageError
@@ -97,7 +98,7 @@ def test_a_name_is_no_formula_in_a_spreadsheet(folder):
 
 
 def test_everything_is_checked_before_the_embeddings_are_read(folder):
-    job = prepare(folder / "x.npz", folder / "y.csv", folder / "out.csv", memory="1GB")
+    job = prepare(Options(folder / "x.npz", folder / "y.csv", folder / "out.csv", memory="1GB"))
     assert (job.source.points, job.source.dim, job.given.classes) == (6, 2, ["cat", "dog"])
     assert 0 < job.chunks.peak < job.budget == 1e9
     assert not (folder / "out.csv").exists()

@@ -17,6 +17,7 @@ from dlp_plugins.embeddings.memory import (
     choose_chunks,
     estimate_sharded_memory,
 )
+from dlp_plugins.embeddings.options import Options
 from dlp_plugins.embeddings.run import prepare, propagate_file
 from dlp_plugins.embeddings.sharded import propagate_sharded, solve_rows
 from dlp_plugins.embeddings.sharded_graph import assemble_rows
@@ -246,15 +247,15 @@ def files(tmp_path):
 )
 def test_what_cannot_be_shared_is_refused_in_one_sentence(needs, options, files):
     with pytest.raises(UsageError) as refused:
-        prepare(files / "x.npy", files / "y.npy", None, settings=options, shard_rows=True)
+        prepare(Options(files / "x.npy", files / "y.npy", None, settings=options, shard_rows=True))
     assert str(refused.value) == f"--shard-rows needs {needs}."
 
 
 def test_files_that_cannot_be_shared_are_refused(files):
     with pytest.raises(UsageError, match=r"needs embeddings in a \.npy file\."):
-        prepare(files / "x.npz", files / "y.npy", None, shard_rows=True)
+        prepare(Options(files / "x.npz", files / "y.npy", None, shard_rows=True))
     with pytest.raises(UsageError, match=r"needs labels of one class and no weight\."):
-        prepare(files / "x.npy", files / "soft.csv", None, shard_rows=True)
+        prepare(Options(files / "x.npy", files / "soft.csv", None, shard_rows=True))
 
 
 @pytest.mark.parametrize(
@@ -269,7 +270,7 @@ def test_files_that_cannot_be_shared_are_refused(files):
 def test_options_that_do_not_go_with_it_are_refused(option, files):
     name = next(iter(option)).replace("_", "-")
     with pytest.raises(UsageError) as refused:
-        prepare(files / "x.npy", files / "y.npy", None, shard_rows=True, **option)
+        prepare(Options(files / "x.npy", files / "y.npy", None, shard_rows=True, **option))
     assert str(refused.value) == f"--{name} does not go with --shard-rows; leave it out."
 
 

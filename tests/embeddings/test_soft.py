@@ -11,11 +11,12 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from dlp_plugins.embeddings import run as embeddings_run
+from dlp_plugins.embeddings import room
+from dlp_plugins.embeddings.defaults import propagation_recipe
 from dlp_plugins.embeddings.labels import read_labels
 from dlp_plugins.embeddings.memory import ClassChunks
 from dlp_plugins.embeddings.prior import open_prior
-from dlp_plugins.embeddings.run import propagate_file, propagation_recipe
+from dlp_plugins.embeddings.run import propagate_file
 from dlp_plugins.errors import DataError, LabelError
 from dlp_plugins.propagation import propagate
 from dlp_plugins.recipe.build import build_propagator
@@ -70,7 +71,7 @@ def test_chunks_do_not_change_the_answer(folder, monkeypatch, width, on_disk):
     prior = folder / "p.npy"
     whole = outcome(folder, prior=prior, prior_weight=0.3)
     chunks = ClassChunks(width, on_disk, 0)
-    monkeypatch.setattr(embeddings_run, "choose_chunks", lambda *a: chunks)
+    monkeypatch.setattr(room, "choose_chunks", lambda *a: chunks)
     same(outcome(folder, prior=prior, prior_weight=0.3), whole.__class__(
         **{**vars(whole), "probabilities": whole.probabilities.all()}
     ))  # fmt: skip

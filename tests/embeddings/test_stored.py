@@ -21,6 +21,7 @@ from dlp_plugins.embeddings.memory import (
     estimate_stored_memory,
     refiner_fits,
 )
+from dlp_plugins.embeddings.options import Options
 from dlp_plugins.embeddings.run import prepare, propagate_file
 from dlp_plugins.embeddings.stored import StoredPropagation
 from dlp_plugins.embeddings.work import at_work, work_folder
@@ -89,7 +90,7 @@ def test_the_same_as_in_memory(folder, settings):
 def test_a_refiners_arrays_lie_in_files_where_memory_is_short(folder):
     expected = run(folder, "a.csv", settings=["graph=cells"], on_disk=True)
     files = folder / "x.npy", folder / "y.npy", folder / "b.csv"
-    job = prepare(*files, settings=["graph=cells"], device="cpu", on_disk=True)
+    job = prepare(Options(*files, settings=["graph=cells"], device="cpu", on_disk=True))
     found = replace(job, room=False).run()
     assert torch.equal(found.labels, expected.labels)
     assert (folder / "a.csv").read_bytes() == (folder / "b.csv").read_bytes()
@@ -205,10 +206,10 @@ def test_the_solve_is_the_dense_solution(tmp_path):
     x, truth = points(300)
     np.save(tmp_path / "x.npy", x)
     np.save(tmp_path / "y.npy", np.where(np.arange(300) % 20 == 1, truth, -1))
-    job = prepare(
+    job = prepare(Options(
         tmp_path / "x.npy", tmp_path / "y.npy", tmp_path / "o.csv", device="cpu",
         settings=[*PLAIN, "solver.max_iterations=200"], on_disk=True,
-    )  # fmt: skip
+    ))  # fmt: skip
     with at_work(job.out, job.work, resume=False) as here:
         store = StoredPropagation(here, job.source, job.budget)
         built = store.build(job.propagator, None, Clock(silent))
@@ -249,10 +250,10 @@ def two_at_a_time(monkeypatch):
     def narrow(*args):
         return replace(choose(*args), width=2)
 
-    from dlp_plugins.embeddings import run
+    from dlp_plugins.embeddings import room
 
-    choose = run.choose_chunks
-    monkeypatch.setattr(run, "choose_chunks", narrow)
+    choose = room.choose_chunks
+    monkeypatch.setattr(room, "choose_chunks", narrow)
 
 
 @pytest.mark.parametrize("name", STAGES[:-1])
@@ -319,10 +320,10 @@ def test_labels_that_other_ids_give_to_other_rows_are_refused(folder, monkeypatc
 
 
 def test_other_inputs_are_refused_where_another_process_began_in_between(begun):
-    job = prepare(
+    job = prepare(Options(
         begun / "x.npy", begun / "y.npy", begun / "b.csv", settings=PLAIN, device="cpu",
         resume=True,
-    )  # fmt: skip
+    ))  # fmt: skip
     record = work_folder(begun / "b.csv") / work.RECORD
     record.write_text(record.read_text().replace("x.npy", "z.npy"))
     with pytest.raises(UsageError, match=r"\(embeddings\)"):
@@ -420,12 +421,12 @@ def test_files_are_used_where_memory_is_short(folder):
     assert little < 0.95 * much
     enough, short = f"{int(1.1 * much)}B", f"{int((much + little) / 2)}B"
     files = folder / "x.npy", folder / "y.npy", folder / "o.csv"
-    assert prepare(*files, settings=PLAIN, device="cpu", memory=enough).work is None
-    assert prepare(*files, settings=PLAIN, device="cpu", memory=short).work is not None
+    assert prepare(Options(*files, settings=PLAIN, device="cpu", memory=enough)).work is None
+    assert prepare(Options(*files, settings=PLAIN, device="cpu", memory=short)).work is not None
     exact = [*PLAIN, "graph=exact"]
     with pytest.raises(MemoryBudgetError):
-        prepare(*files, settings=exact, device="cpu", memory=short)
+        prepare(Options(*files, settings=exact, device="cpu", memory=short))
     with pytest.raises(UsageError, match="needs the CPU, one process, --set graph=cells"):
-        prepare(*files, settings=exact, device="cpu", on_disk=True)
+        prepare(Options(*files, settings=exact, device="cpu", on_disk=True))
     with pytest.raises(UsageError, match="--robust"):
-        prepare(*files, settings=PLAIN, device="cpu", on_disk=True, robust=True)
+        prepare(Options(*files, settings=PLAIN, device="cpu", on_disk=True, robust=True))

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dlp_plugins.embeddings.clock import Clock, silent
-from dlp_plugins.embeddings.run import propagation_recipe
+from dlp_plugins.embeddings.defaults import propagation_recipe
 from dlp_plugins.inputs import unit_rows
 from dlp_plugins.labeling.live import Space
 from dlp_plugins.recipe.build import build_propagator

@@ -30,7 +30,7 @@ from dlp_plugins.units import MOST_CLASSES, counts_by_class
 
 if TYPE_CHECKING:
     from dlp_plugins.embeddings.chunked import Outcome
-    from dlp_plugins.embeddings.run import FilePropagation
+    from dlp_plugins.embeddings.job import FilePropagation
     from dlp_plugins.propagation.class_shares import ClassShares
     from dlp_plugins.propagation.comparison import Comparison
 
@@ -183,11 +183,12 @@ def propagate(
     """Spread a few labels over the nearest-neighbour graph of embeddings."""
     from dlp_cli.display.propagation_json import to_json
     from dlp_plugins.embeddings.multi_label import MultiOutcome
+    from dlp_plugins.embeddings.options import Options
     from dlp_plugins.embeddings.run import prepare
 
     options.load_plugins(plugins)
     from_file = [] if graph is None else ["graph=file", f"graph.path={graph}"]
-    job = prepare(
+    asked = Options(
         embeddings, labels, out, settings=from_file + (overrides or []), ids=ids, key=key,
         classes=classes, class_shares=class_shares, probabilities=probabilities, memory=memory,
         device=device.value, overwrite=overwrite, save_index=save_index,
@@ -196,6 +197,7 @@ def propagate(
         multi_label=multi_label, on_disk=on_disk, resume=resume,
         shard_rows=shard_rows,
     )  # fmt: skip
+    job = prepare(asked)
     if not as_json:
         _announce(job)
     with show_phases(PHASES) as progress:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from dlp_plugins.embeddings.job import FilePropagation
     from dlp_plugins.embeddings.multi_label import MultiOutcome
-    from dlp_plugins.embeddings.run import FilePropagation
 
 
 def multi_label_rows(job: FilePropagation, outcome: MultiOutcome) -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ from dlp_plugins.embeddings.work import work_folder
 
 if TYPE_CHECKING:
     from dlp_plugins.embeddings.chunked import Outcome
-    from dlp_plugins.embeddings.run import FilePropagation
+    from dlp_plugins.embeddings.job import FilePropagation
     from dlp_plugins.propagation import Convergence
     from dlp_plugins.propagation.calibration import Calibration
     from dlp_plugins.propagation.comparison import Comparison

@@ -1,0 +1,76 @@
+"""The components of a propagation of embeddings, and how much memory it may take, by default."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from dlp_plugins.embeddings.prototypes import ALPHA as PROTOTYPE_ALPHA
+from dlp_plugins.embeddings.prototypes import PARTS as PROTOTYPE_PARTS
+from dlp_plugins.embeddings.prototypes import K as PROTOTYPE_K
+from dlp_plugins.embeddings.sharded import DEFAULTS as SHARDED
+from dlp_plugins.errors import UsageError, did_you_mean
+from dlp_plugins.recipe.check import check_layers
+from dlp_plugins.recipe.files import Layer, override_layer
+from dlp_plugins.recipe.model import Recipe
+from dlp_plugins.registry import (
+    EMBEDDINGS,
+    EMBEDDINGS_ALPHA,
+    EMBEDDINGS_K,
+    EMBEDDINGS_START_ALPHA,
+    graph_for,
+)
+
+# The table holds no weights of classes, so the balancer has nothing to do here.
+PARTS = tuple(part for part in EMBEDDINGS if part != "balancer")
+# The settings of pseudo_labels that matter without training.
+PSEUDO_LABELS = {"certainty_scale", "class_shares"}
+FREE_SHARE = 0.75  # of free memory, where no budget is given
+
+
+def propagation_recipe(
+    settings: Iterable[str],
+    points: int = 0,
+    named: bool = False,
+    started: bool = False,
+    sharded: bool = False,
+) -> Recipe:
+    """The default components for so many embeddings, with what the settings change.
+
+    Args:
+        named: the classes have prototypes, which join the graph.
+        started: from a classifier.
+        sharded: processes share the rows of the graph.
+
+    Raises:
+        UsageError: a setting of anything else in a recipe.
+    """
+    defaults: dict[str, Any] = {part: {"name": EMBEDDINGS[part]} for part in PARTS}
+    defaults["graph"] = {"name": graph_for(points), "k": EMBEDDINGS_K}
+    defaults["solver"]["alpha"] = EMBEDDINGS_START_ALPHA if started else EMBEDDINGS_ALPHA
+    if named:
+        defaults |= {part: {"name": name} for part, name in PROTOTYPE_PARTS.items()}
+        defaults["graph"]["k"], defaults["affinity"]["gamma"] = PROTOTYPE_K, 1.0
+        defaults["solver"]["alpha"] = PROTOTYPE_ALPHA
+    if sharded:
+        for part, name in SHARDED.items():
+            defaults[part]["name"] = name
+    layer = override_layer(settings)
+    for key, value in layer.data.items():
+        if key not in (*PARTS, "pseudo_labels"):
+            raise UsageError(
+                f"--set {key}: unknown here.{did_you_mean(key, PARTS)} Known: {', '.join(PARTS)}."
+            )
+        if key == "pseudo_labels" and not (
+            isinstance(value, dict) and value.keys() <= PSEUDO_LABELS
+        ):
+            known = " and ".join(sorted(PSEUDO_LABELS))
+            raise UsageError(f"--set pseudo_labels: of that table only {known} are known here.")
+    recipe = check_layers([Layer("default", defaults), layer], EMBEDDINGS)
+    for part in ("transform", "refiner") if named else ():
+        if getattr(recipe, part).name != "none":
+            raise UsageError(
+                f"--set {part}: prototypes need {part}=none, as images and names lie "
+                "in different regions of a model's space."
+            )
+    return recipe
