@@ -278,6 +278,14 @@ def test_check_affinity_finds(value: Callable[[Tensor], Tensor], sentence: str) 
         testing.check_affinity(Weights(value))
 
 
+def test_check_affinity_finds_one_that_needs_other_rows() -> None:
+    affinity = Weights(lambda s: s.clamp(min=0) / (1 + s.abs().sum()))
+    testing.check_affinity(affinity)
+    affinity.rowwise = True
+    with pytest.raises(AssertionError, match="must not say rowwise"):
+        testing.check_affinity(affinity)
+
+
 class BatchDependent(nn.Module):
     num_features = 3
 

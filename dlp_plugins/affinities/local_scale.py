@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -29,14 +30,35 @@ class LocalScale(Affinity):
     m: Annotated[int, Field(ge=1, description="which neighbour's distance is the scale")] = 7
 
     def weights(self, neighbors: Neighbors) -> Tensor:
+        scale = self._scale(neighbors)
+        return _weights(neighbors, scale, scale)
+
+    def by_rows(
+        self, blocks: Sequence[slice], lists: Callable[[slice], Neighbors]
+    ) -> Iterator[Tensor]:
+        if blocks:
+            scale = torch.cat([self._scale(lists(rows)) for rows in blocks])
+            yield from (_weights(lists(rows), scale[rows], scale) for rows in blocks)
+
+    def _scale(self, neighbors: Neighbors) -> Tensor:
+        """s [n] of lists [n, k]."""
+        squared = _squared_distances(neighbors)
+        if not squared.shape[1]:
+            return squared.new_full((len(squared),), MIN_SCALE)
         found = neighbors.indices >= 0
-        squared = (2 - 2 * neighbors.similarities).clamp(min=0)
-        if not squared.numel():
-            return squared
         # Missing neighbours count as near here, so that the m-th of the found ones is at `rank`.
         ascending = squared.masked_fill(~found, 0).sort(dim=1).values
         missing = (~found).sum(dim=1, keepdim=True)
         rank = (missing + self.m - 1).clamp(max=squared.shape[1] - 1)
-        scale = ascending.gather(1, rank).squeeze(1).sqrt().clamp(min=MIN_SCALE)
-        product = scale[:, None] * scale[neighbors.indices.clamp(min=0).long()]
-        return torch.exp(-squared / product).masked_fill(~found | (neighbors.similarities <= 0), 0)
+        return ascending.gather(1, rank).squeeze(1).sqrt().clamp(min=MIN_SCALE)
+
+
+def _weights(neighbors: Neighbors, own: Tensor, scale: Tensor) -> Tensor:
+    """a [b, k] of lists [b, k], for their points' scales [b] and those of all points [n]."""
+    product = own[:, None] * scale[neighbors.indices.clamp(min=0).long()]
+    missing = (neighbors.indices < 0) | (neighbors.similarities <= 0)
+    return torch.exp(-_squared_distances(neighbors) / product).masked_fill(missing, 0)
+
+
+def _squared_distances(neighbors: Neighbors) -> Tensor:
+    return (2 - 2 * neighbors.similarities).clamp(min=0)

@@ -168,10 +168,14 @@ class StoredPropagation:
         rows_at_once = int(ASSEMBLE_SHARE * self.budget / (ASSEMBLE_BYTES * max(1, k)))
         with self.work.stage("graph") as stage:
             weights = stage.array("weights", np.float32, (m, k))
-            for rows in slices(m, MOVED_ROWS if propagator.affinity.rowwise else max(1, m)):
-                part = Neighbors(*(torch.from_numpy(x[rows]) for x in (indices, similarities)))
-                found = propagator.affinities(part)
-                weights[rows] = torch.where(part.indices < 0, 0.0, found)
+
+            def some(rows: slice) -> Neighbors:
+                return Neighbors(*(torch.from_numpy(x[rows]) for x in (indices, similarities)))
+
+            blocks = list(slices(m, MOVED_ROWS))
+            found = propagator.affinities_by_rows(blocks, some)
+            for rows, part in zip(blocks, found, strict=True):
+                weights[rows] = np.where(indices[rows] < 0, 0, part.numpy())
             assemble_mapped(
                 indices,
                 weights,

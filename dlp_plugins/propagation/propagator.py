@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import operator
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -167,6 +167,13 @@ class Propagator:
         shape = tuple(neighbors.indices.shape)
         found = self.affinity.weights(neighbors)
         return checked(found, self.affinity, "affinities", shape, low=0)
+
+    def affinities_by_rows(
+        self, blocks: Sequence[slice], lists: Callable[[slice], Neighbors]
+    ) -> Iterator[Tensor]:
+        """`affinities` of blocks of rows, as `Affinity.by_rows` takes them."""
+        for found in self.affinity.by_rows(blocks, lists):
+            yield checked(found, self.affinity, "affinities", tuple(found.shape), low=0)
 
     @full_precision()
     def solve(self, state: Any, y: Tensor, initial: Tensor | None = None) -> Solution:

@@ -122,3 +122,11 @@ def check_affinity(affinity: str | Affinity, **parameters: Any) -> None:
     require(
         torch.equal(a.weights(Neighbors(indices, similarities)), weights), f"{a}: two calls differ"
     )
+    blocks = [slice(0, 7), slice(7, 8), slice(8, 20)]
+    parts = list(a.by_rows(blocks, lambda rows: Neighbors(indices[rows], similarities[rows])))
+    found = indices >= 0
+    require(
+        torch.equal(torch.cat(parts)[found], weights[found]),
+        f"{a}: weights of blocks of rows are not those of all at once"
+        + ", so it must not say rowwise = True" * a.rowwise,
+    )
