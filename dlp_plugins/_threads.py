@@ -34,7 +34,13 @@ def workers() -> Iterator[Share]:
         _libraries().limit(limits=1, user_api="blas"),
         ThreadPoolExecutor(torch.get_num_threads(), initializer=_one_thread) as pool,
     ):
-        yield pool.map
+
+        def share(function: Callable[[T], R], blocks: Iterable[T], /) -> Iterator[R]:
+            # Inference mode is per thread: without the caller's, writing to its tensors fails.
+            in_mode = torch.inference_mode(torch.is_inference_mode_enabled())
+            return pool.map(in_mode(function), blocks)
+
+        yield share
 
 
 def parallel(function: Callable[[T], R], blocks: Iterable[T]) -> Iterator[R]:

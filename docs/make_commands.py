@@ -13,8 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-from dlp_cli.__main__ import app
 from dlp_cli.annotations import type_text
+from dlp_cli.app import app
 from dlp_cli.settings import default_text
 from make_recipes import markdown
 from typer.models import ArgumentInfo, OptionInfo

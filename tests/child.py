@@ -12,12 +12,13 @@ import os
 import sys
 from collections.abc import Sequence
 from multiprocessing import forkserver
+from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
 LOADED = [
-    "dlp_cli.__main__", "dlp_plugins.training.run", "dlp_plugins.embeddings.run",
+    "dlp_cli.app", "dlp_plugins.training.run", "dlp_plugins.embeddings.run",
     "dlp_plugins.photos.embed", "dlp_plugins.bench.runner", "dlp_cli.display.live",
     "dlp_cli.display.results", "dlp_plugins.photos.predict", "pyarrow.parquet", "warm",
 ]  # fmt: skip
@@ -64,9 +65,13 @@ class Child:
         _start_server()
         self.log = log
         log.touch()
-        arguments = (list(map(str, words)), str(log), str(at), privileged, watch)
+        ready, begins = _context.Pipe(duplex=False)
+        arguments = (list(map(str, words)), str(log), str(at), privileged, watch, begins)
         self.process: ForkServerProcess = _context.Process(target=_main, args=arguments)
         self.process.start()
+        begins.close()
+        ready.poll(60)  # a signal before this would meet the machinery, not the command
+        ready.close()
 
     def wait(self) -> Done:
         self.process.join(timeout=120)
@@ -107,18 +112,21 @@ def _watch(events: Path) -> None:
     sys.addaudithook(hook)
 
 
-def _main(words: list[str], log: str, at: str, privileged: bool, watch: Path | None) -> None:
+def _main(
+    words: list[str], log: str, at: str, privileged: bool, watch: Path | None, begins: Connection
+) -> None:
     output = os.open(log, os.O_WRONLY | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(output, stream)
     os.chdir(at)
     if not privileged:
         _drop_capabilities()
-    from dlp_cli.__main__ import main
+    from dlp_cli.app import main
 
     sys.argv = ["dlp", *words]
     if watch:
         _watch(watch)
+    begins.close()
     try:
         main()
     finally:

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torchvision
-from dlp_cli.__main__ import app
+from dlp_cli.app import app
 from document import Block, blocks, prose_lines
 from PIL import Image
 from places import ROOT

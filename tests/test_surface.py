@@ -43,7 +43,7 @@ def test_dlp_propagate_imports_only_what_it_needs(tmp_path):
     np.save(tmp_path / "y.npy", np.where(np.arange(300) < 30, np.arange(300) % 3, -1))
     modules = modules_after(
         "import sys\n"
-        "from dlp_cli.__main__ import app\n"
+        "from dlp_cli.app import app\n"
         "app(sys.argv[1:], standalone_mode=False)",
         "propagate", str(tmp_path / "x.npy"), "--labels", str(tmp_path / "y.npy"),
         "--out", str(tmp_path / "out.csv"), "--device", "cpu",

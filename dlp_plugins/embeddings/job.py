@@ -50,7 +50,7 @@ class FilePropagation:
     budget: bytes of memory to stay within.
     chunks: how many classes are solved at once.
     work: the record of a work folder, where large arrays lie in files; else None.
-    room: the arrays of a refiner fit in memory, where others lie in files.
+    refiner_in_memory: the arrays of a refiner fit there, where others lie in files.
     """
 
     options: Options
@@ -66,7 +66,7 @@ class FilePropagation:
     budget: float
     chunks: ClassChunks
     work: dict[str, Any] | None
-    room: bool
+    refiner_in_memory: bool
 
     @property
     def out(self) -> Path | None:
@@ -107,7 +107,7 @@ class FilePropagation:
             with at_work(self.out, self.work, self.options.resume) as work:
                 width = work.record["width"] or self.chunks.width
                 job = replace(self, chunks=replace(self.chunks, width=width))
-                stored = StoredPropagation(work, self.source, self.budget, self.room)
+                stored = StoredPropagation(work, self.source, self.budget, self.refiner_in_memory)
                 outcome = job._run(self.out, progress, stored)
                 work.end()
                 return outcome

@@ -325,7 +325,10 @@ def _text(path: Path, value: Any) -> str:
     if _is_blank(value):
         return ""
     if isinstance(value, bytes):
-        return value.decode().strip()
+        try:
+            return value.decode().strip()
+        except UnicodeDecodeError:
+            raise LabelError(f"{path}: a label is not text in UTF-8: {value!r}.") from None
     if not isinstance(value, (str, int, float)):
         raise LabelError(f"{path}: labels must be numbers or names; found {value!r}.")
     return str(int(value) if isinstance(value, bool) else value).strip()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ class Options:
     labels: Path | str | None
     out: Path | str | None
     _: KW_ONLY
-    settings: Sequence[str] = ()
+    settings: Iterable[str] = ()
     ids: Path | str | None = None
     key: str | None = None
     classes: int | None = None
@@ -79,6 +79,9 @@ class Options:
     on_disk: bool = False
     resume: bool = False
     shard_rows: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "settings", tuple(self.settings))  # of any iterable, read twice
 
     @property
     def table(self) -> Path | None:

@@ -18,12 +18,12 @@ from dlp_plugins.embeddings.ids import read_ids
 from dlp_plugins.embeddings.job import AGAIN, FilePropagation
 from dlp_plugins.embeddings.labels import LabelFile, read_labels
 from dlp_plugins.embeddings.memory import ClassChunks
+from dlp_plugins.embeddings.memory_fit import MemoryFit
 from dlp_plugins.embeddings.multi_label import MultiOutcome
 from dlp_plugins.embeddings.options import Options
 from dlp_plugins.embeddings.prior import open_prior
 from dlp_plugins.embeddings.prototype_file import Prototypes, open_prototypes
 from dlp_plugins.embeddings.prototypes import with_prototypes
-from dlp_plugins.embeddings.room import Room
 from dlp_plugins.embeddings.sharded import unmet
 from dlp_plugins.embeddings.starts import build_start
 from dlp_plugins.embeddings.truth import read_truth
@@ -105,11 +105,11 @@ def prepare(options: Options) -> FilePropagation:
         # the same chunks in all processes, whose memory may differ
         budget = min(processes.each(budget))
         source, started = inputs.source, inputs.start is not None
-        room = Room(
+        fit = MemoryFit(
             options, recipe, propagator, source.points, source.dim, len(given.classes),
             inputs.beliefs.prior, started, budget,
         )  # fmt: skip
-        chunks, stored = room.choose(device, unfinished)
+        chunks, stored = fit.choose(device, unfinished)
         record = None
         if options.table is not None and (stored or unfinished):
             record = _record(options, recipe, propagator, given, chunks)
@@ -118,7 +118,7 @@ def prepare(options: Options) -> FilePropagation:
         return FilePropagation(
             options, recipe, propagator, source, given, inputs.beliefs, inputs.prototypes,
             inputs.start, truth, device, budget, chunks, record if stored else None,
-            room.holds_refiner,
+            fit.refiner_in_memory,
         )  # fmt: skip
 
 
@@ -128,7 +128,7 @@ def _recipe(options: Options, points: int = 0, started: bool = False) -> Recipe:
 
 
 def _check_places(options: Options) -> bool:
-    """Whether the table and the index can be written; returns whether there is unfinished work."""
+    """Raise where the table or the index cannot be written; whether there is unfinished work."""
     out = options.table
     unfinished = out is not None and work_folder(out).exists()
     if out is not None:

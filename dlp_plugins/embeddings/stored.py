@@ -49,13 +49,13 @@ class StoredPropagation:
     """Builds the graph of a file's embeddings in a work folder and keeps the scores there.
 
     budget: bytes of memory to stay within.
-    room: the arrays [n, c] of a refiner fit in memory.
+    refiner_in_memory: the arrays [n, c] of a refiner fit there.
     """
 
     work: Work
     source: EmbeddingFile
     budget: float
-    room: bool = True
+    refiner_in_memory: bool = True
 
     # -- the graph ------------------------------------------------------------------------------
 
@@ -226,7 +226,7 @@ class StoredPropagation:
 
     def empty(self, shape: Sequence[int], /, *, device: torch.device) -> Tensor:
         """An array in memory, or where that is short in a file without a name, gone in the end."""
-        if self.room:
+        if self.refiner_in_memory:
             return torch.empty(tuple(shape), device=device)
         return torch.from_numpy(self.work.scratch(np.float32, tuple(shape)))
 

@@ -172,8 +172,12 @@ class Propagator:
         self, blocks: Sequence[slice], lists: Callable[[slice], Neighbors]
     ) -> Iterator[Tensor]:
         """`affinities` of blocks of rows, as `Affinity.by_rows` takes them."""
-        for found in self.affinity.by_rows(blocks, lists):
-            yield checked(found, self.affinity, "affinities", tuple(found.shape), low=0)
+        parts = self.affinity.by_rows(blocks, lists)
+        for rows in blocks:
+            with full_precision():
+                found = next(parts)
+            shape = tuple(lists(rows).indices.shape)
+            yield checked(found, self.affinity, "affinities", shape, low=0)
 
     @full_precision()
     def solve(self, state: Any, y: Tensor, initial: Tensor | None = None) -> Solution:

@@ -46,8 +46,8 @@ def fit(
     one vector: the same as a penalty of |V|^2.
 
     Args:
-        start: of nearly the same examples, from which it takes fewer steps; it may lack the last
-            classes.
+        start: of nearly the same examples, from which it usually takes fewer steps; it may lack the
+            last classes.
     """
     device = f.device
     f, g = f.double().cpu(), (target.double() * weight.double()[:, None]).cpu()

@@ -105,12 +105,12 @@ class Refiner(ABC):
         """
 
     def continued(self, classifier: Classifier | None) -> Self:
-        """This refiner for a few more points: `refine` then starts from its last probabilities.
+        """The refiner for a call whose probabilities are its own last ones, with a few points more.
 
         One that takes many steps to its answer overrides this, to take few.
 
         Args:
-            classifier: of the last time.
+            classifier: what the last call returned, or None.
         """
         return self
 

@@ -52,9 +52,7 @@ class RowBlocks:
         """f of each block of rows, in order."""
         if not self._split:
             return [f(ALL)]
-        # Inference mode is per thread: workers need the caller's, or writing to its tensors fails.
-        in_mode = torch.inference_mode(torch.is_inference_mode_enabled())
-        return list(self._share(in_mode(f), row_slices(self._rows, self.columns, BLOCK_ENTRIES)))
+        return list(self._share(f, row_slices(self._rows, self.columns, BLOCK_ENTRIES)))
 
     def sum(self, f: Callable[[slice], Tensor]) -> Tensor:
         """The sum over the blocks of f [c] of each: a sum over all rows."""

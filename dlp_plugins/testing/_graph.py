@@ -126,7 +126,7 @@ def check_affinity(affinity: str | Affinity, **parameters: Any) -> None:
     parts = list(a.by_rows(blocks, lambda rows: Neighbors(indices[rows], similarities[rows])))
     found = indices >= 0
     require(
-        torch.equal(torch.cat(parts)[found], weights[found]),
+        torch.allclose(torch.cat(parts)[found], weights[found], rtol=1e-5),
         f"{a}: weights of blocks of rows are not those of all at once"
         + ", so it must not say rowwise = True" * a.rowwise,
     )

@@ -108,6 +108,12 @@ class _Problem:
                 f"{where}: of old points seen again {float(same):.2f} get the label they had; "
                 f"{LEAST_AGREEMENT} are required",
             )
+            more = made.continued(found.classifier)
+            require(isinstance(more, Refiner), f"{where}: continued() must return a refiner")
+            further = more.refine(self.f, self.graph, q.clone(), given, shares).probabilities
+            _check_rows(further, self.p, f"{where}: probabilities of continued()")
+            kept = torch.allclose(further[given.points], given.distributions, atol=1e-5)
+            require(kept, f"{where}: continued(): a labelled row must stay as given")
             restored = made.restore(found.classifier.tensors())
             require(
                 torch.allclose(restored.probabilities(self.f, self.graph.matmul(q)), again),

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from dlp_cli import output
-from dlp_cli.__main__ import main
+from dlp_cli.app import main
 
 from dlp_plugins.registry import KINDS
 

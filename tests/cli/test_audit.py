@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 import pytest
-from dlp_cli.__main__ import app
+from dlp_cli.app import app
 from typer.testing import CliRunner
 
 from dlp_plugins.embeddings.explain import explain_file

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from dlp_cli.__main__ import app
+from dlp_cli.app import app
 from typer.testing import CliRunner
 
 from dlp_plugins.bench.suite import load_suite, suite_of_recipe

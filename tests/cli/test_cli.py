@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import torch
-from dlp_cli.__main__ import main
+from dlp_cli.app import main
 from dlp_cli.display.results import print_results
 from places import ROOT
 
@@ -58,7 +58,7 @@ def subprocess_dlp(*words: str, **more: Any) -> subprocess.CompletedProcess[str]
 def test_help_and_list_do_not_import_what_is_heavy() -> None:
     script = dedent("""
         import sys
-        from dlp_cli.__main__ import main
+        from dlp_cli.app import main
         for words in (["--help"], ["run", "--help"], ["--version"], ["list"], ["list", "recipes"]):
             sys.argv = ["dlp", *words]
             try:
@@ -632,7 +632,7 @@ def test_a_terminal_without_unicode() -> None:
 
 DROPPED = """
 import time
-from dlp_cli import __main__ as cli
+from dlp_cli import app as cli
 
 class Dropping:
     def __del__(self):
@@ -652,6 +652,27 @@ def test_ctrl_c_that_a_library_drops_comes_again() -> None:
         [sys.executable, "-c", DROPPED], capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+LOADING = """
+import os, signal, sys
+
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "dlp_cli.app":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Finder())
+from dlp_cli.__main__ import main
+main()
+"""
+
+
+def test_ctrl_c_while_the_commands_load_prints_no_traceback() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOADING], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
 
 
 def test_no_command_imports_another() -> None:

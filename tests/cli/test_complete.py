@@ -12,7 +12,7 @@ from textwrap import dedent
 from typing import Any
 
 import pytest
-from dlp_cli.__main__ import app
+from dlp_cli.app import app
 from typer.testing import CliRunner
 
 from dlp_plugins.recipe.files import recipe_names
@@ -99,7 +99,7 @@ def test_what_fails_offers_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_names_are_offered_without_heavy_imports() -> None:
     script = dedent("""
         import os, sys
-        from dlp_cli.__main__ import main
+        from dlp_cli.app import main
         for line in ("dlp run d", "dlp show solver c", "dlp run d --set sol", "dlp new "):
             os.environ |= {"_DLP_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": line}
             sys.argv = ["dlp"]
@@ -118,7 +118,7 @@ def test_names_are_offered_without_heavy_imports() -> None:
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_the_script_of_each_shell(shell: str) -> None:
     environment = {**os.environ, "_DLP_COMPLETE": f"source_{shell}"}
-    script = "import sys; sys.argv = ['dlp']; from dlp_cli.__main__ import main; main()"
+    script = "import sys; sys.argv = ['dlp']; from dlp_cli.app import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True
     )
@@ -129,7 +129,7 @@ def test_the_script_of_each_shell(shell: str) -> None:
 @pytest.mark.skipif(not shutil.which("bash"), reason="no bash")
 def test_bash_completes_a_key(tmp_path: Path) -> None:
     program = tmp_path / "dlp"
-    code = "import sys; sys.argv[0] = 'dlp'; from dlp_cli.__main__ import main; main()"
+    code = "import sys; sys.argv[0] = 'dlp'; from dlp_cli.app import main; main()"
     program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -c "{code}" "$@"\n')
     program.chmod(0o755)
     script = dedent("""

@@ -6,7 +6,7 @@ import csv
 
 import numpy as np
 import pytest
-from dlp_cli.__main__ import app
+from dlp_cli.app import app
 from sklearn.linear_model import LogisticRegression
 from typer.testing import CliRunner
 

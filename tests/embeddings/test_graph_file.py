@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import torch
-from dlp_cli.__main__ import app
+from dlp_cli.app import app
 from sklearn.datasets import load_digits
 from sklearn.neighbors import NearestNeighbors, kneighbors_graph
 from typer.testing import CliRunner

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import torch
-from dlp_cli.__main__ import app
+from dlp_cli.app import app
 from oracles.digits import digits, some_labels
 from typer.testing import CliRunner
 

@@ -34,21 +34,74 @@ def test_repaired_lists_are_those_of_a_search(old, k):
     assert all(len(set(row)) == k for row in found.indices.tolist())
 
 
-@pytest.mark.parametrize("quick", [True, False])
-def test_repaired_lists_of_many_points_are_exact(quick, monkeypatch):
-    # several blocks of new points, groups of groups, and copies among old and new points
-    monkeypatch.setattr(_more_points, "has_bfloat16", lambda device: quick)
-    monkeypatch.setattr(_more_points, "BLOCK_ENTRIES", 2**21)
-    x = torch.randn(15_003, 16, generator=torch.Generator().manual_seed(0))
-    x[14_900:14_950] = x[100:150]
-    f = unit_rows(x)
-    known = Exact(10).neighbors(f[:14_700])
-    found = extend_neighbors(known, f, 14_700, 10)
-    expected = (f @ f.T).fill_diagonal_(-1).topk(10, dim=1).values
-    found_s = found.similarities.sort(dim=1, descending=True).values
-    torch.testing.assert_close(found_s, expected, atol=1e-5, rtol=0)
+def check_extended(f: torch.Tensor, old: int, k: int) -> None:
+    """Against all products; copies may stand for each other."""
+    found = extend_neighbors(Exact(k).neighbors(f[:old]), f, old, k)
+    expected = (f @ f.T).fill_diagonal_(-1).topk(k, dim=1).values
+    similarities = found.similarities.sort(dim=1, descending=True).values
+    torch.testing.assert_close(similarities, expected, atol=1e-5, rtol=0)
     assert not (found.indices == torch.arange(len(f))[:, None]).any()
     assert (found.indices.sort(dim=1).values.diff(dim=1) > 0).all()
+
+
+@pytest.mark.parametrize("estimates", [True, False])
+def test_repaired_lists_of_many_points_are_exact(estimates, monkeypatch):
+    # several blocks of new points, groups of groups, copies among old and new points, a zero
+    monkeypatch.setattr(_more_points, "has_bfloat16", lambda device: estimates)
+    monkeypatch.setattr(_more_points, "ESTIMATED_ENTRIES", 2**19)
+    monkeypatch.setattr(_more_points, "BLOCK_ENTRIES", 2**19)
+    done = []
+    by_estimates = _more_points._by_estimates
+    monkeypatch.setattr(
+        _more_points, "_by_estimates", lambda *a: done.append(by_estimates(*a)) or done[-1]
+    )
+    x = torch.randn(4_603, 16, generator=torch.Generator().manual_seed(0))
+    x[4_400:4_450] = x[100:150]
+    x[7] = 0
+    check_extended(unit_rows(x), old=4_300, k=2)
+    assert done == ([4_603] if estimates else [])
+
+
+@pytest.mark.parametrize("estimates", [True, False])
+def test_points_that_are_equally_near_are_compared_in_full(estimates, monkeypatch):
+    monkeypatch.setattr(_more_points, "has_bfloat16", lambda device: estimates)
+    sizes = []
+    keep = _more_points._keep
+    monkeypatch.setattr(_more_points, "_keep", lambda *a: sizes.append(len(a[2].rows)) or keep(*a))
+    random = torch.Generator().manual_seed(0)
+    centers = torch.randn(5, 64, generator=random)
+    x = centers[torch.arange(4_500) % 5] + 0.05 * torch.randn(4_500, 64, generator=random)
+    check_extended(unit_rows(x), old=4_400, k=3)
+    assert sizes == []  # thousands of estimates reach the bound
+
+
+@pytest.mark.parametrize("d", [2, 16, 300])
+def test_estimates_are_wrong_by_no_more_than_the_error(d):
+    random = torch.Generator().manual_seed(0)
+    x = torch.randn(2_000, d, generator=random)
+    x[:500] = 1 + 0.01 * x[:500]
+    x[500:600] = torch.rand(100, 1, generator=random) + torch.arange(d) % 2
+    f = unit_rows(x)
+    r = f.bfloat16()
+    error = ((r @ r.T).double() - f.double() @ f.double().T).abs().max()
+    assert 0.3 * _more_points.ERROR < error < _more_points.ERROR
+
+
+def test_more_points_in_inference_mode():
+    # threads have modes of their own
+    x = np.random.default_rng(0).standard_normal((4_500, 8))
+    y = np.arange(4_500) % 3
+    few = np.where(np.arange(4_500) % 50, -1, y)
+    model = GraphLabelPropagation(n_neighbors=5)
+    with torch.inference_mode():
+        model.fit(x[:4_400], few[:4_400]).partial_fit(x[4_400:], few[4_400:])
+    assert len(model.transduction_) == 4_500
+
+
+def test_nothing_new_leaves_the_lists():
+    f = unit_rows(torch.randn(50, 4, generator=torch.Generator().manual_seed(0)))
+    known = Exact(3).neighbors(f)
+    assert extend_neighbors(known, f, 50, 3) is known
 
 
 def test_places_that_were_empty_are_filled():

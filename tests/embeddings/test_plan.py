@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from dlp_cli.__main__ import app
+from dlp_cli.app import app
 from typer.testing import CliRunner
 
 from dlp_plugins.embeddings import plan

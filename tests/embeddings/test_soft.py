@@ -11,7 +11,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from dlp_plugins.embeddings import room
+from dlp_plugins.embeddings import memory_fit
 from dlp_plugins.embeddings.defaults import propagation_recipe
 from dlp_plugins.embeddings.labels import read_labels
 from dlp_plugins.embeddings.memory import ClassChunks
@@ -71,7 +71,7 @@ def test_chunks_do_not_change_the_answer(folder, monkeypatch, width, on_disk):
     prior = folder / "p.npy"
     whole = outcome(folder, prior=prior, prior_weight=0.3)
     chunks = ClassChunks(width, on_disk, 0)
-    monkeypatch.setattr(room, "choose_chunks", lambda *a: chunks)
+    monkeypatch.setattr(memory_fit, "choose_chunks", lambda *a: chunks)
     same(outcome(folder, prior=prior, prior_weight=0.3), whole.__class__(
         **{**vars(whole), "probabilities": whole.probabilities.all()}
     ))  # fmt: skip

@@ -91,7 +91,7 @@ def test_a_refiners_arrays_lie_in_files_where_memory_is_short(folder):
     expected = run(folder, "a.csv", settings=["graph=cells"], on_disk=True)
     files = folder / "x.npy", folder / "y.npy", folder / "b.csv"
     job = prepare(Options(*files, settings=["graph=cells"], device="cpu", on_disk=True))
-    found = replace(job, room=False).run()
+    found = replace(job, refiner_in_memory=False).run()
     assert torch.equal(found.labels, expected.labels)
     assert (folder / "a.csv").read_bytes() == (folder / "b.csv").read_bytes()
     need = estimate_stored_memory(10**6, 64, 10, refines=True)
@@ -250,10 +250,10 @@ def two_at_a_time(monkeypatch):
     def narrow(*args):
         return replace(choose(*args), width=2)
 
-    from dlp_plugins.embeddings import room
+    from dlp_plugins.embeddings import memory_fit
 
-    choose = room.choose_chunks
-    monkeypatch.setattr(room, "choose_chunks", narrow)
+    choose = memory_fit.choose_chunks
+    monkeypatch.setattr(memory_fit, "choose_chunks", narrow)
 
 
 @pytest.mark.parametrize("name", STAGES[:-1])

@@ -7,7 +7,7 @@ import csv
 import numpy as np
 import pytest
 import torch
-from dlp_cli.__main__ import app
+from dlp_cli.app import app
 from typer.testing import CliRunner
 
 from dlp_plugins.embeddings.suggest import build_selector, suggest_file

@@ -48,7 +48,7 @@ def test_a_full_disk_loses_nothing(name: str, moment: int, whole: Whole, disk: P
         words = [*words, "--overwrite"]
     used = pages([p for p in disk.iterdir() if not p.is_symlink()])
     enough = pages([whole.folder / file for file in WRITTEN[name]])
-    size = PAGE * (used + 1 + int(enough * moment / MOMENTS))
+    size = PAGE * (used + 1 + int((enough - 1) * moment / MOMENTS))  # a page too few at the most
     assert mount("-o", f"remount,size={size}", "none", disk)
     done = dlp(words, whole.folder / f"{name}{moment}.log", disk)
     assert done.code == 1, done.out

@@ -17,7 +17,7 @@ import tomli_w
 import torch
 import typer
 from amounts import EXAMPLES
-from dlp_cli.__main__ import app
+from dlp_cli.app import app
 from dlp_cli.settings import tables
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

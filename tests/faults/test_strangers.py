@@ -183,7 +183,7 @@ def test_memory_is_bounded_by_the_limit_of_the_process(stranger: Path) -> None:
     code = (
         "import resource, sys\n"
         "resource.setrlimit(resource.RLIMIT_AS, (6 * 2**30, 6 * 2**30))\n"
-        "from dlp_cli.__main__ import main\n"
+        "from dlp_cli.app import main\n"
         "sys.argv = ['dlp', 'run', 'digits', '--set', 'backbone.width=1000000', '--out', 'r']\n"
         "main()\n"
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from dlp_cli.__main__ import app
+from dlp_cli.app import app
 from PIL import Image
 from sklearn.datasets import load_digits
 from typer.testing import CliRunner

@@ -10,7 +10,7 @@ import pytest
 import scipy.sparse as sp
 from oracles import label_quality as oracle
 
-from dlp_plugins.embeddings import room
+from dlp_plugins.embeddings import memory_fit
 from dlp_plugins.embeddings.memory import ClassChunks
 from dlp_plugins.embeddings.run import propagate_file
 from dlp_plugins.errors import UsageError
@@ -75,7 +75,7 @@ def write(folder: Path) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize(("width", "on_disk"), [(3, False), (1, True)])
 def test_files_and_chunks(tmp_path, monkeypatch, width, on_disk) -> None:
     x, given = write(tmp_path)
-    monkeypatch.setattr(room, "choose_chunks", lambda *a: ClassChunks(width, on_disk, 0))
+    monkeypatch.setattr(memory_fit, "choose_chunks", lambda *a: ClassChunks(width, on_disk, 0))
     found = propagate_file(
         tmp_path / "x.npy", tmp_path / "y.csv", tmp_path / "out.csv", multi_label=True,
         settings=SETTINGS, probabilities=True,

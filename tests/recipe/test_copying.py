@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from dlp_cli.__main__ import app
+from dlp_cli.app import app
 from typer.testing import CliRunner
 
 from dlp_plugins.errors import UsageError

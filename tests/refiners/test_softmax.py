@@ -8,7 +8,7 @@ import torch
 from dlp_plugins.refiners._softmax import softmax
 
 
-@pytest.mark.parametrize("columns", [1, 2, 10, 16, 30])
+@pytest.mark.parametrize("columns", [0, 1, 2, 10, 16, 30])
 def test_softmax_is_that_of_torch(columns: int) -> None:
     z = 100 * torch.randn(50, columns, generator=torch.Generator().manual_seed(0))
     if columns > 1:

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from dlp_cli.__main__ import app
+from dlp_cli.app import app
 from typer.testing import CliRunner
 
 from dlp_plugins.errors import DataError, MissingDependency, RunFolderError, UsageError

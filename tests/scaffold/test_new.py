@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dlp_cli.__main__ import app
+from dlp_cli.app import app
 from places import ROOT
 from typer.testing import CliRunner
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dlp_cli.__main__ import app
+from dlp_cli.app import app
 from PIL import Image
 from typer.testing import CliRunner
 

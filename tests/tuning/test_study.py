@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dlp_cli.__main__ import app
+from dlp_cli.app import app
 from places import ROOT
 from typer.testing import CliRunner
 

@@ -28,7 +28,7 @@ from dlp_plugins.solvers.contract import Solver
 
 
 @dataclass(frozen=True)
-class Room:
+class MemoryFit:
     """What is to fit into a budget of bytes: so many points of `dim` numbers, and so many classes.
 
     started: from a classifier.
@@ -82,7 +82,7 @@ class Room:
             return self._through_files(), True
 
     @property
-    def holds_refiner(self) -> bool:
+    def refiner_in_memory(self) -> bool:
         """Whether a refiner's arrays fit in memory, where others lie in files."""
         need = estimate_stored_memory(*self._sizes, self._refines)
         return refiner_fits(need, self.points, self.classes, self.budget)
