@@ -8,8 +8,9 @@ import math
 import os
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from dlp_plugins.errors import SaveError, UsageError
@@ -77,11 +78,21 @@ def remove_left_over(folder: Path, names: Iterable[str]) -> None:
                 path.unlink()
 
 
-def check_place(path: Path, formats: Sequence[str], what: str, overwrite: bool) -> None:
+def check_place(
+    path: Path,
+    formats: Sequence[str],
+    what: str,
+    overwrite: bool,
+    inputs: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
     """Refuse a path that cannot be written, before time is spent on what should go there.
 
+    Args:
+        inputs: files that are read, by the option or argument that names them; None for none. They
+            are not replaced, whatever was asked for.
+
     Raises:
-        UsageError: not one of the suffixes, no such folder, or a file that is there already.
+        UsageError: not one of the suffixes, no such folder, a file that is there already, an input.
     """
     if path.suffix not in formats:
         raise UsageError(f"{path}: {what} is written as {' or '.join(formats)}.")
@@ -89,6 +100,13 @@ def check_place(path: Path, formats: Sequence[str], what: str, overwrite: bool) 
         raise UsageError(f"{path}: there is no folder {path.parent}.")
     if path.is_dir():
         raise UsageError(f"{path}: is a folder.")
+    for option, given in inputs.items():
+        read = isinstance(given, Path | str) and path.exists() and Path(given).exists()
+        if read and path.samefile(given):
+            raise UsageError(
+                f"{path}: this command reads it ({option}), so {what} must go elsewhere. Nothing "
+                "was changed."
+            )
     if path.exists() and not overwrite:
         raise UsageError(f"{path}: exists already. Add --overwrite to replace it.")
 

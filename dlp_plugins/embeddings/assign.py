@@ -28,6 +28,7 @@ class NewLabels:
     labels: [b] int64, position in `classes`, -1 where no label reaches, without a refiner.
     certainty: [b] float32, 0 where no label reaches.
     margin: [b] float32, probability of the label less that of the best other class.
+    probability: [b] float32, that the label is right; None if the index is not calibrated.
     reached: [b] bool, whether a neighbour is reached by some label over the old points' graph.
     probabilities: [b, c].
     """
@@ -35,6 +36,7 @@ class NewLabels:
     labels: Tensor
     certainty: Tensor
     margin: Tensor
+    probability: Tensor | None
     reached: Tensor
     probabilities: Probabilities
     classes: list[str] | list[int]
@@ -61,8 +63,10 @@ class FileAssignment:
             parts.append(_label(self.index, rows[block]))
             progress("assign", block.stop, points)
         labels, certainty, margin, reached, p = map(torch.cat, zip(*parts, strict=True))
-        held = Probabilities.held(p)
-        found = NewLabels(labels, certainty, margin, reached, held, self.index.classes, self.ids)
+        found = NewLabels(
+            labels, certainty, margin, self.index.probability(p, labels), reached,
+            Probabilities.held(p), self.index.classes, self.ids,
+        )  # fmt: skip
         table.write_table(
             self.out, found, found, self.probabilities, lambda done: progress("write", done, points)
         )
@@ -92,7 +96,7 @@ def prepare(
         DataError, FeatureError: a file cannot be used as it is.
     """
     out = Path(out)
-    table.check_out(out, overwrite)
+    table.check_out(out, overwrite, {"INDEX": index, "NEW": embeddings, "--ids": ids})
     known = load_index(index)
     source = open_embeddings(Path(embeddings), key, least=1)
     if source.dim != known.dim:

@@ -99,7 +99,7 @@ def build_graph_file(
         SaveError: the file cannot be written.
     """
     out = Path(out)
-    check_place(out, (SUFFIX,), "the graph", overwrite)
+    check_place(out, (SUFFIX,), "the graph", overwrite, {"EMBEDDINGS": embeddings})
     where = choose_device(device)
     source = open_embeddings(Path(embeddings), key)
     recipe = propagation_recipe(settings, source.points)

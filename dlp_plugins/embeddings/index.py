@@ -25,6 +25,7 @@ from dlp_plugins.errors import DataError, DlpError, FeatureError
 from dlp_plugins.graph import Neighbors
 from dlp_plugins.inputs import UNLABELED, to_descriptors
 from dlp_plugins.propagation import Assignment, Propagator
+from dlp_plugins.propagation.calibration import Calibration
 from dlp_plugins.propagation.propagator import build_parts, full_precision
 from dlp_plugins.refiners.contract import Classifier
 
@@ -61,6 +62,7 @@ class Index:
     largest_certainty: by which the old points' certainties were divided.
     classes: names (str) or numbers (int).
     embedding: of the network that made the embeddings, if known: JSON values by name.
+    temperature: at which probabilities are calibrated (`Calibration`), if it was found.
     """
 
     propagator: Propagator
@@ -73,6 +75,7 @@ class Index:
     largest_certainty: float
     classes: list[str] | list[int]
     embedding: dict[str, Any] | None = None
+    temperature: float | None = None
 
     @classmethod
     def of(
@@ -127,6 +130,12 @@ class Index:
         best, certainty = self.propagator.best_class(torch.from_numpy(p))
         scaled = (certainty / self.largest_certainty).clamp(max=1.0).numpy()
         return Assigned(best.numpy(), p, np.where(reached, scaled, np.float32(0))), reached
+
+    def probability(self, rows: Tensor, labels: Tensor) -> Tensor | None:
+        """[b] float32, that labels [b] of rows [b, c] are right; None if not calibrated."""
+        if self.temperature is None:
+            return None
+        return Calibration(self.temperature).probability(rows, labels)
 
     @full_precision()
     def predict(self, embeddings: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -271,6 +280,7 @@ class Index:
             "classes": self.classes,
             "largest_certainty": self.largest_certainty,
             "embedding": self.embedding,
+            "temperature": self.temperature,
         }
         _index_file.write(Path(path), arrays, about)
 
@@ -320,4 +330,5 @@ def _restored(arrays: dict[str, np.ndarray], about: dict[str, Any]) -> Index:
         float(about["largest_certainty"]),
         about["classes"],
         about["embedding"],
+        None if about.get("temperature") is None else float(about["temperature"]),
     )

@@ -145,11 +145,12 @@ class FilePropagation:
             table.write_table(out, outcome, self.given, probabilities, tick)
         if self.index is not None and outcome.index is not None:
             with outcome.clock.phase("index"):
-                record = read_record(self.source.path)
+                record, calibration = read_record(self.source.path), outcome.calibration
                 replace(
                     outcome.index,
                     classes=self.given.classes,
                     embedding=None if record is None else record.as_dict(),
+                    temperature=None if calibration is None else calibration.temperature,
                 ).save(self.index)
         return replace(outcome, index=None)  # gives its memory back
 

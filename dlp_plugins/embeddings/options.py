@@ -92,6 +92,13 @@ class Options:
         return None if self.save_index is None else Path(self.save_index)
 
     @property
+    def inputs(self) -> dict[str, Any]:
+        """Files that are read, by option."""
+        read = "labels", "ids", "prior", "prototypes", "names", "truth", "class_shares"
+        options = {f"--{name.replace('_', '-')}": getattr(self, name) for name in read}
+        return {"EMBEDDINGS": self.embeddings, **options}
+
+    @property
     def all_settings(self) -> list[str]:
         """Settings, with those that other options imply."""
         return [*self.settings, *(["refiner=none"] if self.multi_label else [])]

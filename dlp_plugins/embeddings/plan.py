@@ -263,7 +263,8 @@ def load_rates(path: Path, dim: int, k: int) -> Rates:
         rates = Rates(**read_json(path))
     except (OSError, ValueError, TypeError) as error:
         raise DataError(
-            f"{path}: holds no rates of `dlp plan`: {error}. Delete it to measure again."
+            f"{path}: is no file of rates that `dlp plan` wrote ({error}). Give the name of one, or "
+            "a name that is not there yet: it is written then."
         ) from None
     if (rates.dim, rates.k) != (dim, k):
         raise DataError(
@@ -355,6 +356,11 @@ def _predict_in_memory(rates: Rates, points: int, classes: int, budget: float) -
         _solver(name, rates, points, k, entries, classes, budget, refiner.fits) for name in SOLVERS
     ]
     builder, why_builder = _choose(builders, budget)
+    if builder.fits and builder.name != (usual := registry.graph_for(points)):
+        why_builder += (
+            f" `dlp propagate` takes '{usual}' for so many points; --set graph={builder.name} "
+            "takes this one."
+        )
     solver, why_solver = _choose(solvers, budget)
     return Plan(
         builders, solvers, rates.transform * points, rates.edge * points * k,
@@ -433,7 +439,7 @@ def _choose(choices: list[Choice], budget: float) -> tuple[Choice, str]:
     if exact.seconds <= EXACT_SECONDS:
         return exact, (
             f"{exact.kind} '{exact.name}': exact, for {format_seconds(exact.seconds)}; "
-            f"'{fastest.name}' would take {format_seconds(fastest.seconds)} and approximate."
+            f"'{fastest.name}' takes {format_seconds(fastest.seconds)} and is approximate."
         )
     return fastest, (
         f"{fastest.kind} '{fastest.name}': the exact '{exact.name}' would take "

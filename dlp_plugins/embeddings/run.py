@@ -129,13 +129,13 @@ def _recipe(options: Options, points: int = 0, started: bool = False) -> Recipe:
 
 def _check_places(options: Options) -> bool:
     """Raise where the table or the index cannot be written; whether there is unfinished work."""
-    out = options.table
-    unfinished = out is not None and work_folder(out).exists()
+    out, inputs = options.table, options.inputs
+    unfinished = out is not None and bool(out.name) and work_folder(out).exists()
     if out is not None:
         # the table that the work is for may be there, if it was to be replaced or just written
-        table.check_out(out, options.overwrite or (options.resume and unfinished))
+        table.check_out(out, options.overwrite or (options.resume and unfinished), inputs)
     if options.index is not None:
-        check_place(options.index, (SUFFIX,), "the index", options.overwrite)
+        check_place(options.index, (SUFFIX,), "the index", options.overwrite, inputs)
     return unfinished
 
 

@@ -103,7 +103,7 @@ def prepare_suggestion(
     check_dependencies(propagation_recipe(rest), registry.EMBEDDINGS)
     where = choose_device(device)
     budget = parse_bytes(memory) if memory else FREE_SHARE * free_memory(where)
-    table.check_out(out, overwrite)
+    table.check_out(out, overwrite, {"EMBEDDINGS": embeddings, "--labels": labels, "--ids": ids})
     source = open_embeddings(Path(embeddings), key)
     known = source.ids if ids is None else read_ids(Path(ids), source.points)
     given, classes = torch.full((source.points,), UNLABELED), 0

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -66,14 +67,19 @@ class Named(Protocol):
     def ids(self) -> Ids | None: ...
 
 
-def check_out(path: Path, overwrite: bool) -> None:
+def check_out(
+    path: Path, overwrite: bool, inputs: Mapping[str, Any] = MappingProxyType({})
+) -> None:
     """Refuse a path that cannot be written, before time is spent on what should go there.
 
+    Args:
+        inputs: as `check_place` takes them.
+
     Raises:
-        UsageError: unknown type, no such folder, or a file that is there already.
+        UsageError: unknown type, no such folder, a file that is there already, or an input.
         MissingDependency: Parquet without pyarrow.
     """
-    check_place(path, FORMATS, "the table", overwrite)
+    check_place(path, FORMATS, "the table", overwrite, inputs)
     if path.suffix == ".parquet":
         pyarrow()
 
@@ -141,7 +147,7 @@ def _columns(outcome: Labeled, given: Named) -> list[Column]:
         assigned = outcome.labels[rows].tolist()
         return [given.classes[i] if i >= 0 else None for i in assigned]
 
-    # new points have neither
+    # of new points an index may know none
     held = {name: getattr(outcome, name, None) for name in ("probability", "unknown")}
     asked = [_numbers(name, values) for name, values in held.items() if values is not None]
     return [

@@ -161,7 +161,7 @@ def export(
         As `load` and `load_index`.
     """
     out, path = Path(out), Path(model)
-    check_place(out, (SUFFIXES[format],), "this format", overwrite)
+    check_place(out, (SUFFIXES[format],), "this format", overwrite, {"MODEL": model})
     if format == "onnx":
         _need_onnx()
     if path.is_dir():

@@ -40,7 +40,8 @@ class Predictions:
     """What `predict` wrote of n photos.
 
     files: [n] names. labels: [n] positions in `classes`, -1 where no label reaches a photo.
-    probabilities: [n] of that class. nearest: [n] names of the most similar labelled examples.
+    probabilities: [n] that the label is right.
+    nearest: [n] names of the most similar labelled examples.
     skipped: sentences on photos that were left out.
     """
 
@@ -65,6 +66,10 @@ class Predictor(ABC):
     @abstractmethod
     def probabilities(self, images: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """[b, c] of images [b, 3, height, width] uint8, and their descriptors [b, d]."""
+
+    def probability(self, p: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """[b] that labels [b] of class probabilities p [b, c] are right; those of the classes."""
+        return p.max(axis=1)
 
     @abstractmethod
     def labelled_examples(self) -> Nearest:
@@ -131,6 +136,11 @@ class IndexPredictor(Predictor):
         found = self.describer(images)
         return self.index.predict(found)[0], found.numpy()
 
+    def probability(self, p: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """Calibrated, where the propagation was."""
+        found = self.index.probability(torch.from_numpy(p), torch.from_numpy(labels))
+        return super().probability(p, labels) if found is None else found.numpy()
+
     def labelled_examples(self) -> Nearest:
         raise UsageError(
             "--nearest: an index keeps no labelled examples. It works with the folder of a run."
@@ -192,7 +202,7 @@ def predict(
         SaveError: the table cannot be written.
     """
     if out is not None:
-        check_out(Path(out), overwrite)
+        check_out(Path(out), overwrite, {"MODEL": model, "PHOTOS": photos})
     predictor = model if isinstance(model, Predictor) else open_predictor(model, **options)
     source = photos if isinstance(photos, Photos) else open_photos(photos)
     find = predictor.labelled_examples() if nearest else None
@@ -207,7 +217,7 @@ def predict(
         if batch.positions:
             p, descriptors = predictor.probabilities(batch.images)
             labels.append(np.where(p.any(axis=1), p.argmax(axis=1), -1))
-            certain.append(p.max(axis=1))
+            certain.append(predictor.probability(p, labels[-1]))
             files += [source.names[i] for i in batch.positions]
             near += [] if find is None else find(descriptors, nearest)
         progress(batch.last)

@@ -135,6 +135,38 @@ def test_a_number_of_classes_has_a_bound(dlp: Any, at_home: Path) -> None:
     assert "1,000,000,000 classes were asked for of 40 points" in done.err
 
 
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        ("propagate x.npy --labels y.csv --out y.csv", "--labels"),
+        ("propagate x.npy --labels y.csv --ids z.csv --out z.csv", "--ids"),
+        ("propagate x.npy --labels y.csv --out ./y.csv", "--labels"),
+        ("audit x.npy --labels y.csv --out y.csv", "--labels"),
+        ("suggest x.npy --labels y.csv --out y.csv", "--labels"),
+        ("suggest x.parquet --out x.parquet", "EMBEDDINGS"),
+        ("graph build x.npz --out x.npz", "EMBEDDINGS"),
+        ("assign i.safetensors x.parquet --out x.parquet", "NEW"),
+    ],
+)
+def test_what_is_read_is_never_replaced(dlp: Any, at_home: Path, words: str, option: str) -> None:
+    for name in ("z.csv", "x.parquet", "x.npz", "i.safetensors"):
+        (at_home / name).write_text("kept")
+    before = {p.name: p.read_bytes() for p in at_home.iterdir()}
+    done = dlp(*words.split(), "--overwrite")
+    assert done.code == 2
+    assert f"this command reads it ({option})" in done.err
+    assert {p.name: p.read_bytes() for p in at_home.iterdir()} == before
+
+
+@pytest.mark.parametrize("command", ["propagate", "audit"])
+def test_a_folder_is_no_table(dlp: Any, at_home: Path, command: str) -> None:
+    for out in (".", "/"):
+        done = dlp(command, "x.npy", "--labels", "y.csv", "--out", out)
+        assert (done.code, done.err) == (
+            2, f"error: {out}: the table is written as .csv or .parquet.\n",
+        )  # fmt: skip
+
+
 def test_what_no_command_has_foreseen_names_the_file(
     dlp: Any, at_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

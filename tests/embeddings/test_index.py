@@ -157,7 +157,7 @@ def test_the_command_writes_the_table(folder, tmp_path):
     assert "150 new points of 64 numbers" in text
     with out.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    columns = ["index", "id", "label", "certainty", "margin", "reached"]
+    columns = ["index", "id", "label", "certainty", "margin", "probability", "reached"]
     assert list(rows[0]) == columns + [f"probability_{c}" for c in CLASSES]
     assert [r["id"] for r in rows] == ids
     found = load_index(folder / "i.safetensors").assign(new_points(folder))
@@ -165,10 +165,23 @@ def test_the_command_writes_the_table(folder, tmp_path):
     p = np.array([[float(r[f"probability_{c}"]) for c in CLASSES] for r in rows])
     np.testing.assert_allclose(p, found.probabilities, atol=1e-5)
     best = np.sort(p, axis=1)
+    temperature = load_index(folder / "i.safetensors").temperature
+    assert temperature > 1.5  # the refiner's rows are too sure
+    largest = np.sort(found.probabilities, axis=1)[:, :-4:-1] ** (1 / temperature)
+    probability = [float(r["probability"]) for r in rows]
+    np.testing.assert_allclose(probability, largest[:, 0] / largest.sum(axis=1), atol=1e-4)
     margin = [float(r["margin"]) for r in rows]
     np.testing.assert_allclose(margin, best[:, -1] - best[:, -2], atol=1e-5)
     with pytest.raises(UsageError, match="exists already"):
         dlp("assign", folder / "i.safetensors", folder / "new.npy", "--out", out)
+
+
+def test_an_index_that_was_not_calibrated_writes_no_probability(folder, tmp_path):
+    save(folder, "raw.safetensors", calibrated=False)
+    assert load_index(folder / "raw.safetensors").temperature is None
+    assign_file(folder / "raw.safetensors", folder / "new.npy", tmp_path / "o.csv")
+    header = (tmp_path / "o.csv").read_text().splitlines()[0]
+    assert header == "index,label,certainty,margin,reached"
 
 
 def test_propagate_names_what_it_wrote(folder, tmp_path):
