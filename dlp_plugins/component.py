@@ -119,7 +119,7 @@ class Component:
         """Raise MissingDependency, with the command to run, unless all packages are there."""
         if missing := self.missing():
             raise MissingDependency(
-                f"{self.kind} '{self.name}' needs {', '.join(missing)}, which is not installed. "
+                f"{self.kind} '{self.name}' needs {', '.join(missing)}: not installed. "
                 f"Run: {self.install_command}"
             )
 

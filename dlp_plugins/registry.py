@@ -434,9 +434,9 @@ def of_kind(kind: str) -> Registry:
         if kind in (candidate.kind, candidate.singular):
             return candidate
     names = [k.kind for k in KINDS]
-    raise RegistryError(
-        f"There is no kind '{kind}'.{did_you_mean(kind, names)} Kinds: {', '.join(names)}."
-    )
+    own = next((k.singular for k in KINDS if kind in k.names()), None)
+    hint = f" It is a {own}: dlp show {own} {kind}." if own else did_you_mean(kind, names)
+    raise RegistryError(f"There is no kind '{kind}'.{hint} Kinds: {', '.join(names)}.")
 
 
 def raised_by(error: BaseException) -> str | None:

@@ -55,7 +55,7 @@ def counts_by_class(counts: Sequence[int], classes: Sequence[object] | None = No
     """
     if len(counts) <= MOST_CLASSES:
         names = range(len(counts)) if classes is None else classes
-        return ", ".join(f"{c} {n:,}" for c, n in zip(names, counts, strict=True))
+        return ", ".join(f"{c}: {n:,}" for c, n in zip(names, counts, strict=True))
     middle = sorted(counts)[len(counts) // 2]
     return f"from {min(counts):,} to {max(counts):,}, median {middle:,}"
 

@@ -64,7 +64,7 @@ def kinds(incomplete: str) -> list[str]:
 @_quietly
 def kinds_and_recipes(incomplete: str) -> list[str]:
     """For `dlp list`."""
-    return sorted({*kinds(incomplete), *_starting(incomplete, ["recipes"])})
+    return sorted({*kinds(incomplete), *_starting(incomplete, ["recipes", "suites"])})
 
 
 @_quietly

@@ -97,6 +97,11 @@ def find_suite(name: str) -> Path | None:
     return None
 
 
+def suite_names() -> list[str]:
+    """Names of the suites that come with the project."""
+    return sorted(f.stem for folder in recipe_folders() for f in (folder / "suites").glob("*.toml"))
+
+
 def load_suite(path: Path, overrides: Sequence[str] = (), seeds: int | None = None) -> Suite:
     """Read a suite and check every recipe in it before anything runs.
 

@@ -56,16 +56,17 @@ def propagation_recipe(
         for part, name in SHARDED.items():
             defaults[part]["name"] = name
     layer = override_layer(settings)
+    known = (*PARTS, "pseudo_labels")
     for key, value in layer.data.items():
-        if key not in (*PARTS, "pseudo_labels"):
+        if key not in known:
             raise UsageError(
-                f"--set {key}: unknown here.{did_you_mean(key, PARTS)} Known: {', '.join(PARTS)}."
+                f"--set {key}: unknown here.{did_you_mean(key, known)} Known: {', '.join(known)}."
             )
         if key == "pseudo_labels" and not (
             isinstance(value, dict) and value.keys() <= PSEUDO_LABELS
         ):
-            known = " and ".join(sorted(PSEUDO_LABELS))
-            raise UsageError(f"--set pseudo_labels: of that table only {known} are known here.")
+            both = " and ".join(sorted(PSEUDO_LABELS))
+            raise UsageError(f"--set pseudo_labels: of that table only {both} are known here.")
     recipe = check_layers([Layer("default", defaults), layer], EMBEDDINGS)
     for part in ("transform", "refiner") if named else ():
         if getattr(recipe, part).name != "none":

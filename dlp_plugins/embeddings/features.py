@@ -25,6 +25,7 @@ from dlp_plugins.embeddings._files import (
 from dlp_plugins.embeddings.ids import COLUMN, Ids, beside, read_ids, to_ids
 from dlp_plugins.errors import DataError, FeatureError
 from dlp_plugins.inputs import unit_rows
+from dlp_plugins.units import counted
 
 BLOCK_ROWS = 4096
 FORMATS = (".npy", ".npz", ".parquet", ".safetensors")
@@ -87,8 +88,8 @@ class EmbeddingFile:
         if bad:
             raise FeatureError(
                 f"{self.path}: {bad:,} of {self.points:,} rows hold NaN or infinity (or an empty "
-                f"cell); the first is row {first:,} (counted from 0). Remove or fix those rows, in "
-                "the labels too."
+                f"cell); the first is row {first:,} (counted from 0). Fix those rows, or remove "
+                "them here and wherever points have a row each, such as a file of labels."
             )
 
 
@@ -218,7 +219,8 @@ def _large_enough(path: Path, points: int, dim: int, least: int) -> tuple[int, i
     if points < least or dim < 1:
         few = "two points" if least > 1 else "one point"
         raise FeatureError(
-            f"{path}: embeddings must be at least {few} of one number; these are {points} of {dim}."
+            f"{path}: holds {counted(points, 'point')} of {counted(dim, 'number')}; at least {few} "
+            "of one number are needed."
         )
     return points, dim
 

@@ -206,10 +206,10 @@ def _rows(
     if table.index is None and (ids is None or table.ids is None):
         if table.values.ndim != 1 or n != points:
             hint = _hint(path, table, points)
-            raise LabelError(
-                f"{path}: there are {points:,} points but labels of shape "
-                f"{list(table.values.shape)}.{hint}"
-            )
+            what = f"{n:,} labels" if n != 1 else "one label"
+            if table.values.ndim != 1:
+                what = f"labels of shape {list(table.values.shape)}"
+            raise LabelError(f"{path}: holds {what} for {points:,} points.{hint}")
         return np.arange(points)
     found: dict[int, Any] = {}
     rows = np.full(n, -1, dtype=np.int64)
@@ -241,7 +241,11 @@ def _rows(
 def _hint(path: Path, table: _Table, points: int) -> str:
     n = len(table.values)
     if table.ids is not None:
-        return " Its ids fit where the points have ids too: give them with --ids."
+        return (
+            " It names points by id, but these embeddings have no ids: give them with --ids FILE."
+        )
+    if path.suffix == ".csv" and n and all(";" in str(value) for value in table.values):
+        return " Its columns are separated by ';': save it with ','."
     if path.suffix == ".csv" and n == points + 1:
         return f" If the first line, '{table.values[0]}', is a header, call that column 'label'."
     return ""

@@ -18,7 +18,7 @@ from dlp_plugins.embeddings.memory import (
 from dlp_plugins.embeddings.options import Options
 from dlp_plugins.embeddings.prior import Prior, with_prior
 from dlp_plugins.embeddings.starts import with_start
-from dlp_plugins.embeddings.stored import can_be_stored
+from dlp_plugins.embeddings.stored import what_files_need
 from dlp_plugins.errors import UsageError
 from dlp_plugins.propagation import Propagator
 from dlp_plugins.propagation.class_shares import ESTIMATE
@@ -60,18 +60,18 @@ class MemoryFit:
         asked = self.options
         if asked.shard_rows:
             return self._by_rows(), False
-        unfit = "prototypes", "start", "auto", "robust", "save_index", "multi_label"
-        possible = (
-            asked.table is not None and device.type == "cpu" and can_be_stored(self.propagator)
-            and not asked.given(*unfit)
-        )  # fmt: skip
+        unfit = asked.given("prototypes", "start", "auto", "robust", "save_index", "multi_label")
+        needs = {
+            "--out": asked.table is not None,
+            "--device cpu": device.type == "cpu",
+            **what_files_need(self.propagator),
+            **{f"no --{option.replace('_', '-')}": False for option in unfit},
+        }
+        possible = all(needs.values())
         wanted = asked.on_disk or (asked.resume and unfinished)
         if wanted and not possible:
-            raise UsageError(
-                "Work in files needs the CPU, one process, --set graph=cells and a solver such as "
-                "cg, and does not go with --prototypes, --start, --auto, --robust, --save-index "
-                "or --multi-label."
-            )
+            unmet = ", ".join(need for need, met in needs.items() if not met)
+            raise UsageError(f"Work in files (--on-disk, --resume) needs {unmet}.")
         if wanted:
             return self._through_files(), True
         try:

@@ -263,8 +263,8 @@ def load_rates(path: Path, dim: int, k: int) -> Rates:
         rates = Rates(**read_json(path))
     except (OSError, ValueError, TypeError) as error:
         raise DataError(
-            f"{path}: is no file of rates that `dlp plan` wrote ({error}). Give the name of one, or "
-            "a name that is not there yet: it is written then."
+            f"{path}: is no file of rates that `dlp plan` wrote ({error}). Give the name of one, "
+            "or a name that is not there yet: it is written then."
         ) from None
     if (rates.dim, rates.k) != (dim, k):
         raise DataError(

@@ -255,13 +255,12 @@ def _kept_compared(made: Finished, v: np.ndarray) -> Compared:
     return kind(*(made.array(n) if n in made.arrays else made.facts[n] for n in names))
 
 
-def can_be_stored(propagator: Propagator) -> bool:
-    """Whether its components work on what lies in files: `cells`, and a solver of products."""
+def what_files_need(propagator: Propagator) -> dict[str, bool]:
+    """What its components must be to work on what lies in files, and whether they are."""
     solver = propagator.solver
     products = type(solver).prepare is Solver.prepare and solver.columnwise
-    return (
-        isinstance(propagator.graph, Cells)
-        and products
-        and solver.max_nodes is None
-        and propagator.processes.alone
-    )
+    return {
+        "--set graph=cells": isinstance(propagator.graph, Cells),
+        "a solver such as cg": products and solver.max_nodes is None,
+        "one process": propagator.processes.alone,
+    }

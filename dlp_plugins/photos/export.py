@@ -314,6 +314,5 @@ def _need_onnx() -> None:
     packages = ("onnx", "onnxruntime", "onnxscript")
     if missing := [name for name in packages if importlib.util.find_spec(name) is None]:
         raise MissingDependency(
-            f"ONNX files need {', '.join(missing)}, which is not installed. "
-            f"Run: {install_command('export')}"
+            f"ONNX files need {', '.join(missing)}: not installed. Run: {install_command('export')}"
         )

@@ -169,7 +169,7 @@ def test_check_reports_missing_packages(dlp: Any, plugin: Any) -> None:
     path = plugin(HALF.replace('register("half")', 'register("half", requires=("nowhere",))'))
     done = dlp("check", "digits", "--plugin", path, "--set", "weighter=half")
     assert done.code == 2
-    assert "needs nowhere, which is not installed. Run: pip install nowhere" in done.err
+    assert "needs nowhere: not installed. Run: pip install nowhere" in done.err
 
 
 # -- list and show --------------------------------------------------------------------------------

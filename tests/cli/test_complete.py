@@ -56,7 +56,7 @@ def test_recipes_of_ones_own_and_suites() -> None:
 def test_kinds_and_names() -> None:
     every = sorted(kind.kind for kind in KINDS)
     assert offered("dlp new ") == every
-    assert offered("dlp list ") == sorted([*every, "recipes"])
+    assert offered("dlp list ") == sorted([*every, "recipes", "suites"])
     assert offered("dlp show ") == sorted([*every, "recipes", "settings"])
     assert offered("dlp show solver c") == [n for n in solvers.names() if n.startswith("c")]
     assert "digits" in offered("dlp show recipes ")

@@ -120,7 +120,9 @@ def test_every_command_with_json_is_on_the_page(dlp: Any) -> None:
 
 def test_list_holds_every_name(fields: Any) -> None:
     found = fields("list")
-    assert found.keys() == {kind.kind for kind in KINDS} | {"recipes"}
+    assert found.keys() == {kind.kind for kind in KINDS} | {"recipes", "suites"}
+    assert {s["name"] for s in fields("list", "suites")["suites"]} == set(found["suites"])
+    assert "ablation" in found["suites"]
     assert found["solvers"] == fields("list")["solvers"]
     components = fields("list", "solvers")["components"]
     assert [c["name"] for c in components] == found["solvers"]
@@ -186,7 +188,7 @@ def test_propagate_gives_the_numbers_of_its_text(fields: Any, dlp: Any, data: Pa
         "points no label reaches": found["unreached"],
         "accuracy": f"{100 * found['quality']['accuracy']:.2f} %",
         "certainty, quartiles": ", ".join(f"{q:.3f}" for q in found["certainty_quartiles"]),
-        "points per class": ", ".join(f"{c['label']} {c['points']}" for c in found["classes"]),
+        "points per class": ", ".join(f"{c['label']}: {c['points']}" for c in found["classes"]),
         "graph": f"exact: {found['graph']['edges']:,} edges",
     }.items():  # fmt: skip
         assert re.search(rf"^{name} +{re.escape(str(value))}", text, re.M), (name, text)

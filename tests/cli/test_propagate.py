@@ -353,7 +353,7 @@ def test_a_label_outside_the_range(tmp_path, data):
 
 def test_labels_of_another_length(tmp_path, data):
     np.save(tmp_path / "y.npy", data[2][:-1])
-    with pytest.raises(DlpError, match=r"600 points but labels of shape \[599\]"):
+    with pytest.raises(DlpError, match="holds 599 labels for 600 points"):
         dlp(tmp_path)
 
 

@@ -115,8 +115,8 @@ def test_empty_file(tmp_path, kind):
     ("array", "message"),
     [
         (np.zeros(5), "must be"),
-        (np.zeros((0, 3)), "0 of 3"),
-        (np.zeros((3, 0)), "3 of 0"),
+        (np.zeros((0, 3)), "0 points of 3 numbers"),
+        (np.zeros((3, 0)), "3 points of 0 numbers"),
         (np.zeros((1, 3)), "two points of one number"),
         (np.zeros((2, 2), complex), "real numbers"),
         (np.array([["a", "b"]] * 2), "real numbers"),
@@ -320,7 +320,7 @@ def test_a_number_of_classes_makes_room_for_those_without_a_label(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("1\n2\n", r"3 points but labels of shape \[2\]"),
+        ("1\n2\n", "holds 2 labels for 3 points"),
         ("class\n1\n\n2\n", "If the first line, 'class', is a header, call that column 'label'"),
         ("1\n-2\n1\n", "label -2 of point 1 is not among whole numbers from 0"),
         ("1\n0.5\n1\n", "label 0.5 of point 1"),
@@ -331,7 +331,7 @@ def test_a_number_of_classes_makes_room_for_those_without_a_label(tmp_path):
         ("id,name\n0,a\n", "line 1: 'id' is not an index. If it is a header"),
         ("0,a\n1\n", "line 2: expected index and label, found '1'"),
         ("a,b,c\n", "has 3 columns; name the one of labels 'label'"),
-        ("label\n", r"labels of shape \[0\]"),
+        ("label\n", "holds 0 labels for 3 points"),
     ],
 )
 def test_bad_csv_labels(tmp_path, text, message):

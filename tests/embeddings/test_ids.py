@@ -103,5 +103,5 @@ def test_ids_of_the_label_file_serve_where_the_embeddings_have_none(tmp_path):
     labels = read_labels(tmp_path / "y.csv", 3)
     assert labels.ids.values == ["a", "b", "c"]
     assert labels.labels.tolist() == [0, -1, 1]
-    with pytest.raises(LabelError, match=r"4 points but .*give them with --ids"):
+    with pytest.raises(LabelError, match=r"for 4 points\. .*give them with --ids"):
         read_labels(tmp_path / "y.csv", 4)

@@ -374,7 +374,7 @@ def test_rates_of_another_kind(tmp_path):
     with pytest.raises(DataError, match="measured for --dim 64 --k 10, not 128 and 10"):
         dlp_plan("--dim", "128", *options)
     file.write_text('{"dim": 64}')
-    with pytest.raises(DataError, match="Delete it to measure again"):
+    with pytest.raises(DataError, match="is no file of rates that `dlp plan` wrote"):
         dlp_plan("--dim", "64", *options)
 
 

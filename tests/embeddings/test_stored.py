@@ -426,7 +426,7 @@ def test_files_are_used_where_memory_is_short(folder):
     exact = [*PLAIN, "graph=exact"]
     with pytest.raises(MemoryBudgetError):
         prepare(Options(*files, settings=exact, device="cpu", memory=short))
-    with pytest.raises(UsageError, match="needs the CPU, one process, --set graph=cells"):
+    with pytest.raises(UsageError, match=r"needs --set graph=cells\."):
         prepare(Options(*files, settings=exact, device="cpu", on_disk=True))
-    with pytest.raises(UsageError, match="--robust"):
+    with pytest.raises(UsageError, match=r"needs no --robust\."):
         prepare(Options(*files, settings=PLAIN, device="cpu", on_disk=True, robust=True))

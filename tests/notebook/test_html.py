@@ -64,7 +64,7 @@ def test_pseudo_labels() -> None:
     found = propagate(X, Y, k=5)
     shown = texts(found)
     assert "Labels of 40 points, 2 classes" in shown
-    assert shown[shown.index("points per class") + 1] == "0 20, 1 20"
+    assert shown[shown.index("points per class") + 1] == "0: 20, 1: 20"
     assert shown[shown.index("solver") + 1] == found.health.convergence.describe()
     many = propagate(np.eye(30), np.arange(30), k=3)
     assert "from 1 to 1, median 1" in texts(many)

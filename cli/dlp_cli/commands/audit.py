@@ -52,7 +52,7 @@ def audit(
         float,
         typer.Option(
             min=0, max=1, metavar="P",
-            help="Count as likely wrong so many labels that this share of them is, as estimated.",
+            help="Name as likely wrong only so many labels that an estimated share P of them is.",
         ),
     ] = 0.0,
     overrides: SetOption = None,
@@ -114,13 +114,17 @@ def _summary(found: Audit, given: LabelFile, precision: float) -> None:
     count, share = found.likely_wrong(precision)
     alone = int((found.suggested < 0).sum())
     first = found.order[:count]
+
+    def against(i: int) -> list[int]:
+        return [int(p) for p in found.against[i] if p >= 0]
+
     rows = [
         (
             str(given.ids.values[found.points[i]] if given.ids else found.points[i]),
             str(given.classes[found.labels[i]]),
             str(given.classes[found.suggested[i]]),
             f"{found.doubt[i]:.2f}",
-            ", ".join(str(p) for p in found.against[i] if p >= 0),
+            ", ".join(str(given.ids.values[p] if given.ids else p) for p in against(i)),
         )
         for i in first[:SHOWN]
     ]
@@ -128,9 +132,12 @@ def _summary(found: Audit, given: LabelFile, precision: float) -> None:
     if count:
         lowest = found.doubt[first[-1]]
         text += f": doubt at least {lowest:.2f}, of which an estimated {share:.0%} are wrong"
-    output.say(f"{text}. Of all labels an estimated {found.error_rate:.1%} are.")
+    if alone < len(found.points):
+        text += f". Of all labels an estimated {found.error_rate:.1%} are"
+    output.say(f"{text}.")
     if rows:
-        output.print_table(("point", "label", "suggested", "doubt", "against (rows)"), rows)
+        last = "against" if given.ids else "against (rows)"
+        output.print_table(("point", "label", "suggested", "doubt", last), rows)
     if count > SHOWN:
         output.say(f"and {count - SHOWN:,} more, in the table")
     if alone:

@@ -60,6 +60,8 @@ def bench(
 
     options.load_plugins(plugins)
     path = None if vary else find_suite(target)
+    if path is None:
+        _check_known(target)
     if path:
         suite = load_suite(path, overrides or (), seeds)
     else:
@@ -97,3 +99,19 @@ def bench(
             output.say(f"wrote {path}")
     if failures:
         raise typer.Exit(1)
+
+
+def _check_known(target: str) -> None:
+    """Raise UsageError where the target is neither a suite nor a recipe, and name both."""
+    from dlp_plugins.bench.suite import suite_names
+    from dlp_plugins.errors import UsageError, did_you_mean
+    from dlp_plugins.recipe.files import find_recipe, recipe_names
+
+    try:
+        find_recipe(target)
+    except UsageError:
+        suites, recipes = suite_names(), recipe_names()
+        raise UsageError(
+            f"There is no suite or recipe '{target}'.{did_you_mean(target, [*suites, *recipes])} "
+            f"Suites: {', '.join(suites)}. Recipes: {', '.join(recipes)}."
+        ) from None

@@ -19,7 +19,7 @@ def list_(
         str | None,
         typer.Argument(
             metavar="[KIND]",
-            help="solvers, backbones, ..., or recipes.",
+            help="solvers, backbones, ..., recipes or suites.",
             autocompletion=complete.kinds_and_recipes,
         ),
     ] = None,
@@ -27,12 +27,14 @@ def list_(
     as_json: JsonOption = False,
 ) -> None:
     """List the names of all components and recipes, or one kind with details."""
+    from dlp_plugins.bench.suite import suite_names
     from dlp_plugins.recipe.files import recipe_names
     from dlp_plugins.registry import KINDS, of_kind
 
     options.load_plugins(plugins)
     if kind is None:
         known = {k.kind: k.names() for k in KINDS} | {"recipes": recipe_names()}
+        known |= {"suites": suite_names()}
         if as_json:
             output.print_json(known)
             return
@@ -49,6 +51,13 @@ def list_(
         ]
         output.print_table(("name", "summary"), rows)
         output.say("Try one: dlp run NAME")
+    elif kind in ("suite", "suites"):
+        suites = [_suite(name) for name in suite_names()]
+        if as_json:
+            output.print_json({"kind": "suites", "suites": suites})
+            return
+        output.print_table(("name", "summary"), [(s["name"], s["description"]) for s in suites])
+        output.say("Run one: dlp bench NAME")
     else:
         chosen = of_kind(kind)
         found = [_component(kind, name) for name in chosen.names()]
@@ -102,3 +111,12 @@ def _recipe(name: str) -> dict[str, Any]:
     except DlpError as error:
         return found | {"problem": str(error)}
     return found | {"description": str(layers[-1].data.get("description", ""))}
+
+
+def _suite(name: str) -> dict[str, str]:
+    from dlp_plugins.bench.suite import find_suite
+    from dlp_plugins.recipe.files import read_toml
+
+    path = find_suite(name)
+    assert path is not None
+    return {"name": name, "description": str(read_toml(path).get("description", ""))}

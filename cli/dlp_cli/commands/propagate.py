@@ -26,7 +26,7 @@ from dlp_cli.options import (
     SetOption,
     TableOption,
 )
-from dlp_plugins.units import MOST_CLASSES, counts_by_class
+from dlp_plugins.units import MOST_CLASSES, counted, counts_by_class
 
 if TYPE_CHECKING:
     from dlp_plugins.embeddings.chunked import Outcome
@@ -245,6 +245,9 @@ def _summary(job: FilePropagation, outcome: Outcome) -> list[tuple[str, str]]:
         unreached += ", labelled by the refiner alone"
     how = outcome.calibration
     probability = [] if how is None else [("probability", how.describe())]
+    late = f"{health.not_yet_reached:,}; raise solver.max_iterations"
+    not_yet = [("points where the solver stopped before a label", late)]
+    not_yet = not_yet if health.not_yet_reached else []
     halo = outcome.halo
     shared = [] if halo is None else [("neighbours in other processes", f"{halo:,} at most")]
     return [
@@ -253,14 +256,15 @@ def _summary(job: FilePropagation, outcome: Outcome) -> list[tuple[str, str]]:
         ("classes", f"{len(given.classes):,}"),
         (
             "graph",
-            f"{recipe.graph.name}: {outcome.edges:,} edges, {outcome.components:,} components",
+            f"{recipe.graph.name}: {counted(outcome.edges, 'edge')}, "
+            f"{counted(outcome.components, 'component')}",
         ),
         *shared,
         ("zero vectors", f"{outcome.zero_vectors:,}"),
         ("same as an earlier point", f"{outcome.duplicates:,}"),
         ("components without a label", f"{health.unlabeled_components:,}"),
         ("points no label reaches", unreached),
-        ("points not reached yet", f"{health.not_yet_reached:,}"),
+        *not_yet,
         ("classes without a point", f"{health.empty_classes:,}"),
         ("solver", f"{recipe.solver.name}: {health.convergence.describe()}"),
         ("certainty, quartiles", ", ".join(f"{q:.3f}" for q in quartiles) or "-"),
@@ -293,6 +297,11 @@ def _show_comparison(comparison: Comparison) -> None:
 def _notes(job: FilePropagation, outcome: Outcome) -> list[str]:
     """Sentences on what the user may not expect."""
     notes = [] if outcome.note is None else [outcome.note]
+    if bool((job.given.labels >= 0).all()):
+        notes.append(
+            f"Every point has a label, so there was nothing to spread. Is {job.options.labels} the "
+            "file of the labels that are given?"
+        )
     equal = job.propagator.class_shares == "equal"
     share = "an equal" if equal else "its"
     advice = " If it is, say so with --class-shares." if equal else ""

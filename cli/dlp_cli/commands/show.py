@@ -47,7 +47,10 @@ def show(
         return
     if name is None:
         from dlp_plugins.errors import UsageError
+        from dlp_plugins.registry import of_kind
 
+        if kind not in ("recipe", "recipes"):
+            of_kind(kind)
         raise UsageError(
             f"dlp show {kind} NAME: the name is missing. `dlp list {kind}` lists them."
         )
