@@ -138,7 +138,7 @@ bench-calibration: .venv/test
 
 .venv/base: .venv/bin/python pyproject.toml
 	@echo "Installing into .venv; the first time this downloads PyTorch, a few minutes."
-	$(PIP) --editable '.[photos]'
+	$(PIP) --editable '.[photos,label,report]'
 	@touch $@
 
 .venv/test: .venv/bin/python pyproject.toml

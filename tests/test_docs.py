@@ -49,6 +49,7 @@ THIS_SUITE = "what runs these tests; the file or target is checked to exist"
 IN_USB = "needs semilearn: tests/usb/test_docs.py runs it in its own environment"
 SEVERAL = "starts several processes: tests/distributed runs the same"
 WRITES_A_PAGE = "test_a_generated_page_is_up_to_date compares the page"
+PEERS = ".venv-peers/bin/python -m benchmarks.peers"
 OF_IMAGES = "needs 50,000 images, and minutes; tests/photos embeds a few"
 MINUTES = "minutes of measuring; the script is checked to exist"
 NOT_RUN = {
@@ -104,8 +105,10 @@ NOT_RUN = {
     "make bench-photos": MINUTES,
     "make bench-calibration": MINUTES,
     "make bench-peers": MINUTES,
-    "python -m benchmarks.peers --draws 3": MINUTES,
-    "python -m benchmarks.peers.wrong_labels --draws 3": MINUTES,
+    f"{PEERS} --draws 20 --minutes 12": MINUTES,
+    f"{PEERS} --draws 20 --minutes 12 --data real --points 10000": MINUTES,
+    f"{PEERS}.wrong_labels --draws 3": MINUTES,
+    "pip install '.[photos,label,report]'": INSTALLS,
     ".venv/bin/python -m pytest -x tests/solvers": THIS_SUITE,
     ".venv/bin/python -m pytest -x tests/test_contracts.py -k neumann": THIS_SUITE,
     ".venv/bin/ruff check . && .venv/bin/ruff format . && .venv/bin/mypy": THIS_SUITE,
@@ -185,7 +188,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(torchvision.datasets.cifar, "check_integrity", lambda *_: True)
     for name, count in {"train/cat": 12, "train/dog": 12, "test/cat": 3, "test/dog": 3}.items():
         write_photos(tmp_path / "photos" / name, count)
-    write_photos(tmp_path / "photos/unlabeled", 8)
+    for name in ("photos/unlabeled", "later"):
+        write_photos(tmp_path / name, 8)
     x, y = np.vstack([RNG.normal(m, 1, (30, 8)) for m in (0, 3)]), np.repeat([0, 1], 30)
     few = np.where(np.arange(60) % 10 == 0, y, -1)
     for name in ("features.npy", "vectors.npy", "new.npy"):
@@ -424,7 +428,9 @@ def test_what_is_not_run_is_in_the_documents() -> None:
 
 def test_the_readme_names_every_optional_part() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    named = set(re.findall(r"install (?:\S+ )?'\.\[(.+?)\]'", (ROOT / "README.md").read_text()))
+    text = (ROOT / "README.md").read_text()
+    found = re.findall(r"install (?:\S+ )?'\.\[(.+?)\]'", text)
+    named = {part for parts in found for part in parts.split(",")}
     assert named == set(project["optional-dependencies"]) - {"test", "browser", "docs"}
 
 
