@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import _thread
 import gc
 import os
+import signal
 import sys
 import threading
 import warnings
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -141,7 +142,11 @@ def _ignored(what: Any) -> None:
     would print a traceback and go on.
     """
     if what.exc_type is not None and issubclass(what.exc_type, KeyboardInterrupt):
-        threading.Timer(AGAIN_SECONDS, _thread.interrupt_main).start()
+        main_thread = threading.main_thread().ident
+        assert main_thread is not None
+        # a signal, as a flag alone would not end a call that waits
+        again = partial(signal.pthread_kill, main_thread, signal.SIGINT)
+        threading.Timer(AGAIN_SECONDS, again).start()
     else:
         sys.__unraisablehook__(what)
 
