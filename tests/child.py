@@ -121,7 +121,7 @@ def _main(
     os.chdir(at)
     if not privileged:
         _drop_capabilities()
-    from dlp_cli.app import main
+    from dlp_cli.__main__ import main
 
     sys.argv = ["dlp", *words]
     if watch:

@@ -35,14 +35,24 @@ def choose(problem: Problem, name: str, count: int, seed: int) -> np.ndarray:
         acquisition = gl.active_learning.var_opt
         values, vectors = gl.graph(w).eigen_decomp(normalization="normalized", k=EIGENVECTORS)
         settings = {"C": np.diag(1 / (values + 1e-11)), "V": vectors}
-    # the classes not yet seen are numbered, but have no labelled point
-    learner = gl.active_learning.active_learner(
-        gl.ssl.laplace(w), acquisition, points, problem.y[points], **settings
-    )
-    while len(learner.labeled_ind) < count:
+
+    def learner_of(points: np.ndarray) -> tuple[Any, np.ndarray]:
+        """A learner that knows these labels, and the classes that occur: it takes no others."""
+        classes, labels = np.unique(problem.y[points], return_inverse=True)
+        laplace = gl.ssl.laplace(w)
+        return gl.active_learning.active_learner(
+            laplace, acquisition, points, labels, **settings
+        ), classes
+
+    learner, classes = learner_of(points)
+    while len(points) < count:
         chosen = learner.select_queries()
-        learner.update(chosen, problem.y[chosen])
-    return learner.labeled_ind[:count]
+        points = np.append(points, chosen)
+        if np.isin(problem.y[chosen], classes).all():
+            learner.update(chosen, np.searchsorted(classes, problem.y[chosen]))
+        else:
+            learner, classes = learner_of(points)
+    return points[:count]
 
 
 own_choice = suggest_quality.choose

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 
 
 def main() -> None:
@@ -15,7 +16,12 @@ def main() -> None:
 
     if handled:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    command()
+    try:
+        command()
+    except KeyboardInterrupt:  # where the command was about to end
+        sys.exit(130)
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is left is to end
 
 
 if __name__ == "__main__":

@@ -675,6 +675,32 @@ def test_ctrl_c_while_the_commands_load_prints_no_traceback() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
 
 
+ENDING = """
+import os, signal
+from dlp_cli import app
+from dlp_cli.__main__ import main
+
+def command():
+    {command}
+
+app.main = command
+main()
+os.kill(os.getpid(), signal.SIGINT)
+print("ended")
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "out"), [("pass", 0, "ended\n"), ("raise KeyboardInterrupt", 130, "")]
+)
+def test_ctrl_c_at_the_end_prints_no_traceback(command: str, code: int, out: str) -> None:
+    script = ENDING.format(command=command)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (code, out, "")
+
+
 def test_no_command_imports_another() -> None:
     for path in (ROOT / "cli/dlp_cli/commands").glob("*.py"):
         assert "dlp_cli.commands" not in path.read_text(), path

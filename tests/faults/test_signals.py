@@ -60,6 +60,8 @@ def test_photos_are_embedded_to_the_same_bytes(
     for name in ("x.npy", "x.ids.csv", "x.json"):
         assert (tmp_path / name).read_bytes() == (whole.folder / name).read_bytes(), name
     left = {p.name for p in tmp_path.iterdir()} - {"log", "again.log", "photos"}
+    if which is signal.SIGKILL:  # once x.npy is there, its lock and what was resumed by may be left
+        left = {name for name in left if not name.startswith(".x.npy.")}
     assert left == {"x.npy", "x.ids.csv", "x.json"}
 
 
