@@ -108,6 +108,7 @@ NOT_RUN = {
     f"{PEERS} --draws 20 --minutes 12": MINUTES,
     f"{PEERS} --draws 20 --minutes 12 --data real --points 10000": MINUTES,
     f"{PEERS}.wrong_labels --draws 3": MINUTES,
+    f"{PEERS}.selection": MINUTES,
     "pip install '.[photos,label,report]'": INSTALLS,
     ".venv/bin/python -m pytest -x tests/solvers": THIS_SUITE,
     ".venv/bin/python -m pytest -x tests/test_contracts.py -k neumann": THIS_SUITE,
