@@ -701,6 +701,28 @@ def test_ctrl_c_at_the_end_prints_no_traceback(command: str, code: int, out: str
     assert (done.returncode, done.stdout, done.stderr) == (code, out, "")
 
 
+SPINNING = """
+import os
+from dlp_cli import app
+from dlp_cli.__main__ import main
+
+app.main = lambda: print(os.environ.get("GOMP_SPINCOUNT"))
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, "5000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")],
+)
+def test_threads_that_wait_leave_the_core_soon(given: dict[str, str], expected: str) -> None:
+    kept = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    done = subprocess.run(
+        [sys.executable, "-c", SPINNING], capture_output=True, text=True, env={**kept, **given}
+    )
+    assert done.stdout == f"{expected}\n"
+
+
 def test_no_command_imports_another() -> None:
     for path in (ROOT / "cli/dlp_cli/commands").glob("*.py"):
         assert "dlp_cli.commands" not in path.read_text(), path
