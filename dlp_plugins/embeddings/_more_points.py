@@ -103,7 +103,7 @@ class Lists:
 
 
 def _by_estimates(lists: Lists, f: Tensor, old: int) -> int:
-    """Extend lists by new points, as long as estimates leave few pairs; returns how many are done.
+    """Extend lists by new points while estimates leave few pairs; returns the first not done.
 
     Products in bfloat16 rule out most pairs; the others are compared in full.
     """

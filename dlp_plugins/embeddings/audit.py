@@ -71,6 +71,10 @@ class Audit:
             self.doubt[self.order], self.error_rate, self.likely_wrong()[0],
         )  # fmt: skip
 
+    def evidence(self, i: int) -> list[int]:
+        """The points against label i, without the places that are empty."""
+        return [int(p) for p in self.against[i] if p >= 0]
+
     def likely_wrong(self, precision: float = 0.0) -> tuple[int, float]:
         """How many of the most doubtful labels to look at, and the share of them that is wrong.
 

@@ -96,6 +96,6 @@ def table_columns(audit: Audit, given: LabelFile) -> dict[str, Any]:
         "label": names(audit.labels),
         "suggested": names(audit.suggested),
         "doubt": audit.doubt[order].astype(np.float32),
-        "against": [" ".join(str(i) for i in row if i >= 0) for row in audit.against[order]],
+        "against": [" ".join(map(str, audit.evidence(i))) for i in order.tolist()],
         "note": [ALONE if only else "" for only in alone],
     }

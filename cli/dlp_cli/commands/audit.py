@@ -97,7 +97,7 @@ def to_json(found: Audit, given: LabelFile, precision: float) -> dict[str, Any]:
                 "label": given.classes[found.labels[i]],
                 "suggested": given.classes[found.suggested[i]],
                 "doubt": float(found.doubt[i]),
-                "against": [int(p) for p in found.against[i] if p >= 0],
+                "against": found.evidence(i),
             }
         )
     return {
@@ -114,17 +114,13 @@ def _summary(found: Audit, given: LabelFile, precision: float) -> None:
     count, share = found.likely_wrong(precision)
     alone = int((found.suggested < 0).sum())
     first = found.order[:count]
-
-    def against(i: int) -> list[int]:
-        return [int(p) for p in found.against[i] if p >= 0]
-
     rows = [
         (
             str(given.ids.values[found.points[i]] if given.ids else found.points[i]),
             str(given.classes[found.labels[i]]),
             str(given.classes[found.suggested[i]]),
             f"{found.doubt[i]:.2f}",
-            ", ".join(str(given.ids.values[p] if given.ids else p) for p in against(i)),
+            ", ".join(str(given.ids.values[p] if given.ids else p) for p in found.evidence(i)),
         )
         for i in first[:SHOWN]
     ]

@@ -34,7 +34,7 @@ def list_(
     options.load_plugins(plugins)
     if kind is None:
         known = {k.kind: k.names() for k in KINDS} | {"recipes": recipe_names()}
-        known |= {"suites": suite_names()}
+        known["suites"] = suite_names()
         if as_json:
             output.print_json(known)
             return

@@ -245,9 +245,10 @@ def _summary(job: FilePropagation, outcome: Outcome) -> list[tuple[str, str]]:
         unreached += ", labelled by the refiner alone"
     how = outcome.calibration
     probability = [] if how is None else [("probability", how.describe())]
-    late = f"{health.not_yet_reached:,}; raise solver.max_iterations"
-    not_yet = [("points where the solver stopped before a label", late)]
-    not_yet = not_yet if health.not_yet_reached else []
+    not_yet = []
+    if late := health.not_yet_reached:
+        more = f"{late:,}; raise solver.max_iterations"
+        not_yet.append(("points where the solver stopped before a label", more))
     halo = outcome.halo
     shared = [] if halo is None else [("neighbours in other processes", f"{halo:,} at most")]
     return [
