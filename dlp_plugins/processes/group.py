@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import itertools
 import math
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from dlp_plugins._threads import length
 from dlp_plugins.errors import UsageError
+from dlp_plugins.processes.interface import talk_by_the_way_to
 from dlp_plugins.processes.launch import ONE, Launch, launched
 from dlp_plugins.processes.watch import RESUME, Watch
 
@@ -253,11 +255,12 @@ def join(device: str) -> Processes:
     if not dist.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
         wait = timedelta(seconds=CONNECT_SECONDS)
+        if launch.local_size < launch.size:
+            talk_by_the_way_to(os.environ["MASTER_ADDR"])
         try:
             store, rank, size = next(dist.rendezvous("env://", timeout=wait))
-            dist.init_process_group(
-                backend, store=store, rank=rank, world_size=size, timeout=PATIENCE
-            )
+            dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=wait)
+            _set_timeout(PATIENCE)
         except (dist.DistError, RuntimeError, ValueError) as error:
             raise UsageError(
                 f"process {launch.rank} of {launch.size} did not find the others within "
@@ -266,3 +269,9 @@ def join(device: str) -> Processes:
         store.set_timeout(PATIENCE)
         atexit.register(_leave)
     return Processes(launch)
+
+
+def _set_timeout(timeout: timedelta) -> None:
+    """Of all that is to come. Older versions of torch have the function under another name."""
+    named = getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout
+    named(timeout)

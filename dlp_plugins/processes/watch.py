@@ -3,7 +3,9 @@
 A collective operation waits for everyone, so a process that is gone would leave the others waiting.
 Each process therefore counts up a number in the store that torch.distributed keeps, once a second;
 the first process watches all numbers, the others watch the first one's. One whose number stands
-still is gone: killed, stopped, or on a machine that fell silent.
+still is gone: killed, stopped, or on a machine that fell silent. The store is the first process's,
+so to the others its silence means the same. Seconds are counted by looks, so that processes which
+were all stopped for a while and go on do not take each other for gone.
 """
 
 from __future__ import annotations
@@ -20,9 +22,10 @@ from contextlib import contextmanager
 import torch.distributed as dist
 
 from dlp_plugins.errors import DlpError, ElsewhereError, LostProcessError
+from dlp_plugins.processes.launch import launched
 
 BEAT_SECONDS = 1.0
-SILENT_SECONDS = 20  # without a beat: a loaded machine may hold a process up for some seconds
+SILENT_LOOKS = 20  # without a beat: a loaded machine may hold a process up for some seconds
 GRACE_SECONDS = 4.0  # for the main thread to end by itself, which tidies up
 RESUME = (
     "What was saved last is intact: continue with --resume, with as many processes as you like."
@@ -43,7 +46,10 @@ class Watch:
             store = store.clone()
         self._store = dist.PrefixStore(f"dlp/{next(_numbers)}", store)
         self._over, self._told = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._looks = 0
+        self._threads = [
+            threading.Thread(target=work, daemon=True) for work in (self._watch, self._listen)
+        ]
 
     @contextmanager
     def ending_together(self) -> Iterator[None]:
@@ -52,7 +58,8 @@ class Watch:
         Raises:
             LostProcessError: another has died or hangs. ElsewhereError: another has raised.
         """
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         try:
             with _termination_raised():
                 yield
@@ -111,29 +118,39 @@ class Watch:
         except (dist.DistError, RuntimeError):
             return False
 
-    # -- the thread ------------------------------------------------------------------------------
+    # -- the threads -----------------------------------------------------------------------------
 
     def _watch(self) -> None:
         watched = range(1, self.size) if self.rank == 0 else [0]
-        seen = {rank: (0, time.monotonic()) for rank in watched}
+        seen = dict.fromkeys(watched, (0, 0))
         while not self._over.wait(BEAT_SECONDS):
-            now = time.monotonic()
             try:
-                self._store.add(f"beat {self.rank}", 1)
-                if self._store.add("failed", 0):
-                    self._told.set()
-                    self._end(None)
-                    return
-                for rank, (beats, since) in seen.items():
-                    new = self._store.add(f"beat {rank}", 0)
-                    if new != beats:
-                        seen[rank] = new, now
-                    elif now - since > SILENT_SECONDS:
-                        self._end(self._lost(rank) if self._claim() else None)
+                self._look(seen)
             except (dist.DistError, RuntimeError):  # the store has gone, with the first process
                 if self._over.wait(GRACE_SECONDS / 2):
                     return  # it has gone because all is done
                 self._end(self._lost(0) if self._claim() else None)
+            self._looks += 1
+
+    def _look(self, seen: dict[int, tuple[int, int]]) -> None:
+        """seen: of each watched process its number, and how many looks it has stood still."""
+        self._store.add(f"beat {self.rank}", 1)
+        if self._store.add("failed", 0):
+            self._told.set()
+            self._end(None)
+        for rank, (beats, still) in seen.items():
+            new = self._store.add(f"beat {rank}", 0)
+            seen[rank] = new, still + 1 if new == beats else 0
+            if seen[rank][1] > SILENT_LOOKS:
+                self._end(self._lost(rank) if self._claim() else None)
+
+    def _listen(self) -> None:
+        """End this process when the store gives no answer, as over a link that has been cut."""
+        looks, still = 0, 0
+        while not self._over.wait(BEAT_SECONDS):
+            looks, still = self._looks, still + 1 if looks == self._looks else 0
+            if still > SILENT_LOOKS:
+                self._end(self._lost(0) if launched().local_rank == 0 else None)
 
     def _end(self, error: DlpError | None) -> None:
         """End this process, whose main thread may be waiting for one that is gone."""
