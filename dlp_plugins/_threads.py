@@ -8,11 +8,12 @@ comparisons and sorts, so Python threads are enough.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from threadpoolctl import ThreadpoolController
@@ -31,7 +32,7 @@ class Share(Protocol):
 def workers() -> Iterator[Share]:
     """As many threads as torch uses (OMP_NUM_THREADS), which take the blocks in turn."""
     with (
-        _libraries().limit(limits=1, user_api="blas"),
+        _one_blas_thread,
         ThreadPoolExecutor(torch.get_num_threads(), initializer=_one_thread) as pool,
     ):
 
@@ -41,6 +42,33 @@ def workers() -> Iterator[Share]:
             return pool.map(in_mode(function), blocks)
 
         yield share
+
+
+class _OneBlasThread:
+    """Context in which a BLAS call takes one thread; several at once, left in any order.
+
+    threadpoolctl's own puts back what it found, which may be another one's limit.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._limit: Any = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._limit = _libraries().limit(limits=1, user_api="blas")
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._limit.restore_original_limits()
+
+
+_one_blas_thread = _OneBlasThread()
 
 
 def parallel(function: Callable[[T], R], blocks: Iterable[T]) -> Iterator[R]:

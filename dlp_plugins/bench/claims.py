@@ -13,6 +13,7 @@ has the next number, so that of several which take over at once only one succeed
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -27,6 +28,7 @@ from typing import Any, Self
 import psutil
 
 from dlp_plugins._files import writing
+from dlp_plugins.environment import boot
 from dlp_plugins.errors import SaveError
 
 BEAT_SECONDS = 5.0
@@ -163,10 +165,11 @@ class Claims:
 
     def _keep_beating(self) -> None:
         while not self._over.wait(BEAT_SECONDS):
-            with contextlib.suppress(SaveError):  # the trial itself reports a full disk
+            # The trial itself reports a full disk; a shared folder may be away for a moment.
+            with contextlib.suppress(SaveError, OSError):
                 self._beat()
-            if any(not self._holds(path) for path in list(self._held.values())):
-                self._lost = True
+                if any(not self._holds(path) for path in list(self._held.values())):
+                    self._lost = True
 
     def _beat(self) -> None:
         """Count up.
@@ -180,7 +183,7 @@ class Claims:
             "process": process.pid,
             "created": process.create_time(),
             "host": socket.gethostname(),
-            "boot": _boot(),
+            "boot": boot(),
             "beats": self._beats,
         }
         writing.write_text(self._own, writing.to_json(record), "")
@@ -194,17 +197,14 @@ def _unlock(lock: Path, dead: dict[str, Any]) -> None:
 
 
 def _file_name(name: str) -> str:
-    return re.sub(r"[^\w=,-]", "_", name)
-
-
-def _boot() -> float:
-    """When the machine was started: the same process number may be another's after that."""
-    return psutil.boot_time()
+    """Of a trial: readable, and of this one alone."""
+    readable = re.sub(r"[^\w=,-]", "_", name)
+    return f"{readable}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def _here(record: dict[str, Any]) -> bool:
     """Whether the session's process is one that this process can see."""
-    return record.get("host") == socket.gethostname() and record.get("boot") == _boot()
+    return record.get("host") == socket.gethostname() and record.get("boot") == boot()
 
 
 def _runs(record: dict[str, Any]) -> bool:

@@ -37,7 +37,7 @@ from dlp_plugins.propagation import (
 from dlp_plugins.propagation.beliefs import PLAIN, Beliefs
 from dlp_plugins.propagation.calibration import Calibration, calibrate, fixed
 from dlp_plugins.propagation.class_shares import estimate_shares, known_shares
-from dlp_plugins.propagation.comparison import RUNS, Comparison, Method, compare, methods
+from dlp_plugins.propagation.comparison import Comparison, Method, compare, methods, runs
 from dlp_plugins.propagation.propagator import full_precision
 from dlp_plugins.propagation.unknown import background_reach, total_reach, unknown_scores
 from dlp_plugins.refiners.contract import Classifier, Empty
@@ -200,7 +200,7 @@ def propagate_chunked(
     if f is not None:
         method = Method("default", propagator, start)
         if auto:
-            with clock.phase("compare", RUNS) as tick:
+            with clock.phase("compare", runs(known, num_classes)) as tick:
                 every = methods(propagator, start)
                 plain = known.to(device)
                 comparison = compare(every, graph, f, plain, num_classes, nodes, tick)
@@ -229,7 +229,8 @@ def propagate_chunked(
             tick(scores.num_classes)
         if reach is not None:
             background = background_reach(propagator, state, len(reach), graph.device)
-            reach = unknown_scores(reach, background, num_classes).cpu()[: len(distinct.points)]
+            sources = nodes.total(known, num_classes)
+            reach = unknown_scores(reach, background, sources).cpu()[: len(distinct.points)]
         del state, solution, solve
     index = None
     empty = None if store is None else store.empty
@@ -266,7 +267,8 @@ def propagate_chunked(
             margin = margins(p, margin, labels, known, distinct.group)
             p = p.repeated(distinct.group)
         if probability is not None:
-            probability = beliefs.given_shares(labels, distinct.expand(probability))
+            probability = distinct.expand(nodes.given_shares(known, probability))
+            probability = beliefs.given_shares(labels, probability)
     assigned = assignment.labels
     return Outcome(
         **vars(assignment),
@@ -401,17 +403,20 @@ def best_classes(
     calibration: Calibration | None,
     tick: Callable[[int], None],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Best class [n], certainty, margin and, with a calibration, probability of each row."""
+    """Best class [n], certainty; margin and, with a calibration, probability of each row's label.
+
+    The label is the given one of a labelled row, else the best class.
+    """
     n = len(labels)
     probability = None if calibration is None else torch.empty(n)
     best, certainty, margin = torch.empty(n, dtype=torch.long), torch.empty(n), torch.empty(n)
     for rows in probabilities.blocks():
         p = probabilities.rows(rows)
         best[rows], certainty[rows] = propagator.best_class(p)
-        own = labels[rows]
-        margin[rows] = _margin(p, torch.where(own >= 0, own, best[rows]))
+        own = torch.where(labels[rows] >= 0, labels[rows], best[rows])
+        margin[rows] = _margin(p, own)
         if calibration is not None and probability is not None:
-            probability[rows] = calibration.probability(p, best[rows])
+            probability[rows] = calibration.probability(p, own)
         tick(rows.stop)
     return best, certainty, margin, probability
 

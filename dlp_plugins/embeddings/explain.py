@@ -21,6 +21,7 @@ from dlp_plugins.propagation import Propagator
 from dlp_plugins.propagation.beliefs import PLAIN, Beliefs
 from dlp_plugins.propagation.explanation import Shares, center_distances, paths_to, shares_of
 from dlp_plugins.propagation.propagator import full_precision
+from dlp_plugins.propagation.unknown import check_system
 from dlp_plugins.refiners.none import NoRefiner
 
 PATHS = 3  # labelled points to which a path is shown
@@ -33,6 +34,7 @@ class Explanation:
 
     point: the row.
     given: its own label; -1 where it has none.
+    known: the same, or the label of points with the same embedding; -1 where none has one.
     graph_label: the class that the graph gives it; -1 where no label reaches it.
     graph_probabilities: [c] of the graph, after the normalizer.
     shares: of the labelled points (rows of the file) in the graph's class.
@@ -46,6 +48,7 @@ class Explanation:
 
     point: int
     given: int
+    known: int
     graph_label: int
     graph_probabilities: np.ndarray
     shares: Shares
@@ -57,8 +60,8 @@ class Explanation:
     @property
     def label(self) -> int:
         """What `dlp propagate` writes for the point."""
-        if self.given != UNLABELED:
-            return self.given
+        if self.known != UNLABELED:
+            return self.known
         return self.graph_label if self.refined_label is None else self.refined_label
 
 
@@ -79,7 +82,9 @@ def explain_point(
 
     Raises:
         LabelError: there is no such point.
+        UsageError: the solver is of another system (as Poisson learning is).
     """
+    check_system(propagator, "Shares of labelled points need")
     if not 0 <= point < len(labels):
         raise LabelError(f"There is no point {point}; points are 0..{len(labels) - 1}.")
     node, graph = built.node(point), built.graph
@@ -106,6 +111,7 @@ def explain_point(
     return Explanation(
         point,
         int(labels[point]),
+        int(labels[point]) if labels[point] != UNLABELED else int(known[node]),
         graph_label,
         p.cpu().numpy(),
         Shares(shares.score, rows, shares.shares),

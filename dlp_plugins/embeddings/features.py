@@ -210,7 +210,11 @@ def _check_block(path: Path, metadata: Any, column: str) -> None:
     """Refuse lists so long that a block of them would not fit: equal numbers take no room here."""
     for group in map(metadata.row_group, range(metadata.num_row_groups)):
         chunks = map(group.column, range(group.num_columns))
-        numbers = sum(c.num_values for c in chunks if c.path_in_schema.split(".")[0] == column)
+        numbers = sum(
+            c.num_values
+            for c in chunks
+            if c.path_in_schema == column or c.path_in_schema.startswith(f"{column}.")
+        )
         size = 8 * numbers / max(1, group.num_rows) * min(BLOCK_ROWS, group.num_rows)
         npz.check_size(path, size, advice=AS_NPY)
 

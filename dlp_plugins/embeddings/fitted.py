@@ -18,7 +18,7 @@ from dlp_plugins.embeddings.index import Index
 from dlp_plugins.embeddings.robust import trusted_beliefs
 from dlp_plugins.embeddings.selection import check_request, chosen_from
 from dlp_plugins.graph import Neighbors
-from dlp_plugins.inputs import UNLABELED, to_descriptors, to_labels
+from dlp_plugins.inputs import UNLABELED, to_descriptors, to_labels, unit_rows
 from dlp_plugins.propagation import Health, Propagator, equal_shares, label_matrix
 from dlp_plugins.propagation.beliefs import PLAIN, Beliefs
 from dlp_plugins.propagation.calibration import Calibration
@@ -82,7 +82,7 @@ class FittedPropagation:
         The rest is as `propagate_chunked` takes it; `robust` goes with neither `start` nor `auto`.
         """
         rows, given = to_descriptors(x), to_labels(labels)
-        distinct = find_distinct(rows, propagator.graph.merges_duplicates)
+        distinct = find_distinct(unit_rows(rows), propagator.graph.merges_duplicates)
         if len(distinct.points) < 2:  # a new point needs neighbours
             distinct = Distinct(torch.arange(len(rows)), None)
         rows, known = distinct.select(rows), distinct.labels(given)

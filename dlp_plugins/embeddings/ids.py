@@ -82,8 +82,8 @@ def to_ids(values: Sequence[Any] | np.ndarray, points: int, path: Path) -> Ids:
         raise DataError(f"{path}: there are {points:,} points but {found} ids.")
     plain = values.tolist() if isinstance(values, np.ndarray) else list(values)
     if not all(type(value) is int for value in plain):
-        if odd := next((v for v in plain if not isinstance(v, (str, int))), None):
-            raise DataError(f"{path}: ids must be text or whole numbers; found {odd!r}.")
+        if odd := [v for v in plain if v is not None and not isinstance(v, (str, int))]:
+            raise DataError(f"{path}: ids must be text or whole numbers; found {odd[0]!r}.")
         plain = ["" if value is None else str(value).strip() for value in plain]
     first: dict[Any, int] = {}
     for row, value in enumerate(plain):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numbers
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -252,13 +254,17 @@ def _hint(path: Path, table: _Table, points: int) -> str:
 
 
 def _position(value: Any, points: int, where: str) -> int:
-    try:
-        index = int(value)
-    except (TypeError, ValueError):
+    whole = (
+        re.fullmatch(r"\s*[+-]?[0-9]+\s*", value)
+        if isinstance(value, str)
+        else isinstance(value, numbers.Real) and value == value // 1
+    )
+    if not whole:
         raise LabelError(
             f"{where}: '{value}' is not an index. If it is a header, name the columns 'index' and "
             "'label'."
-        ) from None
+        )
+    index = int(value)
     if not 0 <= index < points:
         raise LabelError(f"{where}: index {index} is outside 0..{points - 1}.")
     return index

@@ -21,7 +21,7 @@ from dlp_plugins.embeddings.index import Index
 from dlp_plugins.embeddings.labels import LabelFile
 from dlp_plugins.embeddings.memory import ClassChunks
 from dlp_plugins.embeddings.scores import BLOCK_ENTRIES, Scores
-from dlp_plugins.inputs import check_descriptors, to_descriptors
+from dlp_plugins.inputs import check_descriptors, to_descriptors, unit_rows
 from dlp_plugins.propagation import Convergence, Propagator
 from dlp_plugins.propagation.beliefs import Beliefs, soft_given
 from dlp_plugins.propagation.duplicates import Distinct, find_distinct
@@ -132,7 +132,7 @@ def fit_multi_label(
     """
     rows = to_descriptors(x)
     check_descriptors(rows)
-    distinct = find_distinct(rows, propagator.graph.merges_duplicates)
+    distinct = find_distinct(unit_rows(rows), propagator.graph.merges_duplicates)
     if len(distinct.points) < 2:  # a new point needs neighbours
         distinct = Distinct(torch.arange(len(rows)), None)
     given = soft_given(labels, normalize=False)

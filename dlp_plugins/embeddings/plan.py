@@ -17,6 +17,7 @@ import torch
 
 from dlp_plugins import registry
 from dlp_plugins._files.reading import read_json
+from dlp_plugins._files.writing import write_text
 from dlp_plugins.embeddings.memory import (
     STORED_REFINER_ARRAYS,
     Memory,
@@ -275,8 +276,12 @@ def load_rates(path: Path, dim: int, k: int) -> Rates:
 
 
 def save_rates(path: Path, rates: Rates) -> None:
-    """Write rates as JSON."""
-    path.write_text(json.dumps(asdict(rates), indent=2) + "\n", encoding="utf-8")
+    """Write rates as JSON, whole or not at all.
+
+    Raises:
+        SaveError: the file cannot be written.
+    """
+    write_text(path, json.dumps(asdict(rates), indent=2) + "\n")
 
 
 # -- predicting ---------------------------------------------------------------------------------

@@ -147,6 +147,7 @@ def _read_parquet(path: Path) -> tuple[np.ndarray, list[str]]:
     held = [name for name in parquet_columns(path) if name not in NOT_NUMBERS]
     written = [name for name in held if name.startswith(PROBABILITY)]
     chosen = written or held
+    npz.check_size(path, 8 * len(chosen) * pq.read_metadata(path).num_rows)
     table = pq.read_table(path, columns=chosen)
     types = pa.types
     if other := [

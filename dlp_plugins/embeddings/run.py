@@ -27,7 +27,13 @@ from dlp_plugins.embeddings.prototypes import with_prototypes
 from dlp_plugins.embeddings.sharded import unmet
 from dlp_plugins.embeddings.starts import build_start
 from dlp_plugins.embeddings.truth import read_truth
-from dlp_plugins.embeddings.work import VERSION, check_work, digest, identity, work_folder
+from dlp_plugins.embeddings.work import (
+    VERSION,
+    check_work,
+    digest,
+    identity,
+    is_unfinished,
+)
 from dlp_plugins.environment import choose_device, free_memory
 from dlp_plugins.errors import UsageError
 from dlp_plugins.processes.group import Processes, join
@@ -130,7 +136,7 @@ def _recipe(options: Options, points: int = 0, started: bool = False) -> Recipe:
 def _check_places(options: Options) -> bool:
     """Raise where the table or the index cannot be written; whether there is unfinished work."""
     out, inputs = options.table, options.inputs
-    unfinished = out is not None and bool(out.name) and work_folder(out).exists()
+    unfinished = out is not None and bool(out.name) and is_unfinished(out)
     if out is not None:
         # the table that the work is for may be there, if it was to be replaced or just written
         table.check_out(out, options.overwrite or (options.resume and unfinished), inputs)

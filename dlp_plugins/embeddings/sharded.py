@@ -35,6 +35,7 @@ from dlp_plugins.normalizers.contract import Blocks, Normalizer
 from dlp_plugins.processes.group import Processes
 from dlp_plugins.processes.rows import owners
 from dlp_plugins.propagation import Convergence, Propagator
+from dlp_plugins.propagation.beliefs import PLAIN
 from dlp_plugins.propagation.calibration import Calibration, fixed
 from dlp_plugins.propagation.class_shares import ESTIMATE, known_shares
 from dlp_plugins.propagation.duplicates import Distinct
@@ -120,7 +121,7 @@ def propagate_sharded(
         if reach is not None:
             even = torch.full((len(own), 1), 1 / len(known))
             background = solve_rows(propagator, graph, even).scores[:, 0].clamp(min=0)
-            reach = unknown_scores(reach, background, num_classes)
+            reach = unknown_scores(reach, background, PLAIN.total(known, num_classes))
 
     calibration = _calibration(known, num_classes) if calibrated else None
     with clock.phase("weigh", len(own)) as tick:
@@ -141,7 +142,8 @@ def propagate_sharded(
         found = for_copies(propagator, found, labels, known, group, graph)
         margin = margins(p, margin, labels, known, group)
         if probability is not None:
-            probability = torch.where(labels != UNLABELED, 1.0, probability[group])
+            probability = torch.where(known != UNLABELED, 1.0, probability)[group]
+            probability = torch.where(labels != UNLABELED, 1.0, probability)
     return Outcome(
         **vars(found),
         margin=margin,
@@ -217,7 +219,7 @@ def solve_rows(propagator: Propagator, graph: GraphRows, y: Tensor) -> Solution:
     iterations = solver.improve_(z, graph, y, graph.norms)
     size = graph.norms(y)
     missing = graph.norms(graph.matmul(z).mul_(solver.alpha).add_(y).sub_(z))
-    residual = torch.where(size > 0, missing / size, 0.0)
+    residual = torch.where(size == 0, 0.0, missing / size)
     return Solution.judged(z, iterations, residual, solver.tolerance, y, graph.norms)
 
 

@@ -174,7 +174,8 @@ def _numbers(name: str, values: Tensor) -> Column:
 
 
 def _kind(values: Sequence[Any]) -> str:
-    if not all(isinstance(value, int) for value in values):
+    values = [value for value in values if value is not None]
+    if not values or not all(isinstance(value, int) for value in values):
         return "string"
     low, high = min(values), max(values)
     if low >= -(2**63) and high < 2**63:

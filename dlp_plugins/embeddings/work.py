@@ -173,12 +173,30 @@ def work_folder(out: Path) -> Path:
     return out.with_name(out.name + SUFFIX)
 
 
-def forget(out: Path) -> None:
-    """Remove unfinished work on a table that was written in another way; not another process's."""
+def is_unfinished(out: Path) -> bool:
+    """Whether there is work on a table that could go on."""
     folder = work_folder(out)
-    if folder.is_dir():
+    return folder.exists() and _strange(folder) is None
+
+
+def forget(out: Path) -> None:
+    """Remove unfinished work on a table that was written in another way.
+
+    What another process works on stays, and a folder that is no work of this program.
+    """
+    folder = work_folder(out)
+    if is_unfinished(out):
         with contextlib.suppress(RunFolderError, SaveError), Lock(folder / LOCK):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _strange(folder: Path) -> str | None:
+    """The name of something in the folder that no work on a table has put there."""
+    if not folder.is_dir():
+        return f"a file of the name {folder.name}"
+    if (folder / RECORD).is_file():
+        return None
+    return next((path.name for path in folder.iterdir() if path.name != LOCK), None)
 
 
 def identity(path: Path | str | None) -> list[Any] | None:
@@ -198,12 +216,17 @@ def check_work(out: Path, record: dict[str, Any], resume: bool, overwrite: bool)
     """Refuse to go on with other inputs, or to throw unfinished work away without being told to.
 
     Raises:
-        UsageError: both say what to do instead.
+        UsageError: both say what to do instead. So does a folder that is no work of this program.
         DataError: the folder is damaged.
     """
     folder = work_folder(out)
     if not folder.exists():
         return
+    if strange := _strange(folder):
+        raise UsageError(
+            f"{folder} is where the work on {out.name} would go, but it holds {strange}, which is "
+            "not this program's. Move it away, or give another --out."
+        )
     if not resume:
         if overwrite:
             return

@@ -53,7 +53,8 @@ class Lists:
     def padded(self, k: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """The k largest values of each row, without the point itself: indices and values [n, k].
 
-        Rows with fewer have -1 and 0 at their end. By default k is that of the longest row.
+        Rows with fewer have -1 and 0 at their end. By default k is that of the longest row. Of a
+        neighbour that is named twice the larger value counts.
         """
         n = self.num_points
         k = n if k is None else k
@@ -63,6 +64,10 @@ class Lists:
         row, column, value = row[others], self.indices[others], self.values[others]
         order = np.lexsort([-value, row])
         row, column, value = row[order], column[order], value[order]
+        once = np.unique(row * n + column, return_index=True)[1]
+        if len(once) < len(row):
+            once.sort()
+            row, column, value = row[once], column[once], value[once]
         first = np.searchsorted(row, np.arange(n))
         place = np.arange(len(row)) - first[row]
         width = min(k, int(place.max(initial=-1)) + 1)

@@ -69,7 +69,7 @@ class Suspicion:
 
 def audit(space: Space, view: View) -> list[Suspicion]:
     """All labels that others speak about (`audit_labels`), the most doubtful first."""
-    counts = torch.bincount(view.nodes[view.nodes >= 0], minlength=1)
+    counts = torch.bincount(view.nodes[view.nodes >= 0], minlength=view.sums.shape[1])
     present = counts.nonzero().squeeze(1)
     if len(present) < 2 or int(counts.max()) < 2:
         return []

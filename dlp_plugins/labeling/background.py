@@ -36,7 +36,7 @@ class Background:
     def wake(self) -> None:
         with self._idle:
             self._busy = True
-        self._wanted.set()
+            self._wanted.set()
 
     def wait(self, timeout: float) -> bool:
         """Wait until there is nothing to do; False if that took longer than `timeout` seconds."""

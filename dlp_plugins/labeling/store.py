@@ -102,6 +102,7 @@ class LabelStore:
                 ) from None
             raise UsageError(f"{path} cannot be used for labels: {error}.") from None
         if known != (fingerprint,):
+            self.close()  # else it stays locked while anything holds the error
             raise UsageError(
                 f"{path} holds labels of other embeddings, or of these in another order. Give "
                 "another file with --state."

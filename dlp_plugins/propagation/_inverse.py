@@ -197,7 +197,7 @@ class System:
 
     @torch.no_grad()
     def solve(self, b: Tensor, tolerance: float) -> Tensor:
-        """X [n, w] float64 for B [n, w] float64 (overwritten), each column to |b| times tolerance.
+        """X [n, w] float64 for B [n, w] float64, each column to |b| times tolerance.
 
         Conjugate gradient in float32, its residual in float64, and again for what is left.
 

@@ -22,6 +22,7 @@ from dlp_plugins.refiners.contract import Given
 
 AnyAssignment = TypeVar("AnyAssignment", bound=Assignment)
 TINY = torch.finfo(torch.float32).tiny
+LARGE = 1e30  # scores above this, or below its inverse, lose digits or more in float32
 
 
 def is_sparse(x: Any) -> bool:
@@ -51,7 +52,7 @@ class Prior:
         """beta P / (column sums of P) [n, stop - start] float32; a column of zeros stays zero."""
         part = self.scores[:, start:stop]
         part = part.toarray() if is_sparse(part) else part
-        p = torch.from_numpy(np.array(part, dtype=np.float32))
+        p = torch.from_numpy(_single(np.asarray(part)))
         if self.group is not None:  # a node's scores are the mean of its points'
             counts = torch.bincount(self.group)
             p = p.new_zeros(len(counts), p.shape[1]).index_add_(0, self.group, p)
@@ -59,6 +60,15 @@ class Prior:
         total = p.sum(dim=0, dtype=torch.float64)
         p *= torch.where(total > 0, self.weight / total, 0.0).float()
         return p
+
+
+def _single(scores: np.ndarray) -> np.ndarray:
+    """A copy in float32; columns that it would not hold are divided by their largest number."""
+    largest = np.asarray(scores.max(axis=0, initial=0), dtype=np.float64)
+    odd = (largest > LARGE) | ((largest > 0) & (largest < 1 / LARGE))
+    if not odd.any():
+        return np.array(scores, dtype=np.float32)
+    return (scores / np.where(odd, largest, 1.0)).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -96,6 +106,12 @@ class Beliefs:
         if self.prior is not None:
             y += self.prior.columns(start, stop).to(y.device)
         return y
+
+    def total(self, labels: Tensor, num_classes: int) -> float:
+        """Sum of Y: classes with a label, and beta for each that has prior scores."""
+        columns = row_slices(num_classes, len(labels), BLOCK_ENTRIES)
+        parts = (self.label_matrix(labels, num_classes, c.start, c.stop) for c in columns)
+        return float(sum(part.sum(dtype=torch.float64) for part in parts))
 
     def labels(self, plain: Tensor) -> Tensor:
         """[n] on the CPU: the class of the largest share of each point; `plain` without shares."""

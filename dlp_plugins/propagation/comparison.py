@@ -26,7 +26,7 @@ from dlp_plugins.registry import EMBEDDINGS_START_ALPHA
 from dlp_plugins.solvers.cg import ConjugateGradient
 
 FOLDS = 5  # at most; no more than labels of the rarest class that has two
-RUNS = 10  # of every method: folds times repeats
+RUNS = 10  # of every method at least: folds times repeats
 # Standard errors by which another method must be better. Three are compared with the default, so
 # that 2.5 each leave less than one chance in fifty of leaving it for nothing.
 CLEAR = 2.5
@@ -149,9 +149,9 @@ def compare(
         descriptors: F [n, d] that the graph was built from.
         labels: [n] int64, -1 where there is none.
         given: prior scores, if any; labels must be plain.
-        progress: called with the number of runs that are done, of `runs(labels)`.
+        progress: called with the number of runs that are done, of `runs`.
     """
-    counts = np.bincount(labels[labels != UNLABELED].cpu().numpy(), minlength=num_classes)
+    counts = _counts(labels, num_classes)
     judged = int(counts[counts > 1].sum())
     if judged == 0:
         return Comparison([], candidates[0], 0, 0)
@@ -178,6 +178,15 @@ def compare(
     better = [i for i, row in enumerate(rows) if row.clearly_better]
     best = max(better, key=lambda i: rows[i].gain, default=0)
     return Comparison(rows, candidates[best], judged, repeats)
+
+
+def runs(labels: Tensor, num_classes: int) -> int:
+    """Of every method, in `compare`: folds times repeats."""
+    return math.prod(shape_of(_counts(labels, num_classes)))
+
+
+def _counts(labels: Tensor, num_classes: int) -> np.ndarray:
+    return np.bincount(labels[labels != UNLABELED].cpu().numpy(), minlength=num_classes)
 
 
 def shape_of(counts: np.ndarray) -> tuple[int, int]:

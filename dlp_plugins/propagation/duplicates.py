@@ -63,9 +63,10 @@ class Distinct:
 
 
 def find_distinct(rows: Tensor, merge: bool = True) -> Distinct:
-    """Groups of equal rows of x [n, d], on the CPU; each zero row is a group of its own.
+    """Groups of equal unit rows of x [n, d], on the CPU; each zero row is a group of its own.
 
-    A zero row has no direction: two of them have nothing in common.
+    Rows of any length go through `unit_rows` first. A zero row has no direction: two of them have
+    nothing in common.
 
     Args:
         merge: False leaves every row a group of its own, as a graph from a file needs it.

@@ -67,6 +67,7 @@ class LeaveOneOut:
     strongest: Tensor
     _system: System
     _columns: int
+    _tolerance: float
 
     @classmethod
     def of(
@@ -106,7 +107,7 @@ class LeaveOneOut:
             among[w, labels] = -torch.inf
             strength, positions = among.topk(min(STRONGEST, m - 1), dim=1)
             strongest.append(torch.where(strength > 0, positions, UNLABELED).cpu())
-        return cls(at.cpu(), which, torch.cat(own), torch.cat(strongest), system, width)
+        return cls(at.cpu(), which, torch.cat(own), torch.cat(strongest), system, width, tolerance)
 
     def __call__(self, labels: Tensor, num_classes: int, weights: Tensor | None = None) -> LeftOut:
         """The points left out, for labels [m] int64.
@@ -119,7 +120,7 @@ class LeaveOneOut:
         sums, lost = self._sums(mass)
         mine, own = mass[self.which], mass[self.which] * self.own[:, None]
         counts = mass.sum(dim=0) - mine  # [s, c]: of the other labels
-        present = (counts > 0) & (sums - own > 2 * DIAGONAL_TOLERANCE * own)
+        present = (counts > 0) & (sums - own > 2 * self._tolerance * own)
         scores = torch.where(present, (sums - own) / counts, 0.0)
         # Class masses over the unlabelled nodes, to which i's belongs if no other label is there.
         totals = mass.T @ lost - mine * lost[self.which, None]

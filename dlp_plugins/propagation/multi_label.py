@@ -105,9 +105,9 @@ def spread(propagator: Propagator, graph: Graph, beliefs: Beliefs, num_classes: 
 def choose_labels(scores: Tensor, given: Given, start: int = 0) -> tuple[Tensor, Tensor]:
     """Labels [n, w] bool and thresholds [w] of the classes from `start` on, from Z [n, w].
 
-    With s_j the share of the labelled points that have class j, it goes to the round(s_j n_u) of
-    the n_u unlabelled points with the largest positive scores; points with the same score as the
-    last of them have it too.
+    With s_j the share of the labelled points that have class j, it goes to the round(s_j n_u), at
+    least one, of the n_u unlabelled points with the largest positive scores; points with the same
+    score as the last of them have it too.
     """
     n, w = scores.shape
     points = given.points.to(scores.device)

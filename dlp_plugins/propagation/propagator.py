@@ -28,6 +28,7 @@ from dlp_plugins.inputs import (
     check_descriptors,
     check_labels,
     to_descriptors,
+    unit_rows,
 )
 from dlp_plugins.normalizers.contract import Normalizer
 from dlp_plugins.processes.group import ALONE, Processes
@@ -301,7 +302,7 @@ class Propagator:
         check_labels(labels, num_classes, len(descriptors))
         check_descriptors(descriptors)
         if merge_equal and self.graph.merges_duplicates:
-            distinct = find_distinct(descriptors.cpu())
+            distinct = find_distinct(unit_rows(descriptors.cpu()))
             if distinct.group is not None and len(distinct.points) > 1:
                 if initial is not None:
                     initial = initial[distinct.points.to(initial.device)]
@@ -413,7 +414,7 @@ class Propagator:
             assert found.scores is not None
             state = self.solver.prepare(graph)
             background = background_reach(self, state, len(labels), graph.device)
-            u = unknown_scores(total_reach(found.scores), background, c)
+            u = unknown_scores(total_reach(found.scores), background, beliefs.total(labels, c))
             found = replace(found, unknown=u)
         return found
 

@@ -18,6 +18,17 @@ def total_reach(scores: Tensor) -> Tensor:
     return scores.clamp(min=0).sum(dim=1)
 
 
+def check_system(propagator: Propagator, what: str) -> None:
+    """Refuse a solver of another system, as Poisson learning is.
+
+    Raises:
+        UsageError: it has no alpha.
+    """
+    if not hasattr(propagator.solver, "alpha"):
+        name = type(propagator.solver).__name__
+        raise UsageError(f"{what} a solver of (I - alpha Wn) Z = Y, such as cg; found {name}.")
+
+
 def background_reach(propagator: Propagator, state: Any, n: int, device: torch.device) -> Tensor:
     """[n]: what arrives of a source that is the same at every point and 1 in all.
 
@@ -27,21 +38,17 @@ def background_reach(propagator: Propagator, state: Any, n: int, device: torch.d
     Raises:
         UsageError: the solver is of another system (as Poisson learning is).
     """
-    if not hasattr(propagator.solver, "alpha"):
-        name = type(propagator.solver).__name__
-        raise UsageError(
-            f"Unknown scores need a solver of (I - alpha Wn) Z = Y, such as cg; found {name}."
-        )
+    check_system(propagator, "Unknown scores need")
     source = torch.full((n, 1), 1 / n, device=device)
     return propagator.solve(state, source).scores[:, 0].clamp(min=0)
 
 
-def unknown_scores(reach: Tensor, background: Tensor, num_classes: int) -> Tensor:
-    """[n] float32 in 0..1: u_i = b_i / (b_i + r_i / c).
+def unknown_scores(reach: Tensor, background: Tensor, sources: float) -> Tensor:
+    """[n] float32 in 0..1: u_i = b_i / (b_i + r_i / s).
 
-    r is the reach of all c classes, each a source that is 1 in all, and b that of the uniform
-    source: where labels say no more than the number of neighbours does, u is 0.5; where none
-    arrives it is 1.
+    r is the reach of all classes, whose sources are s in all (see `Beliefs.total`), and b that of
+    the uniform source: where labels say no more than the number of neighbours does, u is 0.5; where
+    none arrives it is 1.
     """
-    total = background + reach / num_classes
+    total = background + reach / sources
     return torch.where(total > 0, background / total, 1.0)

@@ -16,7 +16,7 @@ def balance(p: Tensor, unlabeled: Tensor, shares: Tensor, blocks: RowBlocks) -> 
     """Unlabelled rows of p [n, c] times diag(b), rows to sum 1, in place; returns b [c].
 
     From b = 1: a_i = 1 / (p b)_i, b_j = (n_u pi_j / (p^T a)_j)^0.25 over the n_u unlabelled points.
-    A column of zeros keeps b = 1.
+    A column of zeros, or of a class of which there are to be none, keeps b = 1.
 
     Args:
         unlabeled: [n] float32, 1 for an unlabelled point, 0 for a labelled one.
@@ -32,7 +32,7 @@ def balance(p: Tensor, unlabeled: Tensor, shares: Tensor, blocks: RowBlocks) -> 
             return block.T.mv(unlabeled[rows] / block.mv(b))
 
         mass = torch.stack(blocks.map(masses)).double().sum(dim=0)
-        new = torch.where(mass > 0, POWER * (log_wanted - mass.log()), 0.0)
+        new = torch.where((mass > 0) & (shares > 0), POWER * (log_wanted - mass.log()), 0.0)
         moved = float((new - log_b).abs().max())
         log_b = new
         if moved < TOLERANCE:

@@ -58,7 +58,7 @@ def conjugate_gradient(
             x[:, again] = part
             counts[again] += more
             residual[again] = residual_norms(graph, alpha, part, own)
-    return x, int(read_host(counts).max(initial=0)), torch.where(size > 0, residual / size, 0.0)
+    return x, int(read_host(counts).max(initial=0)), torch.where(size == 0, 0.0, residual / size)
 
 
 def iterate(

@@ -173,7 +173,7 @@ class Solver(ABC):
         """
         a, b = self.system(graph, labels)
         size = b.norm(dim=0)
-        return torch.where(size > 0, (b - a @ scores.double().cpu()).norm(dim=0) / size, 0.0)
+        return torch.where(size == 0, 0.0, (b - a @ scores.double().cpu()).norm(dim=0) / size)
 
     def check_size(self, graph: Graph) -> None:
         """Raise GraphError if the graph is larger than this solver takes."""
@@ -193,7 +193,7 @@ def column_norms(x: Tensor) -> Tensor:
 def relative_residual(graph: Operator, alpha: float, scores: Tensor, labels: Tensor) -> Tensor:
     """|y - (I - alpha Wn) z| / |y| for each class: [c]; 0 for a class without labels."""
     size = column_norms(labels)
-    return torch.where(size > 0, residual_norms(graph, alpha, scores, labels) / size, 0.0)
+    return torch.where(size == 0, 0.0, residual_norms(graph, alpha, scores, labels) / size)
 
 
 def residual_norms(graph: Operator, alpha: float, scores: Tensor, labels: Tensor) -> Tensor:

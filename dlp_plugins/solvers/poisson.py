@@ -23,6 +23,7 @@ from dlp_plugins.solvers.contract import (
 )
 
 CPU = torch.device("cpu")
+SAME = 1e-6  # share of a label by which equal ones may differ from their mean
 
 
 @solvers.register("poisson")
@@ -37,9 +38,9 @@ class Poisson(Solver):
 
     Departures, so that clamping at 0 and dividing by the row's sum gives probabilities: the mean of
     |u| over a component is added to the scores of the classes that are labelled in it; this one
-    number changes no argmax and makes a node without preference uniform. A component with labels of
-    one class only, where u is 0, takes ybar. A component without labels keeps rows of zeros, and a
-    class without a label in a component keeps a 0 there.
+    number changes no argmax and makes a node without preference uniform. A component whose labelled
+    rows are all the same, as with one class only, where u is 0, takes ybar. A component without
+    labels keeps rows of zeros, and a class without a label in a component keeps a 0 there.
 
     Solved as (I - Wn) x = D^(-1/2) F, u = D^(-1/2) x, by conjugate gradient; `residual` is that
     system's. It is singular along D^(1/2) 1, which the centring removes.
@@ -59,7 +60,7 @@ class Poisson(Solver):
         guess = None if initial is None else root * usable_guess(state, labels, initial)
         goal = self.tolerance * column_norms(b)
         x, counts = iterate(state, 1.0, b, guess, goal, self.max_iterations)
-        scores = _anchor(inverse * x, state.degree, component, means)
+        scores = _anchor(inverse * x, state.degree, component, sources, means)
         flow = root * scores
         residual = relative_residual(state, 1.0, flow, b)
         solution = Solution.judged(flow, int(read_host(counts).max()), residual, self.tolerance, b)
@@ -77,7 +78,7 @@ class Poisson(Solver):
         root, _ = _roots(degree)
         laplacian = root * self.system(graph, labels)[0]
         u = torch.linalg.pinv(laplacian, rtol=1e-6, hermitian=True) @ sources
-        return _anchor(u, degree, graph.components, means)
+        return _anchor(u, degree, graph.components, sources, means)
 
 
 QUICK = Poisson(max_iterations=100, tolerance=1e-3)  # where other solvers start
@@ -90,15 +91,21 @@ def _roots(degree: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def centered_sources(labels: Tensor, component: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """F [n, c], which sums to 0 over every component, and ybar of each component [m, c]."""
+    """F [n, c], which sums to 0 over every component, and ybar of each component [m, c].
+
+    Where all labelled rows of a component are the same but for rounding, F is 0.
+    """
     labeled = labels.any(dim=1, keepdim=True)
     means = labels.new_zeros(count, labels.shape[1]).index_add_(0, component, labels)
     counts = labels.new_zeros(count, 1).index_add_(0, component, labeled.to(labels))
     means /= counts.clamp(min=1)
-    return torch.where(labeled, labels - means[component], 0.0), means
+    sources = torch.where(labeled, labels - means[component], 0.0)
+    other = (sources.abs() > SAME * means[component]).any(dim=1, keepdim=True)
+    others = labels.new_zeros(count, 1).index_add_(0, component, other.to(labels))
+    return torch.where(others[component] > 0, sources, 0.0), means
 
 
-def _anchor(u: Tensor, degree: Tensor, component: Tensor, means: Tensor) -> Tensor:
+def _anchor(u: Tensor, degree: Tensor, component: Tensor, sources: Tensor, means: Tensor) -> Tensor:
     """Choose the constant for each component and class, which L leaves open."""
     volume = degree.new_zeros(len(means)).index_add_(0, component, degree)
     volume = torch.where(volume > 0, volume, 1.0)[:, None]  # a component of one node has u = 0
@@ -109,6 +116,7 @@ def _anchor(u: Tensor, degree: Tensor, component: Tensor, means: Tensor) -> Tens
     size = torch.zeros_like(means).index_add_(0, component, degree[:, None] * u.abs()) / volume
     offset = present * size.sum(dim=1, keepdim=True) / classes.clamp(min=1)
     u += offset[component]
-    u = torch.where((classes == 1)[component], means[component], u)
+    flow = means.new_zeros(len(means), 1).index_add_(0, component, sources.abs().sum(1, True))
+    u = torch.where((flow > 0)[component], u, means[component])
     # Rounding leaves traces of the centring where the answer is 0.
     return u.mul_(present[component])

@@ -18,6 +18,7 @@ def backend(device: torch.device, training: Training) -> Iterator[None]:
 
     deterministic: algorithms whose sums have an order, so that a run gives the same bits again;
         torch warns of an operation that has none. Else cuDNN tries which algorithm is fastest.
+        CUBLAS_WORKSPACE_CONFIG stays set: cuBLAS reads it once.
     precision "tf32": convolutions round their inputs to 10 bits, several times as fast; products
         of matrices do not, as the search for neighbours needs float32.
     """

@@ -140,7 +140,7 @@ def load(
         load_plugin_file(Path(file))
     recipe = folder.read_recipe()
     path = folder.weights(network) if weights == "last" else folder.best_weights(network)
-    if not path.is_file():
+    if not folder.summary.is_file() or not path.is_file():
         raise RunFolderError(_missing(folder, path, network, weights))
     model = _read_model(folder)
     consistency = build_part(recipe, "consistency", num_classes=len(model["classes"]))

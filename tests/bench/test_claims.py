@@ -25,7 +25,7 @@ def leave(folder: Path, lock: Path, **record: object) -> None:
     """A claim whose session ended without giving it up."""
     session = Claims(folder)
     session.__enter__()
-    assert session._take("solver=cg_seed0", lock)
+    assert session._take(claims._file_name(NAME), lock)
     session._over.set()
     path = folder / "_claims" / "sessions" / session.session
     path.write_text(json.dumps({**json.loads(path.read_text()), **record}))
@@ -122,11 +122,35 @@ def test_who_was_silent_for_too_long_learns_that_another_took_over(tmp_path, loc
     monkeypatch.setattr(claims, "BEAT_SECONDS", 0.01)
     with Claims(tmp_path) as one, one.claimed(NAME, lock):
         assert not one.lost
-        (tmp_path / "_claims" / "solver=cg_seed0.1").write_text("{}")
+        others = tmp_path / "_claims" / f"{claims._file_name(NAME)}.1"
+        others.write_text("{}")
         for _ in range(500):
             if one.lost:
                 break
             one._over.wait(0.01)
         assert one.lost
     # what the other holds stays
-    assert (tmp_path / "_claims" / "solver=cg_seed0.1").exists()
+    assert others.exists()
+
+
+def test_trials_with_similar_names_are_claimed_apart(tmp_path, lock):
+    with Claims(tmp_path) as one, Claims(tmp_path) as other:
+        one.failed("lr=0.1/seed0", "no such file")
+        assert other.failure("lr=0_1/seed0") is None
+
+
+def test_a_shared_folder_that_is_away_for_a_moment_ends_no_heartbeat(tmp_path, lock, monkeypatch):
+    monkeypatch.setattr(claims, "BEAT_SECONDS", 0.01)
+    with Claims(tmp_path) as one, one.claimed(NAME, lock):
+        found, failing = one._files, iter([OSError(116, "Stale file handle")])
+
+        def files(name):
+            for error in failing:
+                raise error
+            return found(name)
+
+        monkeypatch.setattr(one, "_files", files)
+        one._over.wait(0.2)
+        beats = one._beats
+        one._over.wait(0.2)
+        assert one._beats > beats

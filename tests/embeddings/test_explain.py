@@ -10,7 +10,7 @@ from dlp_plugins.embeddings.built import Built
 from dlp_plugins.embeddings.defaults import propagation_recipe
 from dlp_plugins.embeddings.explain import explain_file, explain_point
 from dlp_plugins.embeddings.memory import MemoryBudgetError
-from dlp_plugins.errors import LabelError
+from dlp_plugins.errors import LabelError, UsageError
 from dlp_plugins.recipe.build import build_propagator
 
 C, EACH = 3, 30
@@ -93,3 +93,19 @@ def test_too_little_memory_for_all_classes(tmp_path):
             tmp_path / "x.npy", tmp_path / "y.npy", 0, memory="20MB",
             settings=["refiner=none", "graph=faiss_flat"],
         )  # fmt: skip
+
+
+def test_a_copy_of_a_labelled_point_has_its_label():
+    """Point 90 is a copy of point 5, which is given a label that its neighbours deny."""
+    x, labels = blobs(), given()
+    x, labels = torch.cat([x, x[[5]]]), torch.cat([labels, torch.tensor([-1])])
+    labels[5] = 2
+    propagator = build_propagator(propagation_recipe(["refiner=none"]))
+    found = explain_point(propagator, Built.of(propagator, x.float()), labels, C, 90)
+    assert (found.label, found.given, found.known) == (2, -1, 2)
+
+
+def test_a_solver_of_another_system_is_refused():
+    propagator = build_propagator(propagation_recipe(["solver=poisson"]))
+    with pytest.raises(UsageError, match="such as cg; found Poisson"):
+        explain_point(propagator, Built.of(propagator, blobs().float()), given(), C, 40)

@@ -329,6 +329,8 @@ def test_a_number_of_classes_makes_room_for_those_without_a_label(tmp_path):
         ("index,label\n3,a\n", "line 2: index 3 is outside 0..2"),
         ("0,a\n1,b\n0,b\n", "line 3: point 0 has two labels, 'a' and 'b'"),
         ("id,name\n0,a\n", "line 1: 'id' is not an index. If it is a header"),
+        ("index,label\n1_0,a\n", "line 2: '1_0' is not an index"),
+        ("index,label\ninf,a\n", "line 2: 'inf' is not an index"),
         ("0,a\n1\n", "line 2: expected index and label, found '1'"),
         ("a,b,c\n", "has 3 columns; name the one of labels 'label'"),
         ("label\n", "holds 0 labels for 3 points"),
@@ -395,3 +397,11 @@ def test_readable_sizes_and_times():
     assert format_seconds(300) == "5.0 min"
     assert format_seconds(7200) == "2.0 h"
     assert format_seconds(86400 * 10) == "10.0 days"
+
+
+@pytest.mark.parametrize("index", [0.9, float("inf")])
+def test_an_index_that_is_not_whole(tmp_path, index):
+    path = tmp_path / "y.parquet"
+    pq.write_table(pa.table({"index": [0.0, index], "label": ["a", "b"]}), path)
+    with pytest.raises(LabelError, match=f"'{index}' is not an index"):
+        read_labels(path, 3)

@@ -197,3 +197,12 @@ def test_as_commands(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     np.save(shuffled, np.load(x)[::-1])
     Path("other.npy").write_bytes(shuffled.getvalue())
     assert "their order are others" in dlp("graph", "check", "g.npz", "other.npy", code=1)
+
+
+def test_a_neighbour_that_is_named_twice_counts_once(tmp_path: Path) -> None:
+    path = tmp_path / "g.npz"
+    indices = np.array([[1, 1, 2], [2, 0, 2], [0, 1, 0]])
+    np.savez(path, indices=indices, similarities=np.array([[0.5, 0.9, 0.2]] * 3))
+    found, values = read_lists(path).padded()
+    assert found.tolist() == [[1, 2], [0, 2], [1, 0]]
+    np.testing.assert_allclose(values, [[0.9, 0.2], [0.9, 0.5], [0.9, 0.5]])

@@ -430,3 +430,14 @@ def test_files_are_used_where_memory_is_short(folder):
         prepare(Options(*files, settings=exact, device="cpu", on_disk=True))
     with pytest.raises(UsageError, match=r"needs no --robust\."):
         prepare(Options(*files, settings=PLAIN, device="cpu", on_disk=True, robust=True))
+
+
+def test_a_folder_that_is_no_work_of_ours_stays(folder):
+    own = work_folder(folder / "b.csv") / "thesis.txt"
+    own.parent.mkdir()
+    own.write_text("years")
+    run(folder, "b.csv", overwrite=True)
+    assert own.read_text() == "years"
+    with pytest.raises(UsageError, match=r"holds thesis\.txt, which is not this program's"):
+        run(folder, "b.csv", overwrite=True, on_disk=True)
+    assert own.read_text() == "years"

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from dlp_plugins.embeddings.run import propagate_file
+from dlp_plugins.labeling.advice import audit
 from dlp_plugins.labeling.live import LiveLabels
 from dlp_plugins.labeling.probability import calibrated, probability, usual
 
@@ -124,3 +125,10 @@ def test_copies_of_a_point_share_its_label(space):
     live = LiveLabels(space, given([0, 298], [0, 1]), 2)
     assert live.view.labels[299] == 1
     assert live.view.given[299] == -1
+
+
+def test_labels_are_audited_where_copies_outvote_a_class(space):
+    """The last two points are copies; class 3 is given to one of them alone."""
+    labels = given([0, 1, 2, 3, 299, 298], [0, 0, 1, 1, 3, 0])
+    live = LiveLabels(space, labels, 4)
+    assert {suspicion.point for suspicion in audit(space, live.view)} >= {0, 1}

@@ -105,3 +105,12 @@ def test_a_killed_process_loses_no_answer_and_leaves_no_half_of_one(tmp_path, wh
     done = subprocess.run([sys.executable, "-c", ANSWER_AND_DIE, path, when], env=environment)
     assert done.returncode == -signal.SIGKILL
     assert LabelStore(path, "f").labels() == dict.fromkeys(range(5), 0)
+
+
+def test_a_file_that_was_refused_is_free_again(tmp_path):
+    path = tmp_path / "x.labels.sqlite"
+    LabelStore(path, "f").close()
+    with pytest.raises(UsageError, match="other embeddings") as held:
+        LabelStore(path, "g")
+    LabelStore(path, "f").close()
+    assert held.value is not None  # a notebook keeps the last error

@@ -147,6 +147,13 @@ def test_a_column_of_a_prior_without_scores_stays_zero() -> None:
     assert prior.columns(0, 2).tolist() == [[0.125, 0], [0.375, 0]]
 
 
+@pytest.mark.parametrize("factor", [1e-60, 1e60, 1e300])
+def test_scores_that_float32_does_not_hold(factor: float) -> None:
+    prior = soft_labels()[2]
+    expected = Prior(prior, 1.0).columns(0, C)
+    torch.testing.assert_close(Prior(prior * factor, 1.0).columns(0, C), expected)
+
+
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from dlp_plugins.embeddings.chunked import propagate_chunked
+from dlp_plugins.embeddings.fitted import FittedPropagation
 from dlp_plugins.embeddings.memory import ClassChunks
 from dlp_plugins.inputs import unit_rows
 from dlp_plugins.propagation import Propagator, duplicates, propagate
@@ -95,3 +96,26 @@ def test_copies_get_the_class_of_the_most_weight_and_count_in_the_balance(tmp_pa
     assert torch.equal(found.labels, chunked.labels)
     torch.testing.assert_close(found.class_weights, chunked.class_weights)
     torch.testing.assert_close(found.certainty, chunked.certainty)
+
+
+def test_rows_of_other_lengths_in_one_direction_are_copies_everywhere(tmp_path):
+    """Row 80 is twice row 45, and 81 a copy of the labelled row 0."""
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(size=(40, 6)) + 2 * np.eye(6)[j % 2] for j in range(2)])
+    x = np.concatenate([x, 2 * x[[45]], x[[0]]])
+    labels = np.full(82, -1)
+    labels[[0, 1, 40, 80]] = [1, 0, 1, 0]
+    made = Propagator.default(k=5, alpha=0.9, normalizer="class_mass")
+    found = propagate(x, labels, propagator=made, calibrated=True)
+    fitted = FittedPropagation.of(made, x, labels, 2, calibrated=True)
+    chunked = propagate_chunked(
+        made, lambda tick: unit_rows(torch.from_numpy(x).float()), torch.from_numpy(labels), 2,
+        ClassChunks(2, False, 0), scratch=tmp_path, calibrated=True,
+    )  # fmt: skip
+    assert found.graph.num_nodes == 80
+    assert chunked.duplicates == 2
+    assert found.labels[[45, 80, 81]].tolist() == [0, 0, 1]
+    assert fitted.labels.tolist() == found.labels.tolist() == chunked.labels.tolist()
+    for other in (torch.from_numpy(fitted.probability), chunked.probability):
+        torch.testing.assert_close(other, found.probability, rtol=0, atol=1e-5)
+    assert found.probability[[45, 80, 81]].tolist() == [1, 1, 1]

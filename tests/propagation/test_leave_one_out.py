@@ -134,3 +134,13 @@ def test_the_strongest_labels_are_those_of_the_largest_influence(graph, labels):
     reached = np.take_along_axis(among, expected, axis=1) > 1e-9
     assert (found.strongest[:, :3].numpy() == np.where(reached, expected, -1)).all()
     assert (found.strongest[nodes == 20] == -1).all()
+
+
+@pytest.mark.parametrize("tolerance", [1e-9, 1e-4])
+def test_a_label_alone_in_its_component_has_no_score_at_any_tolerance(graph, labels, tolerance):
+    nodes = (labels >= 0).nonzero().squeeze(1)
+    made = LeaveOneOut.of(graph, nodes, alpha=ALPHA, tolerance=tolerance)
+    classes = labels[nodes].clone()
+    classes[nodes == 20] = 0  # others have this class too
+    found = made(classes, C)
+    assert not found.probabilities[nodes == 20].any()

@@ -49,3 +49,18 @@ def test_a_solver_of_another_system_is_refused() -> None:
     with pytest.raises(UsageError, match="such as cg; found Poisson"):
         propagate(x, labels, propagator=made, unknown=True)
     assert propagate(torch.from_numpy(x), labels, propagator=made).unknown is None
+
+
+def test_neither_empty_classes_nor_a_prior_weight_change_what_is_unknown() -> None:
+    x, _, labels = points()
+    plain = propagate(x, labels, k=10, unknown=True).unknown
+    more = propagate(x, labels, k=10, unknown=True, num_classes=50).unknown
+    torch.testing.assert_close(more, plain)
+    even = np.ones((N, 2))
+    small, large = (
+        propagate(x, labels, k=10, unknown=True, prior=even, prior_weight=w, tolerance=1e-6).unknown
+        for w in (1e-6, 1e6)
+    )
+    torch.testing.assert_close(small, plain, rtol=0, atol=1e-3)
+    # a prior that is the same everywhere says what the uniform source does
+    torch.testing.assert_close(large, torch.full((N,), 0.5), rtol=0, atol=1e-3)

@@ -168,3 +168,11 @@ def test_a_point_seen_again_gets_the_label_it_had() -> None:
     new = torch.from_numpy(labels) < 0
     assert (again.argmax(dim=1) == q.argmax(dim=1))[new].float().mean() > 0.99
     torch.testing.assert_close(again[new], q[new], atol=0.05, rtol=0)
+
+
+def test_a_class_of_which_there_are_to_be_none_keeps_its_scores():
+    p = torch.tensor([[0.5, 0.5, 0.0], [0.2, 0.8, 0.0], [0.0, 0.0, 1.0]])
+    with RowBlocks(p) as blocks:
+        b = balance(p, torch.ones(3), torch.tensor([0.5, 0.5, 0.0]), blocks)
+    assert p.isfinite().all()
+    assert b[2] == 1

@@ -22,6 +22,7 @@ from dlp_plugins.propagation import label_matrix
 from dlp_plugins.registry import solvers
 from dlp_plugins.solvers import Solution, Solver, _conjugate_gradient, _local_order, _rows
 from dlp_plugins.solvers.contract import column_norms, goal, rounding
+from dlp_plugins.solvers.poisson import Poisson
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),  # torch_sparse at import
@@ -431,3 +432,15 @@ def test_on_a_gpu_as_on_the_cpu(name: str) -> None:
     there = run(name, graph.to("cuda"), y.to("cuda"))
     assert there.scores.device.type == "cuda"
     torch.testing.assert_close(there.scores.cpu(), run(name, graph, y).scores, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_poisson_where_all_labels_of_a_component_are_the_same_soft_one(count: int) -> None:
+    graph = ring(12)
+    y = torch.zeros(12, 2)
+    y[:count] = torch.tensor([0.6, 0.4]) / count
+    solver = Poisson()
+    scores = solver.solve(solver.prepare(graph), y).scores
+    expected = (torch.tensor([0.6, 0.4]) / count).expand(12, 2)
+    torch.testing.assert_close(scores, expected)
+    torch.testing.assert_close(solver.oracle(graph, y).float(), expected)

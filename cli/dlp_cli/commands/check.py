@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,8 +29,9 @@ def check(
     checked = options.load(recipe, overrides, plugins)
 
     from dlp_plugins.recipe.check import check_dependencies
+    from dlp_plugins.training.folder import flatten
 
-    settings = dict(_flatten(checked.as_dict()))
+    settings = flatten(checked.as_dict())
     if as_json:
         check_dependencies(checked)
         found = {"data": asdict(_read_data(checked))} if data else {}
@@ -63,14 +63,6 @@ def _show_data(found: Checked) -> None:
         f"a label, of which {found.labeled:,} are used and {found.validation:,} validate; "
         f"{found.test:,} test images; {len(found.unreadable):,} cannot be read"
     )
-
-
-def _flatten(table: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in table.items():
-        if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
 
 
 def _toml(value: Any) -> str:
