@@ -25,6 +25,7 @@ import inspect
 import os
 import pkgutil
 import sys
+import warnings
 import traceback
 from collections.abc import Callable, Iterable
 from functools import cached_property, lru_cache
@@ -343,6 +344,8 @@ def _some_members(offered: list[str] | None) -> str:
 def load_plugin_file(path: Path) -> None:
     """Import a user's file so that its decorators register their components.
 
+    Warns of a file that registers nothing.
+
     Raises:
         PluginError: the file does not exist or fails at import; the message names file and cause.
     """
@@ -356,6 +359,7 @@ def load_plugin_file(path: Path) -> None:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
+    before = _registered()
     try:
         spec.loader.exec_module(module)
     except RegistryError:
@@ -364,6 +368,16 @@ def load_plugin_file(path: Path) -> None:
         raise PluginError(
             f"--plugin {path} fails at import: {type(error).__name__}: {error}"
         ) from error
+    if _registered() == before:
+        warnings.warn(
+            f"--plugin {path} registers nothing. A component needs a decorator above its class: "
+            'from dlp_plugins.registry import solvers, then @solvers.register("my_solver").',
+            stacklevel=2,
+        )
+
+
+def _registered() -> list[Component]:
+    return [component for kind in KINDS for component in kind._components.values()]
 
 
 datasets = Registry("datasets", "dlp_plugins.datasets.contract:Dataset")

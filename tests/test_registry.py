@@ -217,6 +217,11 @@ def test_plugin_file_that_is_missing_or_no_python(tmp_path: Path) -> None:
         load_plugin_file(tmp_path / "text.txt")
 
 
+def test_plugin_file_that_registers_nothing(plugin: Any) -> None:
+    with pytest.warns(UserWarning, match=r"mine\.py registers nothing\. A component needs"):
+        plugin("class Mine: ...")
+
+
 def test_plugin_file_that_fails(plugin: Any) -> None:
     with pytest.raises(PluginError, match=r"mine\.py fails at import: ValueError: no luck"):
         plugin("raise ValueError('no luck')")

@@ -128,13 +128,13 @@ def propagate(
             "--multi-label", help="A point may have several labels: each class by itself."
         ),
     ] = False,
-    calibrate: Annotated[
+    no_calibrate: Annotated[
         bool,
         typer.Option(
-            "--calibrate/--no-calibrate",
-            help="Find the probability that each label is right, by cross-validation.",
+            "--no-calibrate",
+            help="Leave out the probability that a label is right, found by cross-validation.",
         ),
-    ] = True,
+    ] = False,
     unknown: Annotated[
         bool,
         typer.Option("--unknown", help="Add a column: how likely a point has no known class."),
@@ -193,7 +193,7 @@ def propagate(
         classes=classes, class_shares=class_shares, probabilities=probabilities, memory=memory,
         device=device.value, overwrite=overwrite, save_index=save_index,
         prototypes=prototypes, names=names, start=start, auto=auto, robust=robust,
-        prior=prior, prior_weight=prior_weight, calibrated=calibrate, unknown=unknown, truth=truth,
+        prior=prior, prior_weight=prior_weight, calibrated=not no_calibrate, unknown=unknown, truth=truth,
         multi_label=multi_label, on_disk=on_disk, resume=resume,
         shard_rows=shard_rows,
     )  # fmt: skip
