@@ -25,8 +25,8 @@ import inspect
 import os
 import pkgutil
 import sys
-import warnings
 import traceback
+import warnings
 from collections.abc import Callable, Iterable
 from functools import cached_property, lru_cache
 from importlib.metadata import EntryPoint, EntryPoints, entry_points

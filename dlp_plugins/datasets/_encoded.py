@@ -71,6 +71,7 @@ def dataset(
         DataError: images needed for mean and std cannot be read.
         LabelError: labels that are neither whole numbers nor text, or are no class of the training.
     """
+    columns = {split: (images, _known(labels)) for split, (images, labels) in columns.items()}
     train_labels = next(iter(columns.values()))[1]
     classes = list(classes or _find_classes(train_labels, name))
     train, test = (
@@ -90,6 +91,11 @@ def dataset(
         mean=tuple(mean or measured[0]),
         std=tuple(std or measured[1]),
     )
+
+
+def _known(labels: Sequence[Any]) -> list[Any]:
+    """Labels, with None for those that say there is none: blank text, and -1 as text."""
+    return [None if isinstance(y, str) and y.strip() in ("", "-1") else y for y in labels]
 
 
 def _find_classes(labels: Sequence[Any], name: str) -> list[str]:

@@ -25,6 +25,7 @@ from torchvision.transforms.v2 import functional as tvf
 
 from dlp_plugins.datasets.contract import LazyImages
 from dlp_plugins.errors import DataError, in_words
+from dlp_plugins.units import counted
 
 FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 ENDINGS = (
@@ -127,7 +128,7 @@ def images(
 
 
 def list_images(folder: Path, left_out: Counter[str]) -> list[Path]:
-    """Image files below a folder, in a fixed order.
+    """Image files below a folder, in a fixed order; hidden files and folders are no images.
 
     left_out: counts the endings of the other files, but for hidden ones.
 
@@ -139,7 +140,7 @@ def list_images(folder: Path, left_out: Counter[str]) -> list[Path]:
         ending = path.suffix.lower()
         if ending in ENDINGS:
             found.append(path)
-        elif not (path.name.startswith(".") or path.name.lower() in NOT_IMAGES):
+        elif path.name.lower() not in NOT_IMAGES:
             left_out[ending or "no ending"] += 1
     return sorted(found)
 
@@ -148,8 +149,9 @@ def _files_below(folder: Path) -> Iterator[Path]:
     def refuse(error: OSError) -> None:
         raise DataError(f"{in_words(error)} Without it, its images would be missing.") from error
 
-    for place, _, names in os.walk(folder, onerror=refuse):
-        yield from (Path(place) / name for name in names)
+    for place, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(place) / name for name in names if not name.startswith("."))
 
 
 def warn_of_left_out(root: Path, left_out: Counter[str]) -> None:
@@ -157,7 +159,7 @@ def warn_of_left_out(root: Path, left_out: Counter[str]) -> None:
     if left_out:
         endings = ", ".join(f"{ending} {n}" for ending, n in left_out.most_common(5))
         warnings.warn(
-            f"{left_out.total()} files below {root} are left out, as their ending is not an "
+            f"Left out below {root}: {counted(left_out.total(), 'file')} whose ending is not an "
             f"image's: {endings}. Images end in {', '.join(ENDINGS)}.",
             stacklevel=3,
         )

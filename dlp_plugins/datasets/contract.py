@@ -17,12 +17,13 @@ import torch
 from torch import Tensor
 
 from dlp_plugins.errors import DataError, LabelError
+from dlp_plugins.units import counted
 
 UNKNOWN = -1
 THREADS = 4  # decoding an image releases Python's lock
 CHUNK = 64  # images per task
 ROWS = 4096  # inputs checked at a time
-MOST_LISTED = 20  # unreadable images named in one error
+MOST_LISTED = 100  # unreadable images named in one error
 UINT16_MAX = 65535
 MOST_EMPTY_CLASSES = 1000  # so many classes may be more than there are labels
 
@@ -267,8 +268,9 @@ def list_unreadable(problems: Sequence[str], total: int) -> str:
     if len(problems) == 1:
         return problems[0]
     more = len(problems) - MOST_LISTED
-    listed = [*problems[:MOST_LISTED], *([f"and {more} more"] if more > 0 else [])]
-    return f"{len(problems)} of {total} images cannot be read:\n  " + "\n  ".join(listed)
+    listed = [*problems[:MOST_LISTED], *([f"and {more:,} more"] if more > 0 else [])]
+    lines = "\n  ".join(listed)
+    return f"{len(problems):,} of {counted(total, 'image')} cannot be read:\n  {lines}"
 
 
 def scale_uint16(images: Tensor) -> Tensor:

@@ -25,8 +25,9 @@ class Sinkhorn(Normalizer):
 
     From b of class mass, a_i = 1 / (Z b)_i and b_j = n pi_j / (Z^T a)_j in turn (Sinkhorn and
     Knopp, 1967), n the unlabelled points with a positive score, until every column is within 0.1 %
-    of its size. Where islands of the graph allow no such P, the last step's is taken.
-    A column of zeros stays zero, and its share goes to the others; a row of zeros stays zero.
+    of its size. Where islands of the graph allow no such P, the last step's is taken. A column of
+    zeros stays zero, and so does a row. The share of a class that no unlabelled point has a score
+    of goes to the others; its b is the largest.
     """
 
     passes: Annotated[int, Field(ge=1, description="passes over all points at most")] = 100
@@ -34,7 +35,8 @@ class Sinkhorn(Normalizer):
     def fit(self, blocks: Blocks, shares: Tensor) -> Tensor | None:
         """b [c] float64, the largest 1."""
         wanted = shares.double()
-        b = _column_factors(wanted, _masses(blocks, None))
+        there = _masses(blocks, None)
+        b = _column_factors(wanted, there)
         for done in range(self.passes):
             mass = _masses(blocks, b)
             # rows sum to 1, so that b * mass sums to the number of rows
@@ -44,7 +46,7 @@ class Sinkhorn(Normalizer):
             if done % CHECK_EVERY == 0 and read_host(near).all():
                 break
             b = _column_factors(target, mass)
-        return b
+        return torch.where(there > 0, b, 1.0)
 
     def apply(self, scores: Tensor, total: Tensor | None, shares: Tensor) -> Tensor:
         assert total is not None

@@ -11,8 +11,9 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from dlp_plugins.datasets.contract import list_unreadable
 from dlp_plugins.errors import DataError
-from dlp_plugins.photos.source import Photos, Read, unreadable
+from dlp_plugins.photos.source import Photos, Read
 
 AHEAD = 3  # batches in work besides the one that is used
 Bad = Literal["stop", "skip"]
@@ -83,13 +84,14 @@ def read_all(
             raise stopped(photos, problems, found.last)
         yield found
     if not good:
-        raise DataError(unreadable(problems, len(photos)))
+        raise DataError(list_unreadable(problems, len(photos)))
 
 
 def stopped(photos: Photos, problems: list[str], last: int, more: str = "") -> DataError:
     """The error that names every image that cannot be read; those from `last` on are tried."""
     known = [*problems, *find_unreadable(photos, last)]
-    return DataError(f"{unreadable(known, len(photos))}\nTo leave them out, add --bad skip.{more}")
+    listed = list_unreadable(known, len(photos))
+    return DataError(f"{listed}\nTo leave them out, add --bad skip.{more}")
 
 
 def find_unreadable(photos: Photos, first: int) -> list[str]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from dlp_plugins._files import writing
 from dlp_plugins._files.lock import Lock
+from dlp_plugins.datasets.contract import list_unreadable
 from dlp_plugins.embeddings.ids import beside
 from dlp_plugins.embeddings.record import record_path, write_record
 from dlp_plugins.environment import choose_device
@@ -21,9 +22,9 @@ from dlp_plugins.errors import DataError
 from dlp_plugins.photos import decoding, shards
 from dlp_plugins.photos.decoding import Bad
 from dlp_plugins.photos.describer import DEFAULT, Describer, new_describer
-from dlp_plugins.photos.partial import PartialRows
+from dlp_plugins.photos.partial import PartialRows, partial_of
 from dlp_plugins.photos.shards import Finished, Shard, find_finished, part_of
-from dlp_plugins.photos.source import COLUMN, Photos, open_photos, unreadable, warn_of_skipped
+from dlp_plugins.photos.source import COLUMN, Photos, open_photos, warn_of_skipped
 
 BATCH = {"cpu": 16, "cuda": 256}  # images at a time; a small batch stays in the CPU's cache
 SAVE_SECONDS = 5.0  # between two savings: what a crash loses at most
@@ -94,6 +95,10 @@ def embed(
     chosen = Shard.parse(shard) if shard else None
     whole, out = out, chosen.path(out) if chosen else out
     writing.check_place(out, (".npy",), "the file of embeddings", overwrite)
+    # of a call that was broken off at its end they are there already
+    replace = overwrite or partial_of(out).exists()
+    for path, what in ((beside(out), "their names"), (record_path(out), "how they were described")):
+        writing.check_place(path, (path.suffix,), what, replace)
     found = photos if isinstance(photos, Photos) else open_photos(photos, column, split)
     where = choose_device(device)
     describer = new_describer(
@@ -101,7 +106,9 @@ def embed(
         network=network, device=where,
     )  # fmt: skip
     dtype = np.dtype(np.float16 if float16 else np.float32)
-    request = {"record": describer.record.as_dict(), "batch": BATCH[where.type]}
+    request = {
+        "record": describer.record.as_dict(), "batch": BATCH[where.type], "numbers": dtype.str
+    }  # fmt: skip
     parts, bounds = {}, (0, len(found))
     if chosen:
         bounds = chosen.bounds(len(found), BATCH[where.type])
@@ -167,6 +174,8 @@ class _State:
 
     def take(self, part: Finished) -> bool:
         """Add the rows of a shard; False if its photos have changed since, or it is damaged."""
+        if part.last > len(self.photos):
+            return False
         other = hashlib.sha256()
         for i in range(part.first, part.last):
             other.update(self._line(i))
@@ -175,7 +184,7 @@ class _State:
         except (OSError, ValueError, EOFError):
             return False
         kept = part.last - part.first - len(part.note["skipped"])
-        same = part.note["digest"] == other.hexdigest() and part.last <= len(self.photos)
+        same = part.note["digest"] == other.hexdigest()
         if not same or shape != (kept, self.rows.dim) or dtype != self.rows.dtype:
             return False
         for block in part.blocks():
@@ -216,7 +225,7 @@ def _describe_all(
     if bad == "stop" and state.problems:
         raise _stopped(state, [], state.done)
     if state.rows.rows == 0:
-        raise DataError(unreadable(state.problems, len(state.photos)))
+        raise DataError(list_unreadable(state.problems, len(state.photos)))
     if state.done > resumed or not state.rows.note:
         state.save()
 

@@ -10,6 +10,7 @@ import importlib.util
 import io
 import json
 import warnings
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -148,7 +149,9 @@ def export(
     Args:
         model: the folder of a finished run, or what `dlp propagate --save-index` wrote.
         format: 'onnx' and 'torch-export' hold the computation; 'safetensors' the weights, and all
-            that is needed to build the network in its metadata.
+            that is needed to build the network in its metadata. Weight normalisation is worked
+            into the weights: remove it from a network that is to load them (torch's
+            `remove_parametrizations`), or set backbone.weight_norm_heads=none.
         network, weights: of a run, as `load` takes them.
 
     Returns:
@@ -301,10 +304,10 @@ def read_description(path: Path) -> dict[str, Any]:
     if path.suffix == ".safetensors":
         with safetensors.safe_open(path, framework="pt") as file:
             return json.loads(file.metadata()[METADATA])
-    if path.suffix == ".pt2":
-        extra = {f"{METADATA}.json": ""}
-        torch.export.load(path, extra_files=extra)
-        return json.loads(extra[f"{METADATA}.json"])
+    if path.suffix == ".pt2":  # torch's own reader unpickles, which runs what it finds
+        with zipfile.ZipFile(path) as archive:
+            name = next(n for n in archive.namelist() if n.endswith(f"/extra/{METADATA}.json"))
+            return json.loads(archive.read(name))
     import onnx
 
     return json.loads({p.key: p.value for p in onnx.load(path).metadata_props}[METADATA])

@@ -23,6 +23,11 @@ from dlp_plugins.errors import SaveError
 HEADER = 128  # bytes of the .npy header, whatever the number of rows
 
 
+def partial_of(path: Path) -> Path:
+    """Where the rows of a file are until all are there."""
+    return path.with_name(f".{path.name}.partial")
+
+
 class PartialRows:
     """The rows [n, dim] of `path`, of which some may be there from before.
 
@@ -39,7 +44,7 @@ class PartialRows:
 
     def __init__(self, path: Path, dim: int, dtype: np.dtype, request: dict[str, Any]) -> None:
         self.path, self.dim, self.dtype, self.request = path, dim, dtype, request
-        self._data = path.with_name(f".{path.name}.partial")
+        self._data = partial_of(path)
         self._state = path.with_name(f".{path.name}.partial.json")
         writing.remove_left_over(path.parent, [self._state.name])
         self.rows, self.note = self._read_state()

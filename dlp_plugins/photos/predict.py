@@ -14,8 +14,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import rgb_to_grayscale
 
 from dlp_plugins import registry
-from dlp_plugins._files.reading import read_json
-from dlp_plugins.datasets.contract import Dataset, TensorImages
+from dlp_plugins.datasets.contract import TensorImages, list_unreadable
 from dlp_plugins.embeddings.index import Index, load_index
 from dlp_plugins.embeddings.record import Record
 from dlp_plugins.embeddings.table import Column, check_out, write_rows
@@ -27,6 +26,7 @@ from dlp_plugins.photos.describer import build_describer
 from dlp_plugins.photos.source import Photos, open_photos, warn_of_skipped
 from dlp_plugins.training.folder import RunFolder
 from dlp_plugins.training.load import Classifier, load
+from dlp_plugins.training.run_images import read_dataset, read_json
 
 BATCH = 64
 Net = Literal["student", "teacher"]
@@ -77,6 +77,7 @@ class Predictor(ABC):
 
         Raises:
             UsageError: they are not known.
+            DataError: the data set is not that of the run, or none of them can be read.
         """
 
 
@@ -92,13 +93,11 @@ class RunPredictor(Predictor):
 
     def probabilities(self, images: Tensor) -> tuple[np.ndarray, np.ndarray]:
         view = rgb_to_grayscale(images) if self.classifier.shape[0] == 1 else images
-        return self.classifier.predict_proba(view), self.classifier.describe(view)
+        return self.classifier.predict_and_describe(view)
 
     def labelled_examples(self) -> Nearest:
-        part = RunFolder(self.folder).read_recipe().dataset
-        dataset: Dataset = registry.datasets.build(part.name, **part.params)
-        record = read_json(RunFolder(self.folder).labeled_indices)
-        chosen = record["labeled_indices"]
+        dataset = read_dataset(RunFolder(self.folder))
+        chosen = read_json(RunFolder(self.folder).labeled_indices)["labeled_indices"]
         train = dataset.train
         if isinstance(train, TensorImages):
             found = [(i, train.images[i], "") for i in chosen]
@@ -106,6 +105,8 @@ class RunPredictor(Predictor):
             found = [(i, *train.read_or_skip(i)) for i in chosen]
         images = [image for _, image, problem in found if not problem]
         names = [dataset.file_of(i) for i, _, problem in found if not problem]
+        if not names:
+            raise DataError(list_unreadable([problem for *_, problem in found], len(found)))
         examples = unit(self.classifier.describe(torch.stack(images)))
 
         def nearest(descriptors: np.ndarray, count: int) -> list[list[str]]:

@@ -10,16 +10,18 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)  # autocast leaves other norms in float32
-MARK = "_in_bfloat16"
 
 
 def round_to_bfloat16(network: nn.Module) -> None:
     """Let a network in evaluation mode round as under autocast, all in float32. It is changed."""
-    for module in network.modules():
+    for module in list(network.modules()):
         if isinstance(module, LAYERS):
+            for name in list(getattr(module, "parametrizations", ())):  # weight normalisation
+                parametrize.remove_parametrizations(module, name)
             for parameter in module.parameters(recurse=False):
                 parameter.data.copy_(parameter.data.bfloat16())
             module.register_forward_pre_hook(_round_input)
@@ -30,12 +32,8 @@ def round_to_bfloat16(network: nn.Module) -> None:
 
 def _round_input(module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     first, *rest = arguments
-    if getattr(first, MARK, False):  # straight from another layer
-        return arguments
     return (first.bfloat16().float(), *rest)
 
 
 def _round_output(module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
-    output.copy_(output.bfloat16())
-    setattr(output, MARK, True)
-    return output
+    return output.copy_(output.bfloat16())

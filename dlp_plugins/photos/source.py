@@ -13,13 +13,12 @@ from torch import Tensor
 
 from dlp_plugins.datasets import _files, _parquet
 from dlp_plugins.datasets._encoded import EncodedReader
+from dlp_plugins.datasets.contract import list_unreadable
 from dlp_plugins.errors import DataError
-from dlp_plugins.units import counted
 
 HUB = "hf:"
 COLUMN = "file"
 LISTS = (".csv", ".txt")
-MOST_LISTED = 100  # unreadable images named in one message
 KINDS = (
     "a folder of images, a list of files (.txt, or .csv with a column 'file'), a Parquet file or a "
     f"folder of them, or {HUB}NAME of the Hugging Face hub"
@@ -123,7 +122,7 @@ def _of_files(paths: Sequence[Path], names: Sequence[str]) -> Photos:
 def _of_parquet(files: Sequence[Path], column: str | None, where: str) -> Photos:
     images = _parquet.read_images(files, column)
     stats = [file.stat() for file in files]
-    stamp = " ".join(f"{s.st_size} {s.st_mtime_ns}" for s in stats)
+    stamp = " ".join([str(column), *(f"{s.st_size} {s.st_mtime_ns}" for s in stats)])
     return _of_column(images, where, stamp)
 
 
@@ -131,27 +130,19 @@ def _of_hub(name: str, column: str | None, split: str) -> Photos:
     from dlp_plugins.datasets import huggingface
 
     images, fingerprint = huggingface.images_of(name, column, split)
-    return _of_column(images, HUB + name, fingerprint)
+    return _of_column(images, HUB + name, f"{column} {split} {fingerprint}")
 
 
 def _of_column(images: object, where: str, stamp: str) -> Photos:
+    """stamp: tells these images from those of other files, columns and splits."""
+
     def reader(size: tuple[int, int], interpolation: str) -> Read:
         return EncodedReader(images, size, where, interpolation)
 
     return Photos(_parquet.image_names(images), reader, lambda i: stamp)
 
 
-def unreadable(problems: Sequence[str], total: int) -> str:
-    """The sentence that names images which cannot be read, so that all are fixed at once."""
-    if len(problems) == 1:
-        return problems[0]
-    more = len(problems) - MOST_LISTED
-    lines = [*problems[:MOST_LISTED], *([f"and {more:,} more"] if more > 0 else [])]
-    listed = "\n  ".join(lines)
-    return f"{counted(len(problems), 'image')} of {total:,} cannot be read:\n  {listed}"
-
-
 def warn_of_skipped(problems: Sequence[str], total: int) -> None:
     """Warn that images were left out, and name them."""
     if problems:
-        warnings.warn(f"Left out: {unreadable(problems, total)}", stacklevel=2)
+        warnings.warn(f"Left out: {list_unreadable(problems, total)}", stacklevel=2)

@@ -59,6 +59,7 @@ from dlp_plugins.solvers.contract import Operator, Solution, Solver
 from dlp_plugins.transforms.contract import Transform, total_statistics
 from dlp_plugins.weighters.contract import Weighter
 
+ROW_SUM = 1e-3  # how far a row of probabilities may be from 1 by rounding
 TRANSFORM_ENTRIES = 2**18  # numbers of a block of rows: its copies in float64 stay in cache
 
 
@@ -429,8 +430,13 @@ class Propagator:
     ) -> PseudoLabels:
         """Labels, certainty and balance for class probabilities [n, c], whoever made them.
 
-        With a network's own predictions this is the paper's 'Network prediction' baseline.
+        With a network's own predictions this is the paper's 'Network prediction' baseline. Rows
+        that do not sum to 1 are divided by their sum, as means over several sources may be of rows
+        that one of them knows nothing of; a row of zeros stays.
         """
+        mass = probabilities.sum(dim=1, keepdim=True)
+        off = (mass > 0) & ((mass - 1).abs() > ROW_SUM)
+        probabilities = torch.where(off, probabilities / mass, probabilities)
         best, certainty = self.best_class(probabilities)
         convergence = None if solution is None else Convergence.of(solution)
         assignment = self.assign(

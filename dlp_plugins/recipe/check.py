@@ -106,6 +106,8 @@ def _merge(layers: Sequence[Layer], problems: list[Problem]) -> tuple[dict[str, 
                 merged[key] = value
                 sources[(key,)] = layer.source
                 continue
+            if merged.get(key) == UNSET and key in PARTS:
+                del merged[key]  # the default component, whose keys are set here
             table = merged.setdefault(key, {})
             if not isinstance(table, dict):
                 message = f"a key of it is set, but {sources[key,]} says {short(table)}"

@@ -6,6 +6,7 @@ Imports nothing heavy, so that recipes can be listed at once.
 from __future__ import annotations
 
 import contextlib
+import copy
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -113,7 +114,7 @@ def settings_layer(settings: Mapping[str, Any], source: str = "--set") -> Layer:
         if isinstance(old, dict) and not isinstance(value, dict):
             old["name"] = value  # solver.alpha=0.9, then solver=power
         else:
-            table[last] = value
+            table[last] = copy.deepcopy(value)  # a later key may go into it
     return Layer(source, data)
 
 

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -70,7 +70,9 @@ def explain(
 
 def _keys_at(model: type[BaseModel], path: tuple[str, ...]) -> list[str]:
     for part in path:
-        model = model.model_fields[part].annotation  # type: ignore[assignment]
+        if not part.isdecimal():  # of a list of tables, whose model is met already
+            found: Any = model.model_fields[part].annotation
+            model = next(iter(get_args(found)), found)
     return list(model.model_fields)
 
 

@@ -49,6 +49,7 @@ def _lines(histories: Mapping[str, History], keys: Mapping[str, str]) -> list[Li
             ]
             if points:
                 shown = points[:: 1 + len(points) // MOST_POINTS]
+                shown += [points[-1]] if shown[-1] != points[-1] else []
                 found.append((printable(run, 28) + title, number, shown, _border(history)))
     return found
 

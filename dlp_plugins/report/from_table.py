@@ -93,8 +93,9 @@ def _columns(path: Path) -> dict[str, list[Any]]:
         else:
             header, *rows = read_csv(path)
             width = len(header)
-            if odd := next((i for i, row in enumerate(rows) if len(row) != width), None):
-                raise DataError(f"{path}, line {odd + 2}: {len(rows[odd])} cells, not {width}.")
+            if odd := [i for i, row in enumerate(rows) if len(row) != width]:
+                first = odd[0]
+                raise DataError(f"{path}, line {first + 2}: {len(rows[first])} cells, not {width}.")
             found = {
                 name: [_plain(row[at]) for row in rows]
                 for at, name in enumerate(header)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import re
+import secrets
 import shutil
-import tempfile
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -160,8 +160,8 @@ def write_package(package: Package, folder: Path) -> list[Path]:
         raise UsageError(f"{folder}: there is no folder {folder.parent}.")
     made: Path | None = None
     try:
-        made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=parent))
-        made.chmod(parent.stat().st_mode & 0o777)
+        made = parent / f".{folder.name}.{secrets.token_hex(4)}"
+        made.mkdir()
         for name, text in package.files.items():
             path = made / name
             path.parent.mkdir(exist_ok=True)

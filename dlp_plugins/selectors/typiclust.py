@@ -91,7 +91,7 @@ class _Cluster:
         points = members[~labeled[members]]
         known = f[members[labeled[members]]]
         nearest = (f[points] @ known.T).max(axis=1, initial=0)
-        return cls(points, typicality(f[points], f[members]), nearest)
+        return cls(points, typicality(f, points, members), nearest)
 
     def take(self, f: np.ndarray) -> int | None:
         """The best point, which counts as labelled from now on; None where none is left."""
@@ -105,13 +105,19 @@ class _Cluster:
         return point
 
 
-def typicality(rows: np.ndarray, members: np.ndarray) -> np.ndarray:
-    """[b]: mean similarity of rows [b, d] to their 20 nearest of the members [m, d]."""
-    step = -(-len(members) // MOST_COMPARED)
-    compared = members[::step]
-    k = min(TYPICAL_NEIGHBORS + 1, len(compared))  # the point itself is one of them
-    found = np.empty(len(rows), np.float32)
-    for block in row_slices(len(rows), len(compared), BLOCK_ENTRIES):
-        similarity = rows[block] @ compared.T
-        found[block] = np.partition(similarity, -k, axis=1)[:, -k:].mean(axis=1)
+def typicality(f: np.ndarray, points: np.ndarray, members: np.ndarray) -> np.ndarray:
+    """[b]: mean similarity of points [b] to themselves and their 20 nearest of the members [m].
+
+    Of many members every so many-th is compared.
+
+    Args:
+        f: [n, d] unit rows of all points.
+    """
+    compared = members[:: -(-len(members) // MOST_COMPARED)]
+    rows, k = f[compared], min(TYPICAL_NEIGHBORS + 1, len(compared))
+    found = np.empty(len(points), np.float32)
+    for block in row_slices(len(points), len(compared), BLOCK_ENTRIES):
+        nearest = np.partition(f[points[block]] @ rows.T, -k, axis=1)[:, -k:]
+        nearest[~np.isin(points[block], compared), 0] = 1  # itself, in the least one's place
+        found[block] = nearest.mean(axis=1)
     return found

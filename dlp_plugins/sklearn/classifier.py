@@ -343,7 +343,7 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
             )
         if X is not None:
             X = validate_data(self, X, dtype=(np.float64, np.float32), reset=False)
-        before = self.classes_
+        before = classes = self.classes_
         labels = np.full(len(self.transduction_ if X is None else X), UNLABELED)
         if y is None and self.unlabeled_ is None:
             raise ValueError("unlabeled=None means that every point has a label: give y.")
@@ -357,12 +357,15 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
                     raise ValueError(f"Labels like {of[0]!r} and {before[0]!r} do not mix.")
                 added = of[~np.isin(of, before)]
                 # new classes come last, so that the columns of the old ones stay
-                self.classes_ = np.concatenate([before, added]) if added.size else before
-                position = {c: j for j, c in enumerate(self.classes_.tolist())}
+                classes = np.concatenate([before, added]) if added.size else before
+                position = {c: j for j, c in enumerate(classes.tolist())}
                 labels[labeled] = [position[c] for c in y[labeled].tolist()]
         if X is None:
-            return self._keep(self._fitted.extended(None, labels[:0], len(self.classes_), labels))
-        return self._keep(self._fitted.extended(X, labels, len(self.classes_)))
+            found = self._fitted.extended(None, labels[:0], len(classes), labels)
+        else:
+            found = self._fitted.extended(X, labels, len(classes))
+        self.classes_ = classes
+        return self._keep(found)
 
     def _keep(self, fitted: FittedPropagation) -> GraphLabelPropagation:
         warn_unconverged(fitted.health.convergence, stacklevel=4)
@@ -452,6 +455,7 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         from dlp_plugins.embeddings.selection import select_points
         from dlp_plugins.errors import LabelError
         from dlp_plugins.inputs import to_descriptors
+        from dlp_plugins.propagation import Propagator
         from dlp_plugins.propagation.propagator import build_parts
 
         if (count := operator.index(count)) < 1:
@@ -462,8 +466,9 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
                 check_is_fitted(self)
                 return self._fitted.suggest(chosen, count)
             X = check_array(X, dtype=(np.float64, np.float32), ensure_min_samples=2)
-            labels, parts = torch.full((len(X),), UNLABELED), self._components(len(X))
-            return select_points(parts, chosen, to_descriptors(X), labels, 0, count).numpy()
+            parts = build_components(self, EMBEDDINGS, len(X), self._alpha())
+            labels, made = torch.full((len(X),), UNLABELED), Propagator(**parts)
+            return select_points(made, chosen, to_descriptors(X), labels, 0, count).numpy()
         except LabelError as error:
             raise ValueError(str(error)) from None
 

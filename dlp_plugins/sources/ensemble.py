@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dlp_plugins.errors import DataError
 from dlp_plugins.propagation import Propagator, PseudoLabels
-from dlp_plugins.registry import EMBEDDINGS, EMBEDDINGS_ALPHA, EMBEDDINGS_K, sources
+from dlp_plugins.registry import EMBEDDINGS, EMBEDDINGS_ALPHA, EMBEDDINGS_K, graph_for, sources
 from dlp_plugins.sources.contract import Refresh, Source
 
 
@@ -25,7 +25,8 @@ class EnsembleSource(Source):
     Pseudo-labels from several frozen networks, after Zhang and others ("Revisiting Semi-Supervised
     Learning in the Era of Foundation Models", NeurIPS 2025), who average networks' predictions;
     here each network's embeddings are spread over their own graph, by the defaults of
-    `dlp propagate`. Embeddings do not change, so theirs are found once.
+    `dlp propagate` and the recipe's `class_shares`. Embeddings do not change, so theirs are found
+    once.
 
     Raises:
         DataError: a file that is no .npy of a row for each training image.
@@ -42,16 +43,23 @@ class EnsembleSource(Source):
         r = refresh
         if not self._fixed:
             self._fixed.extend(self._spread(Path(file), r) for file in self.embeddings)
-        parts = list(self._fixed)
-        if self.student:
-            found = r.propagator(r.describe(r.student), r.labels, r.num_classes, r.scores)
-            parts.append(found.probabilities)
-        return r.propagator.to_pseudo_labels(torch.stack(parts).mean(dim=0), r.labels)
+        if not self.student:
+            mean = torch.stack(self._fixed).mean(dim=0)
+            return r.propagator.to_pseudo_labels(mean, r.labels)
+        own = r.propagator(r.describe(r.student), r.labels, r.num_classes, r.scores)
+        mean = torch.stack([*self._fixed, own.probabilities]).mean(dim=0)
+        found = r.propagator.to_pseudo_labels(mean, r.labels)
+        health = replace(found.health, **vars(own.health.convergence))
+        return replace(found, scores=own.scores, health=health)
 
     def _spread(self, file: Path, r: Refresh) -> Tensor:
-        propagator = Propagator.default(**EMBEDDINGS, k=EMBEDDINGS_K, alpha=EMBEDDINGS_ALPHA)
         rows = _read(file, r.indices)
-        return propagator(rows.to(r.labels.device), r.labels, r.num_classes).probabilities
+        parts = EMBEDDINGS | {"graph": graph_for(len(rows))}
+        propagator = Propagator.default(
+            **parts, k=EMBEDDINGS_K, alpha=EMBEDDINGS_ALPHA, class_shares=r.propagator.class_shares
+        )
+        rows = rows.to(r.labels.device)
+        return propagator(rows, r.labels, r.num_classes, merge_equal=True).probabilities
 
 
 def _read(file: Path, indices: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -30,6 +31,11 @@ class Wandb(AccelerateTracker):
     def _open(self, name: str, resumed: bool) -> Any:
         from accelerate.tracking import WandBTracker
 
+        # of this run alone: rows of a suite all have folders called seed0
+        kept = self.folder / "wandb_run_id"
+        if not (resumed and kept.is_file()):
+            kept.write_text(secrets.token_hex(8), encoding="utf-8")
         return WandBTracker(
-            self.project, name=name, dir=str(self.folder), mode=self.mode, resume="allow", id=name
-        )
+            self.project, name=name, dir=str(self.folder), mode=self.mode, resume="allow",
+            id=kept.read_text(encoding="utf-8"),
+        )  # fmt: skip

@@ -81,6 +81,17 @@ class Classifier:
         """Descriptors [n, d] float32: what the graph of label propagation is built from."""
         return self._each(images, lambda view: self.network.describe(view).float())
 
+    def predict_and_describe(self, images: Any) -> tuple[np.ndarray, np.ndarray]:
+        """`predict_proba` and `describe` by one pass of the network."""
+        c = len(self.classes)
+
+        def both(view: Tensor) -> Tensor:
+            found = self.network(view)
+            return torch.cat([found.logits.float().softmax(dim=1), found.descriptor.float()], dim=1)
+
+        rows = self._each(images, both)
+        return rows[:, :c], rows[:, c:]
+
     def check_photos(self) -> None:
         """Raise DataError unless inputs are 8-bit images of one or three channels."""
         if len(self.shape) != 3 or self.shape[0] not in (1, 3) or self.dtype != torch.uint8:

@@ -281,6 +281,7 @@ def test_the_paper_table_holds_every_published_figure_of_the_methods():
         ("recipe = 'digits'\n[vary]\nsolver = ['cgg']", "cg"),
         ("recipe = 'digits'\nrows = [{name='a'}, {name='a'}]", "two rows"),
         ("rows = [{name='a'}]", "names no recipe"),
+        ("rows = [{name='a', recepi='x'}]", "unknown key .*Did you mean 'recipe'"),
         ("recipe = 'digits", "not valid TOML"),
         ("recipe = 'digits'\nseeds = 0", "greater than or equal to 1"),
     ],

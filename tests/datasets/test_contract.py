@@ -137,11 +137,11 @@ def test_every_unreadable_image_is_named_in_one_error():
             raise DataError(f"photo {i} is damaged")
         return torch.zeros(1, 2, 2, dtype=torch.uint8)
 
-    lazy = LazyImages(read, labels(90), (1, 2, 2))
+    lazy = LazyImages(read, labels(360), (1, 2, 2))
     for work in (lazy.load, lambda: measure(lazy)):
         with pytest.raises(DataError) as error:
             work()
         assert str(error.value).startswith(
-            "30 of 90 images cannot be read:\n  photo 0 is damaged\n"
+            "120 of 360 images cannot be read:\n  photo 0 is damaged\n"
         )
-        assert str(error.value).endswith("photo 57 is damaged\n  and 10 more")
+        assert str(error.value).endswith("photo 297 is damaged\n  and 20 more")

@@ -10,6 +10,7 @@ import os
 import pickle
 import struct
 import zlib
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from PIL import Image
 from places import SHARED
 
 from dlp_plugins._files.scratch import unnamed_array
-from dlp_plugins.datasets import Dataset, LazyImages, TensorImages
+from dlp_plugins.datasets import Dataset, LazyImages, TensorImages, _encoded, _files
 from dlp_plugins.datasets._files import FORMATS, FileReader, decode
 from dlp_plugins.datasets._statistics import measure
 from dlp_plugins.errors import DataError, LabelError
@@ -225,7 +226,7 @@ def test_a_run_from_disk_names_every_unreadable_photo(folder, monkeypatch):
 def test_files_with_other_endings_are_counted_in_a_warning(folder):
     for name in ("a.heic", "b.HEIC", "notes", ".DS_Store", "Thumbs.db"):
         (folder / "train" / "cat" / name).write_bytes(b"")
-    with pytest.warns(UserWarning, match=r"3 files below .* left out.*\.heic 2, no ending 1"):
+    with pytest.warns(UserWarning, match=r"Left out below .*: 3 files whose.*\.heic 2, no ending 1"):
         assert len(datasets.build("imagefolder", root=str(folder)).train) == 12
 
 
@@ -478,3 +479,20 @@ def test_a_small_recipe_on_real_cifar10_lowers_its_error(tmp_path):
     errors = [json.loads(line)["test_error"] for line in lines]
     assert errors[-1] < errors[0]
     assert errors[-1] < 80  # chance is 90
+
+
+def test_hidden_files_and_folders_are_no_images(tmp_path):
+    for name in ("a.png", "._a.png", ".thumbs/b.png", "c/.d.png", "c/e.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    left_out = Counter()
+    found = _files.list_images(tmp_path, left_out)
+    assert [path.relative_to(tmp_path).as_posix() for path in found] == ["a.png", "c/e.png"]
+    assert not left_out
+
+
+def test_blank_text_and_minus_one_are_no_classes():
+    labels = _encoded._known(["cat", "", "dog", None, "-1", " "])
+    assert _encoded._find_classes(labels, "x") == ["cat", "dog"]
+    found = _encoded._numbers(labels, ["cat", "dog"], "x", "train")
+    assert found.tolist() == [0, -1, 1, -1, -1, -1]

@@ -46,3 +46,19 @@ def test_what_is_refused():
         GraphLabelPropagation().suggest(0, X)
     with pytest.raises(ValueError, match="needs some labels to start from"):
         GraphLabelPropagation().suggest(3, X, selector="margin")
+
+
+def test_class_shares_by_name_wait_for_the_classes():
+    model = GraphLabelPropagation(class_shares={"a": 1, "b": 2})
+    assert model.suggest(3, X).tolist() == GraphLabelPropagation().suggest(3, X).tolist()
+
+
+def test_a_partial_fit_that_fails_leaves_the_estimator_as_it_was():
+    y = np.where(np.arange(62) % 10 == 0, TRUTH, -1)
+    y[TRUTH == 2] = -1
+    model = GraphLabelPropagation(class_shares=[0.5, 0.5]).fit(X, y)
+    before = model.predict_proba(X)
+    with pytest.raises(ValueError, match="class_shares"):
+        model.partial_fit(X[:2] + 0.1, [2, 2])
+    assert model.classes_.tolist() == [0, 1]
+    np.testing.assert_array_equal(model.predict_proba(X), before)

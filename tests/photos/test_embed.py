@@ -205,6 +205,10 @@ def test_what_has_changed_since_is_embedded_again(digits, whole, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         embed(copy, tmp_path / "y.npy", size=SIZE, save_seconds=0, progress=stop_after(32))
     assert embed(copy, tmp_path / "y.npy", size=SIZE, flips=True).resumed == 0  # another request
+    with pytest.raises(KeyboardInterrupt):
+        embed(copy, tmp_path / "z.npy", size=SIZE, save_seconds=0, progress=stop_after(32))
+    assert embed(copy, tmp_path / "z.npy", size=SIZE, float16=True).resumed == 0
+    assert np.isfinite(np.load(tmp_path / "z.npy")).all()
 
 
 def test_bad_images_are_named_all_at_once_or_left_out(digits, tmp_path):
@@ -214,7 +218,7 @@ def test_bad_images_are_named_all_at_once_or_left_out(digits, tmp_path):
     (tmp_path / "list.txt").write_text("\n".join(map(str, listed)))
     with pytest.raises(DataError) as stopped:
         embed(tmp_path / "list.txt", tmp_path / "x.npy", size=SIZE)
-    for text in ("2 images of 22", "broken.png", "vanished.png", "--bad skip"):
+    for text in ("2 of 22 images", "broken.png", "vanished.png", "--bad skip"):
         assert text in str(stopped.value)
     with pytest.warns(UserWarning, match=r"(?s)broken\.png.*vanished\.png"):
         made = embed(tmp_path / "list.txt", tmp_path / "x.npy", size=SIZE, bad="skip")
@@ -304,6 +308,41 @@ def test_a_wrong_request_is_refused_in_a_sentence(arguments, said, digits, tmp_p
     monkeypatch.chdir(tmp_path)
     with pytest.raises((UsageError, DataError), match=said):
         embed(**{"photos": digits / "0", "out": tmp_path / "x.npy", **arguments})
+
+
+@pytest.mark.parametrize("name", ["x.json", "x.ids.csv"])
+def test_a_file_of_ones_own_beside_it_is_not_replaced_unasked(digits, tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(UsageError, match=f"{name}: exists already"):
+        embed(digits / "0", tmp_path / "x.npy", size=SIZE)
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_columns_of_one_table_are_other_photos(digits, whole, tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    names = whole.with_name("x.ids.csv").read_text().splitlines()[1:41]
+    left = [(digits / n).read_bytes() for n in names]
+    table = tmp_path / "two.parquet"
+    pq.write_table(pa.table({"left": left, "right": left[::-1]}), table)
+    with pytest.raises(KeyboardInterrupt):
+        embed(
+            table, tmp_path / "x.npy", size=SIZE, column="left", save_seconds=0,
+            progress=stop_after(32),
+        )  # fmt: skip
+    assert embed(table, tmp_path / "x.npy", size=SIZE, column="right").resumed == 0
+
+
+def test_a_shard_of_more_photos_than_there_are_is_not_used(digits, tmp_path):
+    copy = tmp_path / "photos"
+    copy.mkdir()
+    for i, path in enumerate(sorted(digits.rglob("*.png"))[:40]):
+        (copy / f"{i:02}.png").write_bytes(path.read_bytes())
+    for shard in ("1/2", "2/2"):
+        embed(copy, tmp_path / "x.npy", size=SIZE, shard=shard)
+    (copy / "39.png").unlink()
+    assert embed(copy, tmp_path / "x.npy", size=SIZE).points == 39
 
 
 def test_nothing_is_replaced_unasked_and_one_process_writes(digits, tmp_path):

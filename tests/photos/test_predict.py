@@ -216,3 +216,14 @@ def test_the_display_says_that_there_is_no_test(photos, tmp_path):
     result = CliRunner().invoke(app, words)
     assert isinstance(result.exception, DataError)
     assert "has no test images" in str(result.exception)
+
+
+def test_the_nearest_examples_are_those_of_the_runs_data(photos, run, tmp_path):
+    """A photo that came later shifts the places of all that follow it."""
+    added = photos / "train" / CLASSES[0] / "!first.png"
+    added.write_bytes(next((photos / "train" / CLASSES[0]).glob("*.png")).read_bytes())
+    try:
+        with pytest.raises(DataError, match="is not the one that the run was trained on"):
+            predict(run, photos / "new", nearest=2)
+    finally:
+        added.unlink()

@@ -440,3 +440,14 @@ def test_the_papers_recipes_normalise_the_heads_weights_as_the_authors(
 def test_strong_lp_takes_the_schedule_of_fixmatch() -> None:
     assert load_recipe("strong_lp_cifar10").schedule.name == "fixmatch"
     assert load_recipe("lp_cifar10").schedule.params["zero_epoch"] == 210
+
+
+def test_a_key_of_a_component_that_was_unset_is_the_defaults(write: Write) -> None:
+    recipe = load_recipe(write('extends = "digits.toml"\nsolver = "unset"'), ["solver.alpha=0.5"])
+    assert recipe.solver.params["alpha"] == 0.5
+
+
+def test_settings_stay_as_they_were_given() -> None:
+    given = {"solver": {"name": "power"}, "solver.alpha": 0.5}
+    assert load_recipe("digits", given).solver.params["alpha"] == 0.5
+    assert given == {"solver": {"name": "power"}, "solver.alpha": 0.5}

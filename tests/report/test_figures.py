@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from dlp_plugins.report.classes import confusion
+from dlp_plugins.report.curves import _lines
 from dlp_plugins.report.points import Absent, Points, measurable, printable, sample
 from dlp_plugins.report.reliability import reliability
 
@@ -53,3 +54,10 @@ def test_a_sample_keeps_what_must_be_kept():
 def test_names_lose_control_characters_and_their_middle():
     assert printable("a\x1b[31m\nb\u202e") == "a?[31m b?"
     assert printable("x" * 50, 11) == "xxxxx…xxxxx"
+
+
+def test_a_long_curve_keeps_its_last_epoch():
+    history = [{"test_error": float(i)} for i in range(500)]
+    ((_, _, shown, _),) = _lines({"a": history}, {"test_error": ""})
+    assert len(shown) < 500
+    assert shown[-1] == (500, 499.0)

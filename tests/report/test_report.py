@@ -270,3 +270,11 @@ def test_the_command(table, tmp_path):
     again = CliRunner().invoke(app, words)
     assert isinstance(again.exception, UsageError)
     assert "exists already. Add --overwrite" in str(again.exception)
+
+
+@pytest.mark.parametrize("line", ["a", "a,0.5,more"])
+def test_a_first_line_of_another_length_is_named(tmp_path, line):
+    (tmp_path / "t.csv").write_text(f"label,certainty\n{line}\nb,0.5\n")
+    refused(
+        DataError, r"t\.csv, line 2: \d cells?, not 2", [tmp_path / "t.csv"], tmp_path / "r.html"
+    )

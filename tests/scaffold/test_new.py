@@ -177,6 +177,13 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / "empty/pyproject.toml").is_file()
 
 
+def test_rights_are_what_the_umask_leaves_whatever_the_parents(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    write_package(package_for("solver", NAME), tmp_path / "x")
+    (tmp_path / "y").mkdir()
+    assert (tmp_path / "x").stat().st_mode == (tmp_path / "y").stat().st_mode
+
+
 def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(self: Path, *_: object, **__: object) -> int:
         raise OSError(28, "No space left on device")

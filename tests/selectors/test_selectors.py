@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dlp_plugins.propagation import Propagator
 from dlp_plugins.registry import selectors
+from dlp_plugins.selectors import typiclust
 from dlp_plugins.selectors.contract import Pool
 from dlp_plugins.selectors.coverage import Coverage
 from dlp_plugins.selectors.margin import Margin, spread_out
@@ -102,7 +103,9 @@ def test_every_cluster_gets_a_point_before_any_gets_two(name):
 def test_typicality_is_the_mean_similarity_to_the_nearest():
     f = blobs((60,))[0].numpy()
     similarity = np.sort(f @ f.T, axis=1)[:, ::-1]
-    np.testing.assert_allclose(typicality(f, f), similarity[:, :21].mean(axis=1), atol=1e-6)
+    np.testing.assert_allclose(
+        typicality(f, np.arange(60), np.arange(60)), similarity[:, :21].mean(axis=1), atol=1e-6
+    )
 
 
 def test_typiclust_takes_the_most_typical_of_the_largest_cluster_first():
@@ -110,8 +113,8 @@ def test_typiclust_takes_the_most_typical_of_the_largest_cluster_first():
     chosen = TypiClust().select(pool_of(f), 2)
     assert truth[chosen].tolist() == [0, 1]
     for j, point in enumerate(chosen.tolist()):
-        own = f[truth == j].numpy()
-        assert f[point].tolist() == own[typicality(own, own).argmax()].tolist()
+        own = (truth == j).nonzero().squeeze(1).numpy()
+        assert point == own[typicality(f.numpy(), own, own).argmax()]
 
 
 def test_typiclust_with_fewer_clusters_than_points_spreads_within_them():
@@ -153,3 +156,14 @@ def test_random_depends_on_the_seed_alone():
     )
     assert one == same != other
     assert sorted(one) == sorted(other) == [i for i in range(30) if i != 5]
+
+
+def test_of_many_members_those_compared_with_are_no_more_typical(monkeypatch):
+    """Every second one is compared with: a point counts itself whether it is one of them or not."""
+    monkeypatch.setattr(typiclust, "MOST_COMPARED", 30)
+    f, every = blobs((60,))[0].numpy(), np.arange(60)
+    others = f @ f[::2].T
+    others[every[::2], np.arange(30)] = -1
+    nearest = np.sort(others, axis=1)[:, ::-1][:, :20]
+    expected = (1 + nearest.sum(axis=1)) / 21
+    np.testing.assert_allclose(typicality(f, every, every), expected, atol=1e-6)

@@ -99,3 +99,30 @@ def test_labels_count_where_graph_and_network_agree(refresh: Refresh) -> None:
     assert torch.equal(found.certainty, torch.where(counted, graph.certainty, 0.0))
     counts = torch.bincount(graph.labels[counted], minlength=CLASSES).float()
     torch.testing.assert_close(found.class_weights, counts.sum() / CLASSES / counts)
+
+
+def test_a_graph_that_knows_nothing_of_a_point_leaves_it_to_the_others(
+    tmp_path: Path, refresh: Refresh
+) -> None:
+    """The student sees group 2 on an island without a label; the embeddings do not."""
+    far = refresh.describe(refresh.student).clone()
+    far[2::3, :2], far[:, 2] = 0, torch.where(torch.arange(N) % 3 == 2, 1.0, 0.0)
+    labels = torch.where(torch.arange(N) % 3 == 2, -1, refresh.labels)
+    asked = replace(refresh, describe=lambda network: far, labels=labels)
+    alone = refresh.propagator(far, labels, CLASSES)
+    assert not alone.probabilities[2::3].any()
+    found = EnsembleSource([write(tmp_path / "x.npy", refresh, 0.05)]).pseudo_labels(asked)
+    torch.testing.assert_close(found.probabilities.sum(dim=1), torch.ones(N))
+    assert torch.equal(found.scores, alone.scores)  # the next refresh starts from them
+    assert found.health.iterations == alone.health.iterations > 0
+
+
+def test_the_recipes_class_shares_count_in_every_graph(tmp_path: Path, refresh: Refresh) -> None:
+    file = write(tmp_path / "x.npy", refresh, 0.4)
+    shares = torch.tensor([0.8, 0.1, 0.1])
+    asked = replace(refresh, propagator=Propagator.default(k=5, class_shares=shares))
+    equal, first = (
+        EnsembleSource([file], student=False).pseudo_labels(r).probabilities[:, 0].mean()
+        for r in (refresh, asked)
+    )
+    assert first > equal + 0.001

@@ -193,8 +193,8 @@ def propagate(
         classes=classes, class_shares=class_shares, probabilities=probabilities, memory=memory,
         device=device.value, overwrite=overwrite, save_index=save_index,
         prototypes=prototypes, names=names, start=start, auto=auto, robust=robust,
-        prior=prior, prior_weight=prior_weight, calibrated=not no_calibrate, unknown=unknown, truth=truth,
-        multi_label=multi_label, on_disk=on_disk, resume=resume,
+        prior=prior, prior_weight=prior_weight, calibrated=not no_calibrate, unknown=unknown,
+        truth=truth, multi_label=multi_label, on_disk=on_disk, resume=resume,
         shard_rows=shard_rows,
     )  # fmt: skip
     job = prepare(asked)
