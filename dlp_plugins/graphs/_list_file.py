@@ -112,6 +112,15 @@ def read_lists(path: Path, holds: Holds = "similarity") -> Lists:
     return replace(found, values=to_cosines(found.values, holds))
 
 
+def read_settings(path: Path) -> dict[str, Any]:
+    """How the lists of a file were found, where it tells; only that is read.
+
+    Raises:
+        DataError: as `read_lists`.
+    """
+    return _settings(path, _arrays(path, only="settings"))
+
+
 def to_cosines(values: np.ndarray, holds: Holds) -> np.ndarray:
     """Cosines of similarities, or of distances between rows of unit length."""
     if holds == "cosine_distance":
@@ -138,12 +147,13 @@ def write_lists(path: Path, lists: Lists) -> None:
         np.savez(file, **arrays)  # type: ignore[arg-type]  # a name may be anything
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray]:
+def _arrays(path: Path, only: str | None = None) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise DataError(f"{path}: there is no such file.")
     try:
         with zipfile.ZipFile(path) as archive:
             held = npz.members(archive)
+            held = {name: held[name] for name in held if only in (None, name)}
             npz.check_size(path, sum(member.nbytes for member in held.values()))
             return {name: member.load(path) for name, member in held.items()}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, MemoryError) as error:

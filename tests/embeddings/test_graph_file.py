@@ -206,3 +206,16 @@ def test_a_neighbour_that_is_named_twice_counts_once(tmp_path: Path) -> None:
     found, values = read_lists(path).padded()
     assert found.tolist() == [[1, 2], [0, 2], [1, 0]]
     np.testing.assert_allclose(values, [[0.9, 0.2], [0.9, 0.5], [0.9, 0.5]])
+
+
+def test_the_refiner_sees_the_descriptors_that_the_lists_were_found_among(
+    digits: Path, tmp_path: Path
+) -> None:
+    """A graph of embeddings as they are; by default they are rescaled."""
+    path = tmp_path / "g.npz"
+    build_graph_file(digits / "x.npy", path, settings=["transform=none"])
+    plain = labels(digits, tmp_path / "a.csv", "transform=none")
+    from_file = ("graph=file", f"graph.path={path}", "graph.k=10")
+    assert labels(digits, tmp_path / "b.csv", *from_file) == plain
+    other = labels(digits, tmp_path / "c.csv", *from_file, "transform=rescale")
+    assert other != plain
