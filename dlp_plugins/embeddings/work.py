@@ -196,7 +196,8 @@ def _strange(folder: Path) -> str | None:
         return f"a file of the name {folder.name}"
     if (folder / RECORD).is_file():
         return None
-    return next((path.name for path in folder.iterdir() if path.name != LOCK), None)
+    ours = (LOCK, f".{RECORD}.")  # the second is how a record begins that was not written whole
+    return next((p.name for p in folder.iterdir() if not p.name.startswith(ours)), None)
 
 
 def identity(path: Path | str | None) -> list[Any] | None:

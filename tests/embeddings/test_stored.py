@@ -441,3 +441,5 @@ def test_a_folder_that_is_no_work_of_ours_stays(folder):
     with pytest.raises(UsageError, match=r"holds thesis\.txt, which is not this program's"):
         run(folder, "b.csv", overwrite=True, on_disk=True)
     assert own.read_text() == "years"
+    own.rename(own.with_name(".record.json.0123456789abcdef.tmp"))  # killed before its record was
+    run(folder, "b.csv", overwrite=True, on_disk=True)
