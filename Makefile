@@ -94,7 +94,7 @@ test-slow: .venv/test
 	$(BIN)/python -m pytest -m slow
 
 bench: .venv/test
-	for script in $(filter-out benchmarks/gpu_speed.py,$(wildcard benchmarks/*_speed.py)); do $(BIN)/python $$script || exit 1; done
+	for script in $(filter-out benchmarks/gpu_speed.py benchmarks/loading_speed.py,$(wildcard benchmarks/*_speed.py)); do $(BIN)/python $$script || exit 1; done
 
 # DATA: a folder with cifar10/ (Parquet) and splits/lp_deepssl.npz; GPU_SECONDS: for the rows.
 GPU_SECONDS ?= 300

@@ -97,6 +97,12 @@ class Case:
         return -p[np.arange(len(p)), self.labels]
 
 
+HEAD = (
+    "estimated share of wrong labels", "found likely wrong",
+    "estimated share of these that is wrong", "really wrong", "wrong labels missed",
+)  # fmt: skip
+
+
 def margin(case: Case) -> np.ndarray:
     among = influence_among(case.built.graph, case.points)
     g, y = among.values.numpy(), np.eye(case.classes)[case.labels]
@@ -244,7 +250,7 @@ def main() -> None:
         lambda name, *column: np.mean([np.mean(found[name + p, *column]) for p in arguments.sets]),
     )
     print("\n**what `dlp audit` estimates**, all sets and draws together\n")
-    print(row("wrong labels", ("estimated", "found likely wrong", "estimated", "wrong", "missed")))
+    print(row("wrong labels", HEAD))
     print(row("---", ("---",) * 5))
     for (kind, rate), parts in estimates.items():
         rates, total = np.mean(parts, axis=0), np.sum(parts, axis=0)

@@ -34,7 +34,7 @@ GUIDES = {
     "assign": "embeddings", "predict": "photos", "export": "photos", "report": "report",
     "graph build": "embeddings", "graph info": "embeddings", "graph check": "embeddings",
     "plan": "embeddings", "check": "recipes", "list": "components", "show": "components",
-    "tune": "tune", "new": "plugins", "cp": "recipes", "doctor": "json",
+    "tune": "tune", "new": "plugins", "cp": "recipes", "doctor": "errors",
 }  # fmt: skip
 
 
@@ -50,7 +50,7 @@ def page() -> str:
 def section(name: str, callback: Callable[..., Any]) -> str:
     text = f"\n## dlp {name}\n\n{inspect.getdoc(callback)}\n"
     if name in GUIDES:
-        text += f"\nAt work in [{GUIDES[name]}.md]({GUIDES[name]}.md).\n"
+        text += f"\nMore in [{GUIDES[name]}.md]({GUIDES[name]}.md).\n"
     hints = get_type_hints(callback, include_extras=True)
     parameters = inspect.signature(callback).parameters.values()
     rows = [row(p.name, p.default, hints[p.name]) for p in parameters]
