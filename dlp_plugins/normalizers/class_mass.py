@@ -25,7 +25,7 @@ class ClassMass(Normalizer):
         """[2, c] sums over unlabelled and over all points."""
         z = scores.clamp(min=0)
         every = z.sum(dim=0, dtype=torch.float64)
-        z[~unlabeled] = 0
+        z.masked_fill_(~unlabeled[:, None], 0)
         return torch.stack([z.sum(dim=0, dtype=torch.float64), every])
 
     def apply(self, scores: Tensor, total: Tensor | None, shares: Tensor) -> Tensor:

@@ -51,7 +51,7 @@ def digits(tmp_path_factory) -> Path:
 def whole(digits, tmp_path_factory) -> Path:
     """Their embeddings."""
     out = tmp_path_factory.mktemp("whole") / "x.npy"
-    with pytest.warns(UserWarning, match=r"1 files below .* are left out"):
+    with pytest.warns(UserWarning, match=r"1 file whose ending"):
         embed(digits, out, size=SIZE)
     return out
 
@@ -108,7 +108,9 @@ def test_rows_are_those_of_the_network_one_by_one(digits, whole):
 
 
 def test_rounding_is_what_autocast_computes():
-    images = torch.randint(0, 256, (4, 3, 48, 48), dtype=torch.uint8).float() / 127.5 - 1
+    g = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (4, 3, 48, 48), dtype=torch.uint8, generator=g)
+    images = pixels.float() / 127.5 - 1
     network, rounded = (backbones.build("imagenet-lite").eval() for _ in range(2))
     round_to_bfloat16(rounded)
     with torch.no_grad():
@@ -116,8 +118,9 @@ def test_rounding_is_what_autocast_computes():
         with torch.autocast("cpu", torch.bfloat16):
             cast = network(images).float()
         found = rounded(images)
-    assert cosines(found.numpy(), cast.numpy()).min() > 0.9995
-    assert cosines(plain.numpy(), cast.numpy()).min() < 0.9995  # or the test shows nothing
+    near, far = (1 - cosines(x.numpy(), cast.numpy()).mean() for x in (found, plain))
+    assert near < 2e-4
+    assert far > 3 * near  # or the test shows nothing
 
 
 @pytest.mark.commands
