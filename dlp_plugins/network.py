@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.parametrizations import weight_norm
 
+from dlp_plugins.errors import ComponentError
+
 WeightNormHeads = Literal["none", "both", "second"]
 
 
@@ -72,7 +74,12 @@ class Network(nn.Module):
         weight_norm_heads: WeightNormHeads = "none",
     ) -> None:
         super().__init__()
-        features = int(backbone.num_features)  # type: ignore[arg-type]
+        if not isinstance(features := getattr(backbone, "num_features", None), int):
+            raise ComponentError(
+                f"backbone {type(backbone).__name__}: num_features must be the length of a feature "
+                f"vector; found {features!r}."
+            )
+        self.num_features = features
         self.backbone = backbone
         self.normalize_descriptor = normalize_descriptor
         self.head = nn.Linear(features, num_classes)
@@ -93,6 +100,17 @@ class Network(nn.Module):
     def describe(self, images: Tensor) -> Tensor:
         """Descriptors [b, d] of images [b, channels, height, width]."""
         descriptor = self.backbone(images)
+        fits = isinstance(descriptor, Tensor) and descriptor.shape[1:] == (self.num_features,)
+        if not (fits and descriptor.is_floating_point()):
+            found = (
+                f"{list(descriptor.shape)} {descriptor.dtype}"
+                if isinstance(descriptor, Tensor)
+                else type(descriptor).__name__
+            )
+            raise ComponentError(
+                f"backbone {type(self.backbone).__name__}: it must return features "
+                f"[{len(images)}, {self.num_features}] (num_features); found {found}."
+            )
         return F.normalize(descriptor, dim=1) if self.normalize_descriptor else descriptor
 
     def forward(self, images: Tensor) -> Output:

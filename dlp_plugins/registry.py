@@ -122,6 +122,8 @@ class Registry:
 
     def check_name(self, name: str) -> None:
         """Raise RegistryError unless a component may have this name."""
+        if not isinstance(name, str):  # the decorator without brackets
+            raise RegistryError(f'A component needs a name: @{self.kind}.register("my_name").')
         if not name or not all(c.islower() or c.isdigit() or c in "_-." for c in name):
             raise RegistryError(
                 f"'{name}' cannot name one of {self.kind}: use lower-case letters, digits, _ - ."

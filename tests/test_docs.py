@@ -77,6 +77,7 @@ NOT_RUN = {
     "dlp label x.npy --images photos --classes cat,dog,bird": "serves a page: tests/browser",
     "torchrun --nproc-per-node 2 -m dlp_cli run digits": SEVERAL,
     "python benchmarks/processes_speed.py": MINUTES,
+    "python benchmarks/digits_pixels.py": MINUTES,
     "python benchmarks/processes_speed.py --recipe quick_cifar10 --set dataset.path=FOLDER "
     "--set training.precision=float32 --set training.stage_one_epochs=1 "
     "--set training.stage_two_epochs=2": MINUTES,

@@ -21,6 +21,7 @@ from dlp_plugins.errors import (
     DlpError,
     FeatureError,
     LabelError,
+    ParameterError,
 )
 from dlp_plugins.graph import Graph, Neighbors
 from dlp_plugins.graphs import GraphBuilder
@@ -536,3 +537,28 @@ def test_other_precisions_become_float32_at_the_boundary(
     assert torch.equal(pseudo.labels, expected.labels)
     for name in ("certainty", "class_weights", "probabilities", "scores", "weights"):
         assert getattr(pseudo, name).dtype == torch.float32
+
+
+def test_class_shares_that_no_component_takes_are_refused():
+    x, labels = np.random.default_rng(0).normal(size=(30, 4)), np.full(30, -1)
+    labels[:2] = [0, 1]
+    with pytest.raises(ParameterError, match="class_shares has no effect"):
+        propagate(x, labels, k=5, class_shares="labels")
+    propagate(x, labels, k=5, class_shares="labels", normalizer="class_mass")
+
+
+def test_embeddings_that_do_not_differ_get_labels():
+    labels = np.full(40, -1)
+    labels[:3] = [0, 1, 1]
+    for x in (
+        np.ones((40, 3)),
+        np.c_[np.ones(40), 1e-9 * np.random.default_rng(0).normal(size=40)],
+    ):
+        found = propagate(x, labels, k=5, refiner="discriminant", transform="rescale")
+        assert found.probabilities.isfinite().all()
+
+
+def test_a_prior_with_too_few_columns_is_named():
+    labels = np.arange(10)
+    with pytest.raises(LabelError, match=r"Prior scores must be \[10, 10\]; found \[10, 9\]"):
+        propagate(np.eye(10), labels, prior=np.ones((10, 9)))

@@ -88,8 +88,8 @@ def check_place(
     """Refuse a path that cannot be written, before time is spent on what should go there.
 
     Args:
-        inputs: files that are read, by the option or argument that names them; None for none. They
-            are not replaced, whatever was asked for.
+        inputs: what is read, by the option or argument that names it; None for none. Such a file is
+            not replaced, nor one in such a folder, whatever was asked for.
 
     Raises:
         UsageError: not one of the suffixes, no such folder, a file that is there already, an input.
@@ -102,7 +102,7 @@ def check_place(
         raise UsageError(f"{path}: is a folder.")
     for option, given in inputs.items():
         read = isinstance(given, Path | str) and path.exists() and Path(given).exists()
-        if read and path.samefile(given):
+        if read and (path.samefile(given) or Path(given).resolve() in path.resolve().parents):
             raise UsageError(
                 f"{path}: this command reads it ({option}), so {what} must go elsewhere. Nothing "
                 "was changed."

@@ -138,6 +138,8 @@ def suite_of_recipe(
         key, equals, values = text.partition("=")
         if not equals or not key or not all(values.split(",")):
             raise UsageError(f"--vary {text}: write key=value,value, e.g. --vary solver=cg,power")
+        if key in factors:
+            raise UsageError(f"--vary {key}: is given twice; name all its values in one.")
         factors[key] = values.split(",")
     name = Path(recipe).stem
     trials = _trials("" if factors else name, recipe, overrides, factors, seeds, None)
@@ -153,6 +155,13 @@ def _trials(
     seeds: int,
     published: Figure | None,
 ) -> list[Trial]:
+    if empty := next((key for key, values in vary.items() if not values), None):
+        raise RecipeError(f"vary.{empty}: there is no value to try.")
+    if "seed" in vary or any(text.partition("=")[0].strip() == "seed" for text in settings):
+        raise RecipeError(
+            "seed: every row runs the seeds 0 to N-1. Give their number as `seeds` in the suite or "
+            "by --seeds N."
+        )
     _check_number(seeds * math.prod(map(len, vary.values())))
     trials = []
     for values in itertools.product(*vary.values()):

@@ -200,6 +200,7 @@ def _build(options: Options, recipe: Recipe, inputs: _Inputs, processes: Process
     if options.class_shares is not None:
         shares = read_class_shares(str(options.class_shares), inputs.given.classes)
         propagator = replace(propagator, class_shares=shares)
+    propagator.check_shares()
     return propagator
 
 

@@ -18,10 +18,16 @@ def read_truth(path: Path, given: LabelFile) -> Tensor:
     A class that no label names is c, a label that cannot be found.
 
     Raises:
-        LabelError, DataError: as `read_labels`; or no unlabelled point has a true label.
+        LabelError, DataError: as `read_labels`; or no unlabelled point has a true label, or no
+            class is one of the labels'.
     """
     found = read_labels(path, len(given.labels), None, given.ids)
     place = {str(name): j for j, name in enumerate(given.classes)}
+    if not place.keys() & set(map(str, found.classes)):
+        raise LabelError(
+            f"{path}: none of its classes ({', '.join(map(str, found.classes[:5]))}) is one of the "
+            f"labels' ({', '.join(list(place)[:5])}). Name classes alike in both files."
+        )
     column = torch.tensor([place.get(str(name), len(given.classes)) for name in found.classes])
     truth = torch.where(found.labels >= 0, column[found.labels.clamp(min=0)], UNLABELED)
     if not (truth[given.labels == UNLABELED] != UNLABELED).any():

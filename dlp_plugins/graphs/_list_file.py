@@ -22,6 +22,7 @@ from dlp_plugins.errors import DataError
 
 Holds = Literal["similarity", "cosine_distance", "distance"]
 MAX_COLUMNS = 2**31 - 1
+ROUNDING = 0.01  # of cosines that were stored in few bits
 
 
 @dataclass(frozen=True)
@@ -122,10 +123,23 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def to_cosines(values: np.ndarray, holds: Holds) -> np.ndarray:
-    """Cosines of similarities, or of distances between rows of unit length."""
+    """Cosines of similarities, or of distances between rows of unit length.
+
+    Raises:
+        DataError: they are outside -1..1.
+    """
+    cosines = values
     if holds == "cosine_distance":
-        return 1 - values
-    return 1 - np.square(values) / 2 if holds == "distance" else values  # |a - b|^2 = 2 - 2 a.b
+        cosines = 1 - values
+    elif holds == "distance":
+        cosines = 1 - np.square(values) / 2  # |a - b|^2 = 2 - 2 a.b
+    if np.abs(cosines).max(initial=0) > 1 + ROUNDING:
+        raise DataError(
+            f"Neighbour lists: values of {values.min():.3g} to {values.max():.3g} are no {holds} "
+            "of rows of unit length. Divide the embeddings by their norms before the search, or "
+            "say what the values are: graph.holds=similarity, cosine_distance or distance."
+        )
+    return cosines
 
 
 def write_lists(path: Path, lists: Lists) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from dlp_plugins.errors import DataError
+from dlp_plugins.errors import DataError, ParameterError
 from dlp_plugins.graph import Neighbors
 from dlp_plugins.graphs._list_file import Holds, Lists, read_lists, to_cosines
 from dlp_plugins.graphs.contract import GraphBuilder, K
@@ -50,6 +50,17 @@ class MatrixGraph(GraphBuilder):
     holds: Holds = "similarity"
     k: int = 50
     merges_duplicates = False
+
+    def __post_init__(self) -> None:
+        if self.holds not in get_args(Holds):
+            raise ParameterError(
+                f"holds must be one of {', '.join(get_args(Holds))}; found {self.holds!r}."
+            )
+        if not hasattr(self.matrix, "tocsr"):
+            raise ParameterError(
+                f"matrix must be sparse, as SciPy's; found {type(self.matrix).__name__}. "
+                "scipy.sparse.csr_matrix(matrix) makes it so."
+            )
 
     def neighbors(self, descriptors: Tensor) -> Neighbors:
         m = self.matrix.tocsr()

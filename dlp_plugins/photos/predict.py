@@ -203,7 +203,8 @@ def predict(
         SaveError: the table cannot be written.
     """
     if out is not None:
-        check_out(Path(out), overwrite, {"MODEL": model, "PHOTOS": photos})
+        is_folder = isinstance(photos, Path | str) and Path(photos).is_dir()
+        check_out(Path(out), overwrite, {"MODEL": model, "PHOTOS": None if is_folder else photos})
     predictor = model if isinstance(model, Predictor) else open_predictor(model, **options)
     source = photos if isinstance(photos, Photos) else open_photos(photos)
     find = predictor.labelled_examples() if nearest else None

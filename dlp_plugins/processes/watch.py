@@ -138,11 +138,13 @@ class Watch:
         if self._store.add("failed", 0):
             self._told.set()
             self._end(None)
+            return  # this process ends by itself, and the store with it
         for rank, (beats, still) in seen.items():
             new = self._store.add(f"beat {rank}", 0)
             seen[rank] = new, still + 1 if new == beats else 0
             if seen[rank][1] > SILENT_LOOKS:
                 self._end(self._lost(rank) if self._claim() else None)
+                return
 
     def _listen(self) -> None:
         """End this process when the store gives no answer, as over a link that has been cut."""

@@ -24,11 +24,12 @@ def checked(
     """x as float32.
 
     Raises:
-        ComponentError: no tensor of that shape, NaN, or a value that is not in low..high; infinity
-            is never allowed.
+        ComponentError: no floating-point tensor of that shape, NaN, or a value that is not in
+            low..high; infinity is never allowed.
     """
     _require(isinstance(x, Tensor), component, f"{what} must be a tensor; found {type(x).__name__}")
     _require(x.shape == shape, component, f"{what} must be {list(shape)}; found {list(x.shape)}")
+    _require(x.is_floating_point(), component, f"{what} must be float32; found {x.dtype}")
     x = x.detach().float()
     if x.numel():
         least, largest = map(float, torch.aminmax(x))
@@ -45,6 +46,8 @@ def checked_neighbors(found: Any, component: object, n: int) -> Neighbors:
     """Neighbour lists of n points, similarities as float32; ComponentError for anything else."""
     _require(isinstance(found, Neighbors), component, "it must return Neighbors")
     indices = found.indices
+    is_tensor = isinstance(indices, Tensor)
+    _require(is_tensor, component, f"indices must be a tensor; found {type(indices).__name__}")
     fits = indices.ndim == 2 and len(indices) == n and not indices.is_floating_point()
     _require(
         fits,

@@ -234,6 +234,8 @@ def to_beliefs(
         n, c = len(plain), num_classes
         if c is None and prior is not None:
             c = _matrix(prior, "Prior scores").shape[-1]
+            if (least := count_classes(plain)) > c:
+                raise LabelError(f"Prior scores must be [{n}, {least}]; found [{n}, {c}].")
         c = count_classes(plain) if c is None else c
     if weights is not None:
         check_labels(plain, c, n)

@@ -30,6 +30,7 @@ from dlp_plugins.inputs import (
     to_descriptors,
     unit_rows,
 )
+from dlp_plugins.normalizers.clamp import Clamp
 from dlp_plugins.normalizers.contract import Normalizer
 from dlp_plugins.processes.group import ALONE, Processes
 from dlp_plugins.propagation._outputs import checked, checked_neighbors, checked_solution
@@ -116,6 +117,20 @@ class Propagator:
         if left := parameters.keys() - used:
             raise TypeError(f"no component takes {', '.join(sorted(left))}")
         return cls(**parts, class_shares=to_class_shares(class_shares))
+
+    def check_shares(self) -> None:
+        """Refuse sizes of the classes where no component takes them.
+
+        Raises:
+            ParameterError: another normalizer is needed.
+        """
+        blind = isinstance(self.normalizer, Clamp) and isinstance(self.refiner, NoRefiner)
+        sizeless = type(self.solver).with_shares is Solver.with_shares
+        if self.class_shares != EQUAL and blind and sizeless:
+            raise ParameterError(
+                "class_shares has no effect with normalizer 'clamp', refiner 'none' and solver "
+                f"{type(self.solver).__name__}. Take normalizer=class_mass, for example."
+            )
 
     @property
     def alpha(self) -> float:
@@ -488,7 +503,7 @@ def propagate(
         FeatureError: NaN, infinity, wrong shape or no points.
         LabelError: a label outside -1..c-1, a wrong number of them, or none given; a share, weight
             or prior score that is negative, NaN or infinite.
-        ParameterError: a parameter out of its range.
+        ParameterError: a parameter out of its range, or class shares that no component takes.
         ConvergenceError: as asked by `on_unconverged`.
     """
     if propagator is not None and parameters:
@@ -499,6 +514,7 @@ def propagate(
         labels, num_classes, label_weights, prior, prior_weight
     )
     propagator = propagator or Propagator.default(**parameters)
+    propagator.check_shares()
     pseudo = propagator(
         descriptors, labels, num_classes, None, beliefs, calibrated, unknown, merge_equal=True
     )

@@ -63,7 +63,10 @@ class Moments:
         variance = (covariance.trace() / len(covariance)).clamp(min=least)
         sigma = (1 - SHRINKAGE) * covariance
         sigma.diagonal().add_(SHRINKAGE * variance)
-        directions = torch.cholesky_solve(means.T, torch.linalg.cholesky(sigma))
+        root, failed = torch.linalg.cholesky_ex(sigma)
+        if failed:  # embeddings that hardly differ: rounding has made S indefinite
+            root = variance.sqrt() * torch.eye(len(sigma), dtype=sigma.dtype, device=sigma.device)
+        directions = torch.cholesky_solve(means.T, root)
         offsets = -(means.T * directions).sum(dim=0) / 2
         offsets[~present] = -torch.inf
         return (TEMPERATURE * directions).to(f), (TEMPERATURE * offsets).to(f)

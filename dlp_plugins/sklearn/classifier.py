@@ -304,6 +304,7 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
             self._components(len(X)), X, labels.numpy(), classes, self.start, self.auto,
             self.robust, beliefs, self.calibrate, self.unknown,
         )  # fmt: skip
+        self._parameters = repr(self.get_params(deep=False))
         return self._keep(fitted)
 
     def partial_fit(self, X: Any, y: Any = None, classes: Any = None) -> GraphLabelPropagation:
@@ -328,12 +329,17 @@ class GraphLabelPropagation(ClassifierMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            As `fit`; or y is None where `unlabeled=None` says that every point has a label.
+            As `fit`; or y is None where `unlabeled=None` says that every point has a label, or a
+            parameter has changed since.
         """
         if not hasattr(self, "_fitted"):
             return self.fit(X, y)
         if X is None and y is None:
             raise ValueError("Neither X nor y was given: there is nothing to add.")
+        if (now := repr(self.get_params(deep=False))) != self._parameters:
+            raise ValueError(
+                f"Parameters have changed since fit, so fit again; now they are {now}."
+            )
         if self.robust or self.auto or self.start is not None:
             raise ValueError("partial_fit goes with neither robust, auto nor start: fit again.")
         if not self._fitted.plain or self.calibrate or self.unknown:

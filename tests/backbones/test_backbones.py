@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from dlp_plugins.backbones.contract import normalization
-from dlp_plugins.errors import DataError, RegistryError
+from dlp_plugins.errors import ComponentError, DataError, RegistryError
 from dlp_plugins.network import Network
 from dlp_plugins.recipe.check import load_recipe
 from dlp_plugins.registry import backbones
@@ -289,3 +289,28 @@ def test_a_run_normalises_by_them_instead_of_the_data_sets(tmp_path):
 def test_images_that_a_timm_model_does_not_take(name, side):
     with pytest.raises(DataError, match=f"does not take images of {side} x {side} pixels"):
         backbones.build(f"timm:{name}", input_shape=(3, side, side))
+
+
+@pytest.mark.parametrize(
+    ("features", "output", "sentence"),
+    [
+        (
+            None,
+            torch.zeros(2, 3),
+            "num_features must be the length of a feature vector; found None",
+        ),
+        (4, torch.zeros(2, 3), r"must return features \[2, 4\] .*found \[2, 3\] torch.float32"),
+        (3, torch.zeros(2, 3, 1, 1), r"found \[2, 3, 1, 1\]"),
+        (3, torch.zeros(2, 3).long(), "found .* torch.int64"),
+        (3, (torch.zeros(2, 3),), "found tuple"),
+    ],
+)
+def test_a_backbone_that_breaks_its_contract_is_named(features, output, sentence):
+    class Mine(torch.nn.Module):
+        num_features = features
+
+        def forward(self, images):
+            return output
+
+    with pytest.raises(ComponentError, match=f"backbone Mine: .*{sentence}"):
+        Network(Mine(), 2)(torch.zeros(2, 3, 8, 8))

@@ -281,6 +281,9 @@ def test_the_paper_table_holds_every_published_figure_of_the_methods():
         ("recipe = 'digits'\n[vary]\nsolver = ['cgg']", "cg"),
         ("recipe = 'digits'\nrows = [{name='a'}, {name='a'}]", "two rows"),
         ("rows = [{name='a'}]", "names no recipe"),
+        ("recipe = 'digits'\n[vary]\nseed = [0, 1]", "Give their number as `seeds`"),
+        ("recipe = 'digits'\nset = ['seed=3']", "Give their number as `seeds`"),
+        ("recipe = 'digits'\n[vary]\nsolver = []", "there is no value to try"),
         ("rows = [{name='a', recepi='x'}]", "unknown key .*Did you mean 'recipe'"),
         ("recipe = 'digits", "not valid TOML"),
         ("recipe = 'digits'\nseeds = 0", "greater than or equal to 1"),
@@ -297,3 +300,8 @@ def test_a_bad_suite_is_a_clear_error_before_anything_runs(text, message, tmp_pa
 def test_a_malformed_vary_is_refused(vary):
     with pytest.raises(UsageError, match="--vary"):
         suite_of_recipe("digits", [vary])
+
+
+def test_a_key_that_is_varied_twice_is_refused():
+    with pytest.raises(UsageError, match="is given twice"):
+        suite_of_recipe("digits", ["solver.alpha=0.5", "solver.alpha=0.9"])

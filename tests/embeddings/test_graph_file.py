@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from dlp_plugins.embeddings.graph_file import build_graph_file, check_graph_file
 from dlp_plugins.embeddings.run import propagate_file
-from dlp_plugins.errors import DataError
+from dlp_plugins.errors import DataError, ParameterError
 from dlp_plugins.graphs._list_file import read_lists
 from dlp_plugins.graphs.file import FileGraph, MatrixGraph
 from dlp_plugins.sklearn import GraphLabelPropagation
@@ -219,3 +219,18 @@ def test_the_refiner_sees_the_descriptors_that_the_lists_were_found_among(
     assert labels(digits, tmp_path / "b.csv", *from_file) == plain
     other = labels(digits, tmp_path / "c.csv", *from_file, "transform=rescale")
     assert other != plain
+
+
+def test_values_that_cannot_be_cosines_are_refused(digits: Path, tmp_path: Path) -> None:
+    x = 30 * np.load(digits / "x.npy")  # distances between rows that are not of unit length
+    scipy.sparse.save_npz(tmp_path / "g.npz", kneighbors_graph(x, K, mode="distance"))
+    for holds in ("similarity", "distance", "cosine_distance"):
+        with pytest.raises(DataError, match=f"are no {holds} of rows of unit length"):
+            read_lists(tmp_path / "g.npz", holds)
+
+
+def test_a_matrix_is_sparse_and_what_it_holds_is_known() -> None:
+    with pytest.raises(ParameterError, match="matrix must be sparse"):
+        MatrixGraph(np.eye(3))
+    with pytest.raises(ParameterError, match="holds must be one of"):
+        MatrixGraph(scipy.sparse.eye(3).tocsr(), holds="cosine")

@@ -222,3 +222,11 @@ def test_the_first_call_is_a_fit_and_what_is_wrong_is_refused():
     every = GraphLabelPropagation(unlabeled=None).fit(x[:200], y[:200])
     with pytest.raises(ValueError, match="every point has a label"):
         every.partial_fit(x[200:210])
+
+
+def test_parameters_that_have_changed_ask_for_a_fit():
+    x, y = np.random.default_rng(0).normal(size=(30, 4)), np.arange(30) % 2
+    model = GraphLabelPropagation(n_neighbors=5).fit(x, np.where(np.arange(30) < 9, y, -1))
+    model.partial_fit(x[:2])
+    with pytest.raises(ValueError, match="fit again"):
+        model.set_params(n_neighbors=3).partial_fit(x[:2])

@@ -171,7 +171,7 @@ def test_tables_and_images_name_files_that_are_not_opened(stranger: Path) -> Non
     pq.write_table(pa.table({"image": rows}), stranger / "i.parquet")
     done = watched(["embed", "i.parquet", "--out", "../out/x.npy", "--size", "32"], stranger)
     assert done.code == 1
-    assert "2 images of 2 cannot be read" in done.out
+    assert "2 of 2 images cannot be read" in done.out
     few = "\n".join([f"{secret}", "=cmd|'x'!A0", "$(touch x)", *[""] * 1794])
     (stranger / "y.csv").write_text(few + "\n")
     done = watched(["propagate", "e.npy", "--labels", "y.csv", "--out", "../out/o.csv"], stranger)

@@ -135,3 +135,11 @@ def test_what_cannot_be_exported_is_explained(run, index, tmp_path):
     assert load_index(tmp_path / "i.safetensors").classifier is None
     with pytest.raises(UsageError, match="refiner=discriminant"):
         export(tmp_path / "i.safetensors", tmp_path / "m.pt2", "torch-export")
+
+
+def test_nothing_within_the_run_is_replaced(run):
+    weights = run / "checkpoint/student.safetensors"
+    before = weights.read_bytes()
+    with pytest.raises(UsageError, match="this command reads it"):
+        export(run, weights, "safetensors", overwrite=True)
+    assert weights.read_bytes() == before

@@ -44,6 +44,8 @@ def print_results(
     output.say()
     if rows:
         output.print_table(("", *(titles[n] for n in networks)), rows)
+    elif not any(summary["epochs"].values()):
+        output.say("No epoch was trained (training.stage_one_epochs, training.stage_two_epochs).")
     else:
         output.say(NO_TEST)
         if (error := summary.get("best_validation_error")) is not None:
