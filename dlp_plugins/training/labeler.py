@@ -13,6 +13,7 @@ from dlp_plugins.embeddings.audit import Audit, audit_by_graph
 from dlp_plugins.errors import DivergenceError, UsageError
 from dlp_plugins.processes.group import ALONE, Processes
 from dlp_plugins.propagation import PseudoLabels
+from dlp_plugins.propagation.class_shares import known_shares
 from dlp_plugins.recipe.build import build_part, build_propagator
 from dlp_plugins.recipe.model import Recipe
 from dlp_plugins.sources.contract import Refresh, Source
@@ -57,6 +58,7 @@ class Labeler:
 
     Raises:
         UsageError: mirror images are asked for where the inputs are vectors.
+        ParameterError: class shares of another number of classes.
     """
 
     def __init__(
@@ -65,6 +67,8 @@ class Labeler:
         self.recipe, self.data, self.learner = recipe, data, learner
         self.processes = processes
         self.propagator = replace(build_propagator(recipe), processes=processes)
+        # before stage one, which may take hours
+        known_shares(self.propagator.class_shares, data.known_labels, data.dataset.num_classes)
         self.source: Source = build_part(recipe, "source")
         self._descriptors: Tensor | None = None
         if recipe.pseudo_labels.mirror_images and len(data.train.source.shape) != 3:

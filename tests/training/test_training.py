@@ -570,3 +570,9 @@ def test_lazy_images_give_the_batches_that_resident_ones_give():
     from_memory = list(batches.ImageStore(resident, cpu, workers=0).batches(plan))
     assert all(a.equal(b) for a, b in zip(from_disk, from_memory, strict=True))
     assert from_disk[0][:, 0, 0, 0].tolist() == [3, 17, 4]
+
+
+def test_class_shares_of_another_number_of_classes_are_found_before_training(tmp_path):
+    with pytest.raises(errors.ParameterError, match="3 numbers for 10 classes"):
+        run("digits", tmp_path / "r", **{"pseudo_labels.class_shares": [1, 2, 3]})
+    assert not list((tmp_path / "r").glob("checkpoint/*"))
