@@ -42,7 +42,12 @@ def readable(path: Path) -> Iterator[None]:
     # NumPy's parser of headers, zip, zlib, csv, pyarrow and safetensors have errors of their own,
     # and on damaged files they raise Python's as well: any of these means the file.
     except Exception as error:
-        reason = str(error) or type(error).__name__
+        reason = (str(error) or type(error).__name__).rstrip(".")
+        if "Python objects" in reason or "Object arrays" in reason:
+            raise DataError(
+                f"{path}: holds Python objects, such as text beside None, which are not read, as "
+                'they may run code. Save the array with .astype(str), or .astype("float32").'
+            ) from error
         raise DataError(
             f"{path}: cannot be read as {path.suffix}: {reason[:LONGEST_REASON]}. Is it whole, and "
             "of that type?"

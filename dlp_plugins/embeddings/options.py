@@ -120,6 +120,8 @@ class Options:
                     "--multi-label does not go with --prototypes, --start, --auto, --robust or "
                     "--save-index."
                 )
+        if self.prior is None and self.prior_weight != 1.0:
+            raise UsageError("--prior-weight belongs to --prior FILE, which is missing.")
         if self.prototypes is not None:
             self._refuse("prototypes", "classes", "prior", "save_index", "start", "auto")
         elif self.labels is None or self.names is not None:

@@ -405,3 +405,11 @@ def test_an_index_that_is_not_whole(tmp_path, index):
     pq.write_table(pa.table({"index": [0.0, index], "label": ["a", "b"]}), path)
     with pytest.raises(LabelError, match=f"'{index}' is not an index"):
         read_labels(path, 3)
+
+
+@pytest.mark.parametrize("name", ["y.npy", "y.npz"])
+def test_an_array_of_objects_says_how_to_save_it(tmp_path, name):
+    array = np.array(["a", None, "b"], dtype=object)
+    (np.save if name.endswith("y") else np.savez)(tmp_path / name, array)
+    with pytest.raises(DataError, match=r"holds Python objects.*\.astype\(str\)"):
+        read_labels(tmp_path / name, 3)

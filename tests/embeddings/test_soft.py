@@ -17,7 +17,7 @@ from dlp_plugins.embeddings.labels import read_labels
 from dlp_plugins.embeddings.memory import ClassChunks
 from dlp_plugins.embeddings.prior import open_prior
 from dlp_plugins.embeddings.run import propagate_file
-from dlp_plugins.errors import DataError, LabelError
+from dlp_plugins.errors import DataError, LabelError, UsageError
 from dlp_plugins.propagation import propagate
 from dlp_plugins.recipe.build import build_propagator
 
@@ -206,3 +206,8 @@ def test_priors_that_are_refused(tmp_path):
     pq.write_table(pa.table({"a": ["x", "y", "z"]}), tmp_path / "p.parquet")
     with pytest.raises(DataError, match="'a' is not"):
         open_prior(tmp_path / "p.parquet", 3)
+
+
+def test_a_weight_without_a_prior_is_refused(folder):
+    with pytest.raises(UsageError, match="--prior-weight belongs to --prior"):
+        propagate_file(folder / "x.npy", folder / "y.csv", folder / "t.csv", prior_weight=7)
