@@ -451,7 +451,8 @@ class Propagator:
         """
         mass = probabilities.sum(dim=1, keepdim=True)
         off = (mass > 0) & ((mass - 1).abs() > ROW_SUM)
-        probabilities = torch.where(off, probabilities / mass, probabilities)
+        if probabilities.device.type != "cpu" or off.any():  # the copy takes memory
+            probabilities = torch.where(off, probabilities / mass, probabilities)
         best, certainty = self.best_class(probabilities)
         convergence = None if solution is None else Convergence.of(solution)
         assignment = self.assign(
