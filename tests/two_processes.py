@@ -7,6 +7,9 @@ import os
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +20,7 @@ from places import ROOT
 from dlp_plugins.training import checkpoint
 
 PATIENCE = 400  # seconds, on a machine that others use too
+END_SECONDS = 30  # in which the others end after one has died
 ENVIRONMENT = {
     **os.environ,
     "OMP_NUM_THREADS": "1",
@@ -41,9 +45,42 @@ TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "dlp_c
 METHODS = ("none", "mean_teacher", "temporal_ensembling")
 
 
-def start(*command: str, **environment: str) -> subprocess.Popen[str]:
+def write_recipe(folder: Path, **settings: object) -> Path:
+    """A recipe of the digits with `SAME` and these settings."""
+    lines = [f"{key} = {_toml(value)}" for key, value in {**SAME, **settings}.items()]
+    path = folder / "recipe.toml"
+    path.write_text("\n".join(['extends = "digits.toml"', *lines]))
+    return path
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{k} = {_toml(v)}" for k, v in value.items()) + "}"
+    return json.dumps(value)
+
+
+def wait_for(path: Path, *processes: subprocess.Popen[str]) -> None:
+    """Until they have written a file."""
+    end = time.monotonic() + PATIENCE
+    while not path.is_file():
+        for process in processes:
+            assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@contextmanager
+def within_the_limit() -> Iterator[None]:
+    """What is done here ends in time."""
+    began = time.monotonic()
+    yield
+    assert time.monotonic() - began < END_SECONDS
+
+
+def start(*command: str, inside: tuple[str, ...] = (), **environment: str) -> subprocess.Popen[str]:
+    """Python with these words, by a command that runs others within something."""
     return subprocess.Popen(
-        [sys.executable, *command],
+        [*inside, sys.executable, *command],
         env={**ENVIRONMENT, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -5,54 +5,33 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
-from two_processes import PATIENCE, SAME, TORCHRUN, assert_same, ended, pair, start
+from two_processes import (
+    TORCHRUN,
+    assert_same,
+    ended,
+    pair,
+    start,
+    wait_for,
+    within_the_limit,
+    write_recipe,
+)
 
 from dlp_plugins.training.run import run
 
 pytestmark = pytest.mark.distributed
 
-END_SECONDS = 30  # in which the others end
 EPOCHS = 6
 
 
 def recipe(folder: Path, **more: object) -> Path:
     """A run whose two stages have a checkpoint after every step."""
-    lines = {**SAME, "training.stage_two_epochs": EPOCHS, "training.checkpoint_seconds": 0, **more}
-    texts = [f"{key} = {toml(value)}" for key, value in lines.items()]
-    path = folder / "recipe.toml"
-    path.write_text("\n".join(['extends = "digits.toml"', *texts]))
-    return path
-
-
-def toml(value: object) -> str:
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{k} = {toml(v)}" for k, v in value.items()) + "}"
-    return json.dumps(value)
-
-
-def wait_for(path: Path, *processes: subprocess.Popen[str]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not path.is_file():
-        for process in processes:
-            assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
-@contextmanager
-def within_the_limit() -> Iterator[None]:
-    began = time.monotonic()
-    yield
-    assert time.monotonic() - began < END_SECONDS
+    more = {"training.stage_two_epochs": EPOCHS, "training.checkpoint_seconds": 0, **more}
+    return write_recipe(folder, **more)
 
 
 def test_a_killed_process_ends_the_run(tmp_path):

@@ -5,18 +5,25 @@ The name of this machine leads both to loopback addresses, as on many machines o
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from two_processes import ENVIRONMENT, PATIENCE, SAME, assert_same, ended
+from two_processes import (
+    ENVIRONMENT,
+    SAME,
+    assert_same,
+    ended,
+    start,
+    wait_for,
+    within_the_limit,
+    write_recipe,
+)
 
 from dlp_plugins.embeddings.run import propagate_file
 from dlp_plugins.processes.interface import own_address
@@ -30,7 +37,6 @@ pytestmark = [
     ),
 ]
 
-END_SECONDS = 30  # in which both end
 PORT = "29500"  # each test has networks of its own
 
 
@@ -64,15 +70,10 @@ class Machines:
     def start(self, *commands: tuple[str, ...]) -> list[subprocess.Popen[str]]:
         """A command on each, as processes 0, 1 of as many."""
         return [
-            subprocess.Popen(
-                ["ip", "netns", "exec", name, sys.executable, "-m", "dlp_cli", *command],
-                env={
-                    **ENVIRONMENT, "RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": "0",
-                    "LOCAL_WORLD_SIZE": "1", "MASTER_ADDR": "10.77.0.1", "MASTER_PORT": PORT,
-                },
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
+            start(
+                "-m", "dlp_cli", *command, inside=("ip", "netns", "exec", name),
+                RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK="0", LOCAL_WORLD_SIZE="1",
+                MASTER_ADDR="10.77.0.1", MASTER_PORT=PORT,
             )
             for rank, (name, command) in enumerate(zip(self.names, commands, strict=False))
         ]  # fmt: skip
@@ -89,13 +90,7 @@ def machines() -> Iterator[Machines]:
 
 
 def training(folder: Path, out: str, **more: object) -> tuple[str, ...]:
-    path = folder / "recipe.toml"
-    hidden = "{name = 'mlp', hidden = [32], batch_norm = false}"
-    lines = [
-        f"{key} = {hidden if key == 'backbone' else json.dumps(value)}"
-        for key, value in {**SAME, **more}.items()
-    ]
-    path.write_text("\n".join(['extends = "digits.toml"', *lines]))
+    path = write_recipe(folder, **more)
     return "run", str(path), "--out", str(folder / out), "--device", "cpu"
 
 
@@ -135,16 +130,10 @@ def test_they_share_the_rows_of_a_graph(machines, tmp_path):
 def test_a_link_that_is_cut_ends_both_with_a_sentence(machines, tmp_path):
     more = {"training.stage_two_epochs": 2000, "training.checkpoint_seconds": 0}
     both = machines.start(training(tmp_path, "first", **more), training(tmp_path, "second", **more))
-    end = time.monotonic() + PATIENCE
-    while not (tmp_path / "first/checkpoint/training.safetensors").is_file():
-        for process in both:
-            assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end
-        time.sleep(0.1)
+    wait_for(tmp_path / "first/checkpoint/training.safetensors", *both)
     machines.cut()
-    began = time.monotonic()
-    found = [ended(process) for process in both]
-    assert time.monotonic() - began < END_SECONDS
+    with within_the_limit():
+        found = [ended(process) for process in both]
     for (status, text), other in zip(found, (1, 0), strict=True):
         assert status == 1, text
         assert text.count(f"error: Process {other} of the 2 has died or hangs") == 1, text

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import time
 
 import numpy as np
 import pytest
-from two_processes import TORCHRUN, ended, several, start
+from two_processes import TORCHRUN, ended, several, start, wait_for, within_the_limit
 
 from dlp_plugins.embeddings.run import propagate_file
 
 pytestmark = pytest.mark.distributed
 
-END_SECONDS = 30  # in which the others end
 # every cell is probed, so that the search is exact and the same whatever the cells
 SETTINGS = ["graph.size=64", "graph.probes=100", "graph.k=12", "transform=center"]
 PLUGIN = """
@@ -88,12 +86,9 @@ def test_a_process_that_dies_ends_the_others_with_one_sentence(files):
     dying = files / "dying"
     plugin = deadly(files, 1, f"open({str(dying)!r}, 'w'); os.kill(os.getpid(), signal.SIGKILL)")
     launcher = start(*TORCHRUN, *words(files, "a.csv", *plugin))
-    while not dying.exists():
-        assert launcher.poll() is None, launcher.communicate()
-        time.sleep(0.1)
-    began = time.monotonic()
-    status, text = ended(launcher)
-    assert time.monotonic() - began < END_SECONDS
+    wait_for(dying, launcher)
+    with within_the_limit():
+        status, text = ended(launcher)
     assert status != 0
     assert text.count("has died or hangs, so all of them end. Start the command again;") == 1
     assert "--resume" not in text
