@@ -45,6 +45,10 @@ from dlp_plugins.recipe.build import build_propagator
 PER_CLASS = 5
 RATES = (0.1, 0.2, 0.4)
 KINDS = {"random": "to any other class", "nearest": "to the nearest class"}
+ESTIMATES = (
+    "estimated share of wrong labels", "found likely wrong",
+    "estimated share of these that is wrong", "really wrong", "wrong labels missed",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -95,12 +99,6 @@ class Case:
 
     def less_own(self, p: np.ndarray) -> np.ndarray:
         return -p[np.arange(len(p)), self.labels]
-
-
-HEAD = (
-    "estimated share of wrong labels", "found likely wrong",
-    "estimated share of these that is wrong", "really wrong", "wrong labels missed",
-)  # fmt: skip
 
 
 def margin(case: Case) -> np.ndarray:
@@ -250,8 +248,8 @@ def main() -> None:
         lambda name, *column: np.mean([np.mean(found[name + p, *column]) for p in arguments.sets]),
     )
     print("\n**what `dlp audit` estimates**, all sets and draws together\n")
-    print(row("wrong labels", HEAD))
-    print(row("---", ("---",) * 5))
+    print(row("wrong labels", ESTIMATES))
+    print(row("---", ("---",) * len(ESTIMATES)))
     for (kind, rate), parts in estimates.items():
         rates, total = np.mean(parts, axis=0), np.sum(parts, axis=0)
         count = max(1, total[2])

@@ -33,6 +33,15 @@ def freeze_batch_norms(backbone: nn.Module) -> None:
         norm.requires_grad_(False)
 
 
+def _fits(features: object, length: int) -> bool:
+    """Whether these are feature vectors [b, length]."""
+    return (
+        isinstance(features, Tensor)
+        and features.shape[1:] == (length,)
+        and features.is_floating_point()
+    )
+
+
 def _batch_norms(backbone: nn.Module) -> Iterator[nn.Module]:
     return (module for module in backbone.modules() if isinstance(module, _BatchNorm))
 
@@ -79,7 +88,6 @@ class Network(nn.Module):
                 f"backbone {type(backbone).__name__}: num_features must be the length of a feature "
                 f"vector; found {features!r}."
             )
-        self.num_features = features
         self.backbone = backbone
         self.normalize_descriptor = normalize_descriptor
         self.head = nn.Linear(features, num_classes)
@@ -100,16 +108,13 @@ class Network(nn.Module):
     def describe(self, images: Tensor) -> Tensor:
         """Descriptors [b, d] of images [b, channels, height, width]."""
         descriptor = self.backbone(images)
-        fits = isinstance(descriptor, Tensor) and descriptor.shape[1:] == (self.num_features,)
-        if not (fits and descriptor.is_floating_point()):
-            found = (
-                f"{list(descriptor.shape)} {descriptor.dtype}"
-                if isinstance(descriptor, Tensor)
-                else type(descriptor).__name__
-            )
+        if not _fits(descriptor, self.head.in_features):
+            found = type(descriptor).__name__
+            if isinstance(descriptor, Tensor):
+                found = f"{list(descriptor.shape)} {descriptor.dtype}"
             raise ComponentError(
                 f"backbone {type(self.backbone).__name__}: it must return features "
-                f"[{len(images)}, {self.num_features}] (num_features); found {found}."
+                f"[{len(images)}, {self.head.in_features}] (num_features); found {found}."
             )
         return F.normalize(descriptor, dim=1) if self.normalize_descriptor else descriptor
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from dlp_plugins.embeddings.prototypes import ALPHA as PROTOTYPE_ALPHA
@@ -10,6 +11,7 @@ from dlp_plugins.embeddings.prototypes import PARTS as PROTOTYPE_PARTS
 from dlp_plugins.embeddings.prototypes import K as PROTOTYPE_K
 from dlp_plugins.embeddings.sharded import DEFAULTS as SHARDED
 from dlp_plugins.errors import UsageError, did_you_mean
+from dlp_plugins.graphs._list_file import read_settings
 from dlp_plugins.recipe.check import check_layers
 from dlp_plugins.recipe.files import Layer, override_layer
 from dlp_plugins.recipe.model import Recipe
@@ -37,6 +39,8 @@ def propagation_recipe(
 ) -> Recipe:
     """The default components for so many embeddings, with what the settings change.
 
+    With graph `file` the transform is by default the one that its lists were found with.
+
     Args:
         named: the classes have prototypes, which join the graph.
         started: from a classifier.
@@ -44,10 +48,16 @@ def propagation_recipe(
 
     Raises:
         UsageError: a setting of anything else in a recipe.
+        DataError: the file of a graph cannot be read.
     """
+    layer = override_layer(settings)
     defaults: dict[str, Any] = {part: {"name": EMBEDDINGS[part]} for part in PARTS}
     defaults["graph"] = {"name": graph_for(points), "k": EMBEDDINGS_K}
     defaults["solver"]["alpha"] = EMBEDDINGS_START_ALPHA if started else EMBEDDINGS_ALPHA
+    graph = layer.data.get("graph")
+    if isinstance(graph, dict) and graph.get("name") == "file" and "path" in graph:
+        found = read_settings(Path(str(graph["path"])))
+        defaults["transform"]["name"] = found.get("transform", EMBEDDINGS["transform"])
     if named:
         defaults |= {part: {"name": name} for part, name in PROTOTYPE_PARTS.items()}
         defaults["graph"]["k"], defaults["affinity"]["gamma"] = PROTOTYPE_K, 1.0
@@ -55,7 +65,6 @@ def propagation_recipe(
     if sharded:
         for part, name in SHARDED.items():
             defaults[part]["name"] = name
-    layer = override_layer(settings)
     known = (*PARTS, "pseudo_labels")
     for key, value in layer.data.items():
         if key not in known:

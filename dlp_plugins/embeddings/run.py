@@ -27,16 +27,9 @@ from dlp_plugins.embeddings.prototypes import with_prototypes
 from dlp_plugins.embeddings.sharded import unmet
 from dlp_plugins.embeddings.starts import build_start
 from dlp_plugins.embeddings.truth import read_truth
-from dlp_plugins.embeddings.work import (
-    VERSION,
-    check_work,
-    digest,
-    identity,
-    is_unfinished,
-)
+from dlp_plugins.embeddings.work import VERSION, check_work, digest, identity, is_unfinished
 from dlp_plugins.environment import choose_device, free_memory
 from dlp_plugins.errors import UsageError
-from dlp_plugins.graphs._list_file import read_settings
 from dlp_plugins.processes.group import Processes, join
 from dlp_plugins.propagation import Propagator
 from dlp_plugins.propagation.beliefs import Beliefs
@@ -130,16 +123,8 @@ def prepare(options: Options) -> FilePropagation:
 
 
 def _recipe(options: Options, points: int = 0, started: bool = False) -> Recipe:
-    def made(settings: list[str]) -> Recipe:
-        named = options.prototypes is not None
-        return propagation_recipe(settings, points, named, started, options.shard_rows)
-
-    recipe = made(options.all_settings)
-    if recipe.graph.name == "file":  # the refiner sees what the lists were found among
-        known = read_settings(Path(recipe.graph.params["path"]))
-        own = [f"transform={known['transform']}"] if "transform" in known else []
-        recipe = made([*own, *options.all_settings])
-    return recipe
+    named = options.prototypes is not None
+    return propagation_recipe(options.all_settings, points, named, started, options.shard_rows)
 
 
 def _check_places(options: Options) -> bool:

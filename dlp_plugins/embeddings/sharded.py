@@ -142,8 +142,8 @@ def propagate_sharded(
         found = for_copies(propagator, found, labels, known, group, graph)
         margin = margins(p, margin, labels, known, group)
         if probability is not None:
-            probability = torch.where(known != UNLABELED, 1.0, probability)[group]
-            probability = torch.where(labels != UNLABELED, 1.0, probability)
+            probability = PLAIN.given_shares(known, probability)[group]
+            probability = PLAIN.given_shares(labels, probability)
     return Outcome(
         **vars(found),
         margin=margin,

@@ -135,7 +135,10 @@ def write_columns(path: Path, columns: Mapping[str, Sequence[Any] | np.ndarray])
     """
 
     def column(name: str, values: Any) -> Column:
-        kind = "float32" if isinstance(values, np.ndarray) else _kind(values)
+        if isinstance(values, np.ndarray):
+            kind = "float32"
+        else:
+            kind = _kind([value for value in values if value is not None])
         return Column(name, kind, lambda rows: values[rows])
 
     parts = [column(name, values) for name, values in columns.items()]
@@ -174,7 +177,6 @@ def _numbers(name: str, values: Tensor) -> Column:
 
 
 def _kind(values: Sequence[Any]) -> str:
-    values = [value for value in values if value is not None]
     if not values or not all(isinstance(value, int) for value in values):
         return "string"
     low, high = min(values), max(values)

@@ -203,6 +203,7 @@ def predict(
         SaveError: the table cannot be written.
     """
     if out is not None:
+        # the table of an earlier call may lie beside the photos
         is_folder = isinstance(photos, Path | str) and Path(photos).is_dir()
         check_out(Path(out), overwrite, {"MODEL": model, "PHOTOS": None if is_folder else photos})
     predictor = model if isinstance(model, Predictor) else open_predictor(model, **options)
