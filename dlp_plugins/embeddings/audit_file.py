@@ -80,7 +80,8 @@ def table_columns(audit: Audit, given: LabelFile) -> dict[str, Any]:
 
     `index` (from 0), `id` where points have ids, `label` and `suggested` as the label file names
     classes, `doubt` (0 to 1; empty where a label is the only one of its class, and `suggested`
-    too), `against` (up to three rows, separated by blanks), `note`.
+    too), `against` (up to three rows, separated by blanks), where points have ids `against_ids`
+    (theirs, separated by semicolons), `note`.
     """
     order = audit.order
     index = audit.points[order].tolist()
@@ -89,13 +90,17 @@ def table_columns(audit: Audit, given: LabelFile) -> dict[str, Any]:
     def names(classes: np.ndarray) -> list[Any]:
         return [given.classes[j] if j >= 0 else None for j in classes[order].tolist()]
 
+    evidence = [audit.evidence(i) for i in order.tolist()]
     columns: dict[str, Any] = {"index": index}
     if given.ids is not None:
         columns["id"] = [given.ids.values[i] for i in index]
-    return columns | {
+    columns |= {
         "label": names(audit.labels),
         "suggested": names(audit.suggested),
         "doubt": audit.doubt[order].astype(np.float32),
-        "against": [" ".join(map(str, audit.evidence(i))) for i in order.tolist()],
-        "note": [ALONE if only else "" for only in alone],
+        "against": [" ".join(map(str, rows)) for rows in evidence],
     }
+    if given.ids is not None:
+        ids = given.ids.values
+        columns["against_ids"] = ["; ".join(str(ids[i]) for i in rows) for rows in evidence]
+    return columns | {"note": [ALONE if only else "" for only in alone]}

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 CertaintyScale = Literal["unlabeled", "all"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Assignment:
     """Labels of n points and how far to trust them.
 
@@ -47,6 +47,13 @@ class Assignment:
         """[n] float32: w_i z_(y_i), the factor of each example's loss; 0 for an unreached point."""
         return self.certainty * self.class_weights[self.labels.clamp(min=0)]
 
+    def __repr__(self) -> str:
+        labeled = int((self.labels != UNLABELED).sum())
+        return (
+            f"<{type(self).__name__}: {len(self.labels):,} points, {labeled:,} of them with a "
+            f"label, {len(self.class_weights):,} classes; certainty {quartiles(self.certainty)}>"
+        )
+
     def _repr_html_(self) -> str:
         """For a notebook: how many points each class has, and whether to trust them."""
         found = self.labels[self.labels != UNLABELED]
@@ -67,7 +74,7 @@ class Assignment:
         return table(f"Labels of {len(self.labels):,} points, {len(counts):,} classes", rows)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PseudoLabels(Assignment):
     """What a network trains on.
 

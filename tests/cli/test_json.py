@@ -201,6 +201,7 @@ def test_audit_and_suggest_name_points_by_index_and_id(fields: Any, data: Path) 
     first = audit["likely_wrong"][0]
     assert (first["index"], first["id"], first["label"], first["suggested"]) == (5, "p5", 1, 0)
     assert first["doubt"] >= 0.5
+    assert first["against_ids"] == [f"p{row}" for row in first["against"]]
     chosen = fields(*COMMANDS["dlp suggest"][0], "--overwrite")["chosen"]
     assert [c["id"] for c in chosen] == [f"p{c['index']}" for c in chosen]
 

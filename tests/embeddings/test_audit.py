@@ -148,12 +148,15 @@ def test_the_table(tmp_path, suffix):
         import pyarrow.parquet as pq
 
         rows = pq.read_table(out).to_pylist()
-    assert list(rows[0]) == ["index", "id", "label", "suggested", "doubt", "against", "note"]
+    names = ["index", "id", "label", "suggested", "doubt", "against", "against_ids", "note"]
+    assert list(rows[0]) == names
     assert len(rows) == 33
     first = {int(row["index"]): row for row in rows[:3]}
     assert first.keys() == set(WRONG)
     assert (first[41]["id"], first[41]["label"], first[41]["suggested"]) == ("p41", "c", "b")
-    assert len(first[41]["against"].split()) == 3
+    against = first[41]["against"].split()
+    assert len(against) == 3
+    assert first[41]["against_ids"] == "; ".join(f"p{row}" for row in against)
     assert 0.5 < float(first[41]["doubt"]) <= 1
     last = rows[-1]
     assert (last["label"], last["note"]) == ("e", ALONE)

@@ -66,6 +66,9 @@ def test_pseudo_labels() -> None:
     assert "Labels of 40 points, 2 classes" in shown
     assert shown[shown.index("points per class") + 1] == "0: 20, 1: 20"
     assert shown[shown.index("solver") + 1] == found.health.convergence.describe()
+    printed = repr(found)
+    assert printed.startswith("<PseudoLabels: 40 points, 40 of them with a label, 2 classes; ")
+    assert "\n" not in printed
     many = propagate(np.eye(30), np.arange(30), k=3)
     assert "from 1 to 1, median 1" in texts(many)
 

@@ -90,16 +90,18 @@ def to_json(found: Audit, given: LabelFile, precision: float) -> dict[str, Any]:
     wrong = []
     for i in found.order[:count].tolist():
         index = int(found.points[i])
-        point = {"index": index} | ({"id": given.ids.values[index]} if given.ids else {})
-        wrong.append(
-            point
-            | {
-                "label": given.classes[found.labels[i]],
-                "suggested": given.classes[found.suggested[i]],
-                "doubt": float(found.doubt[i]),
-                "against": found.evidence(i),
-            }
-        )
+        evidence = found.evidence(i)
+        point: dict[str, Any] = {
+            "index": index,
+            "label": given.classes[found.labels[i]],
+            "suggested": given.classes[found.suggested[i]],
+            "doubt": float(found.doubt[i]),
+            "against": evidence,
+        }
+        if given.ids:
+            point["id"] = given.ids.values[index]
+            point["against_ids"] = [given.ids.values[row] for row in evidence]
+        wrong.append(point)
     return {
         "labels": len(found.points),
         "error_rate": found.error_rate,
