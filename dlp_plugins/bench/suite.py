@@ -118,8 +118,9 @@ def load_suite(path: Path, overrides: Sequence[str] = (), seeds: int | None = No
             raise RecipeError(f"{path}: rows: row '{row.name}' names no recipe, nor does the suite")
         figure = (row.published[0], (*row.published, None)[1]) if row.published else None
         trials += _trials(
-            row.name, recipe, [*settings, *row.set], table.vary, seeds or table.seeds, figure
-        )
+            row.name, recipe, [*settings, *row.set], table.vary, seeds or table.seeds, figure,
+            f"{path}{' or --set' if overrides else ''}",
+        )  # fmt: skip
         _check_number(len(trials))
     _check_names(trials, str(path))
     return Suite(path.stem, table.description, trials)
@@ -142,7 +143,8 @@ def suite_of_recipe(
             raise UsageError(f"--vary {key}: is given twice; name all its values in one.")
         factors[key] = values.split(",")
     name = Path(recipe).stem
-    trials = _trials("" if factors else name, recipe, overrides, factors, seeds, None)
+    source = "--set or --vary" if factors else "--set"
+    trials = _trials("" if factors else name, recipe, overrides, factors, seeds, None, source)
     _check_names(trials, "--vary")
     return Suite(name, "", trials)
 
@@ -154,7 +156,9 @@ def _trials(
     vary: dict[str, list[Any]],
     seeds: int,
     published: Figure | None,
+    source: str,
 ) -> list[Trial]:
+    """Of a row, or of one for each combination of `vary`. source: of the settings, for errors."""
     if empty := next((key for key, values in vary.items() if not values), None):
         raise RecipeError(f"vary.{empty}: there is no value to try.")
     if "seed" in vary or any(text.partition("=")[0].strip() == "seed" for text in settings):
@@ -170,7 +174,8 @@ def _trials(
         chosen = [f"{k}={v}" for k, v in factors.items()]
         label = " ".join(filter(None, [name, *chosen]))
         for seed in range(seeds):
-            resolved = load_recipe(recipe, [*settings, *chosen, f"seed={seed}"])
+            place = source if label in ("", Path(recipe).stem) else f"{source}, row '{label}'"
+            resolved = load_recipe(recipe, [*settings, *chosen, f"seed={seed}"], place)
             trials.append(Trial(label, factors, seed, resolved, published))
     return trials
 

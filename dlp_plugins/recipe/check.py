@@ -33,7 +33,11 @@ UNSET = "unset"
 LARGEST = 3e38  # of a component's numbers; torch refuses larger ones in the middle of a step
 
 
-def load_recipe(recipe: str | Path, overrides: Iterable[str] | Mapping[str, Any] = ()) -> Recipe:
+def load_recipe(
+    recipe: str | Path,
+    overrides: Iterable[str] | Mapping[str, Any] = (),
+    source: str = "--set",
+) -> Recipe:
     """Read, merge and check a recipe.
 
     Args:
@@ -41,6 +45,7 @@ def load_recipe(recipe: str | Path, overrides: Iterable[str] | Mapping[str, Any]
         overrides: `key=value` as on the command line, `solver.alpha=0.9`; the value is TOML, or
             else text. Or the same as a mapping, {"solver.alpha": 0.9}. A component's name alone
             selects it: `solver=power`.
+        source: where the overrides stand, for errors.
 
     Raises:
         RecipeError: with every problem found.
@@ -49,7 +54,7 @@ def load_recipe(recipe: str | Path, overrides: Iterable[str] | Mapping[str, Any]
     """
     if not isinstance(overrides, Mapping):
         overrides = parse_settings(overrides)
-    return check_layers([*read_layers(find_recipe(recipe)), settings_layer(overrides)])
+    return check_layers([*read_layers(find_recipe(recipe)), settings_layer(overrides, source)])
 
 
 def check_layers(layers: Sequence[Layer], keys: Collection[str] | None = None) -> Recipe:

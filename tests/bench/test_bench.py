@@ -278,7 +278,11 @@ def test_the_paper_table_holds_every_published_figure_of_the_methods():
     ("text", "message"),
     [
         ("recipe = 'digits'\nsedes = 3", "seeds"),
-        ("recipe = 'digits'\n[vary]\nsolver = ['cgg']", "cg"),
+        ("recipe = 'digits'\n[vary]\nsolver = ['cgg']", r"suite.toml, row 'solver=cgg': .*'cg'"),
+        (
+            "recipe = 'digits'\nrows = [{name='a', set=['graph.kk=5']}]",
+            r"suite.toml, row 'a': graph.kk: unknown key",
+        ),
         ("recipe = 'digits'\nrows = [{name='a'}, {name='a'}]", "two rows"),
         ("rows = [{name='a'}]", "names no recipe"),
         ("recipe = 'digits'\n[vary]\nseed = [0, 1]", "Give their number as `seeds`"),
@@ -300,6 +304,11 @@ def test_a_bad_suite_is_a_clear_error_before_anything_runs(text, message, tmp_pa
 def test_a_malformed_vary_is_refused(vary):
     with pytest.raises(UsageError, match="--vary"):
         suite_of_recipe("digits", [vary])
+
+
+def test_a_value_that_is_varied_and_wrong_names_its_row_and_options():
+    with pytest.raises(UsageError, match="--set or --vary, row 'graph.k=many': graph.k: found"):
+        suite_of_recipe("digits", ["graph.k=5,many"])
 
 
 def test_a_key_that_is_varied_twice_is_refused():
