@@ -346,7 +346,7 @@ def _some_members(offered: list[str] | None) -> str:
 def load_plugin_file(path: Path) -> None:
     """Import a user's file so that its decorators register their components.
 
-    Warns of a file that registers nothing.
+    It can import modules that lie beside it. Warns of a file that registers nothing.
 
     Raises:
         PluginError: the file does not exist or fails at import; the message names file and cause.
@@ -361,6 +361,9 @@ def load_plugin_file(path: Path) -> None:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.append(folder)  # last, so that what lies there hides nothing installed
     before = _registered()
     try:
         spec.loader.exec_module(module)

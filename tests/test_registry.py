@@ -32,6 +32,7 @@ WEIGHTER = """
 def restored(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Afterwards every registry holds only what is built in, and no plug-in is imported."""
     before = set(sys.modules)
+    monkeypatch.setattr(sys, "path", list(sys.path))
     yield monkeypatch
     for name in set(sys.modules) - before:
         if "plugin" in name and not name.startswith("dlp_plugins"):
@@ -333,3 +334,13 @@ def test_families(shelf: Registry) -> None:
         shelf.get("zoo:betta")
     with pytest.raises(RegistryError, match="'single' takes no ':x'"):
         shelf.get("single:x")
+
+
+def test_a_plugin_imports_what_lies_beside_it_and_hides_nothing(
+    tmp_path: Path, plugin: Any
+) -> None:
+    (tmp_path / "beside.py").write_text("HALF = 0.5")
+    (tmp_path / "wave.py").write_text("raise SystemExit('not the library')")
+    text = dedent(WEIGHTER) + '\nweighters.register("half")(Half)\n'
+    plugin("import wave\nfrom beside import HALF\n" + text)
+    assert Path(sys.modules["beside"].__file__ or "").parent == tmp_path
