@@ -240,14 +240,20 @@ class _Study:
         return self._write()
 
     def _put_back(self) -> None:
-        """Trials that a former process left unfinished are tried again, from where they stood."""
-        import optuna
+        """What a former process left unfinished, or failed there, is tried again.
 
-        for trial in self.study.get_trials(states=[optuna.trial.TrialState.RUNNING]):
-            self.study.enqueue_trial(trial.params)
+        In its folder, so from where it stood.
+        """
+        from optuna.trial import TrialState
+
+        for trial in self.study.get_trials(states=[TrialState.RUNNING, TrialState.FAIL]):
             numbers = self.study.user_attrs.get(BROKEN_OFF, [])
+            if trial.number in numbers:
+                continue
+            self.study.enqueue_trial(trial.params)
             self.study.set_user_attr(BROKEN_OFF, [*numbers, trial.number])
-            self.study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+            if trial.state == TrialState.RUNNING:
+                self.study.tell(trial.number, state=TrialState.FAIL)
 
     def _propose_all(self) -> None:
         """Of lists alone every combination is tried once, if there are enough trials."""

@@ -146,6 +146,12 @@ def test_a_trial_that_fails_is_kept_and_the_others_go_on(fake: FakeRuns) -> None
     assert float(rows[0]["validation_error"]) == found.best.error  # type: ignore[union-attr]
     assert rows[-1]["problem"] == "Training has diverged."
 
+    fake.fail = lambda recipe: None  # say, a plug-in was mended: the same call tries it again
+    again = search(3)
+    assert {t.state for t in again.trials} == {"finished"}
+    assert failed.settings in [t.settings for t in again.trials]
+    assert len(again.trials) == 3
+
 
 def test_without_validation_images_nothing_is_tuned(fake: FakeRuns) -> None:
     with pytest.raises(UsageError, match="holds out no validation images, and the test error must"):
