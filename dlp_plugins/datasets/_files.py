@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import stat
+import struct
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,7 @@ from typing import Annotated, BinaryIO, Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from pydantic import Field
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tvf
@@ -33,7 +34,17 @@ ENDINGS = (
 )  # fmt: skip
 MOST_PIXELS = 2**26  # 67 million, 200 MB in memory
 # What Pillow raises on damaged files.
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+UNREADABLE = (
+    OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, ArithmeticError,
+    struct.error, Image.DecompressionBombError,
+)  # fmt: skip
+# How an image is turned upright, by its orientation in EXIF.
+ORIENTATION = 0x0112
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
 NOT_IMAGES = {"thumbs.db", "desktop.ini"}  # an operating system's own, left out without a word
 
 Side = Annotated[int, Field(ge=4, le=1024)]
@@ -108,14 +119,31 @@ def decode(
     return tvf.resize(middle, list(size), interpolation=mode, antialias=True).contiguous()
 
 
+def upright(image: Image.Image) -> Image.Image:
+    """As its EXIF says that it was held; one whose EXIF cannot be read is as it is.
+
+    `ImageOps.exif_transpose` would write all of the EXIF again, which fails where any of it is odd.
+    """
+    image.load()  # a TIFF turns itself
+    try:
+        turn = TURNS.get(image.getexif().get(ORIENTATION))
+    except UNREADABLE:
+        return image
+    return image if turn is None else image.transpose(turn)
+
+
+def eight_bits(image: Image.Image) -> Image.Image:
+    """Grey of 16 bits as of 8: Pillow would cut it off at 255, which leaves an image white."""
+    if not image.mode.startswith("I"):
+        return image
+    return Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
+
+
 def _pixels(image: Image.Image) -> np.ndarray:
     """[height, width, 3] uint8"""
     if image.mode == "F":
         raise ValueError("its pixels are floats; save it with 8 bits a channel")
-    if image.mode.startswith("I"):
-        # Pillow would cut 16 bits off at 255, which leaves an image white.
-        image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
-    ImageOps.exif_transpose(image, in_place=True)
+    image = eight_bits(upright(image))
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 

@@ -9,9 +9,16 @@ from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import Image
 
-from dlp_plugins.datasets._files import FORMATS, MOST_PIXELS, UNREADABLE, list_images
+from dlp_plugins.datasets._files import (
+    FORMATS,
+    MOST_PIXELS,
+    UNREADABLE,
+    eight_bits,
+    list_images,
+    upright,
+)
 from dlp_plugins.embeddings.ids import Ids
 from dlp_plugins.errors import DataError
 
@@ -65,11 +72,9 @@ def _thumbnail(path: Path) -> bytes:
         if image.width * image.height > MOST_PIXELS:
             raise ValueError("it is too large")
         image.draft("RGB", (SIDE, SIDE))  # a JPEG is read at the least size that is large enough
-        ImageOps.exif_transpose(image, in_place=True)
-        if image.mode.startswith("I"):  # Pillow would cut 16 bits off at 255
-            image = image.point(lambda x: x / 257).convert("L")  # type: ignore[assignment]
-        small = max(image.size) <= SIDE
-        shown = image.convert("RGB")
+        whole = eight_bits(upright(image))
+        small = max(whole.size) <= SIDE
+        shown = whole.convert("RGB")
         shown.thumbnail((SIDE, SIDE))
         buffer = io.BytesIO()
         if small:

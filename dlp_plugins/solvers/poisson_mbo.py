@@ -53,7 +53,7 @@ class PoissonMBO(Solver):
     slack: Annotated[
         float,
         Field(ge=0, description="how far sizes follow the scores; 0: they are as given"),
-    ] = 0.5
+    ] = 0.6
     steps: Annotated[int, Field(ge=1, description="diffusion steps of a round")] = 40
     max_iterations: MaxIterations = 20
     tolerance: Annotated[

@@ -18,7 +18,7 @@ import pytest
 import scipy.io
 import torch
 import torchvision
-from PIL import Image
+from PIL import Image, ImageOps
 from places import SHARED
 
 from dlp_plugins._files.scratch import unnamed_array
@@ -316,6 +316,36 @@ def test_an_image_is_read_as_its_middle_square_upright():
     for kind in ("PNG", "JPEG"):
         small = decode(encode(image, kind, exif=turned), (20, 20))
         assert small[:, 10, 17].argmax() == 1  # the bar is on the right
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", range(10))
+def test_an_image_is_turned_as_pillow_turns_it(kind, orientation):
+    pixels = np.zeros((16, 16, 3), dtype=np.uint8)
+    pixels[:8, :8, 0] = pixels[:8, 8:, 1] = pixels[8:, :8, 2] = 255
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(Image.fromarray(pixels), kind, exif=exif)
+    expected = np.array(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB"))
+    assert np.array_equal(decode(data, (16, 16)).permute(1, 2, 0).numpy(), expected)
+
+
+def test_odd_exif_does_not_make_an_image_unreadable():
+    # the orientation is fine, and another entry holds text where a number belongs
+    odd = (
+        b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\x00\x03\x01\x01\x00\x02\x00\x00\x00\x06"
+        b"\x00\x00\x002\x01\x12\x00\x03\x00\x00\x00\x01\x00\x06\x00\x00\x87i\x00\x04"
+        b"\x00\x00\x00\x01\x00\x00\x008\x00\x00\x00\x00maker\x00\x00\x01\x90\x03\x00\x02"
+        b"\x00\x00\x00\x05\x00\x00\x00J\x00\x00\x00\x002020\x00\x00"
+    )
+    pixels = np.zeros((16, 16, 3), dtype=np.uint8)
+    pixels[:4] = 255
+    data = encode(Image.fromarray(pixels), "JPEG", exif=odd)
+    with pytest.raises(struct.error):
+        ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    assert decode(data, (16, 16))[0, 8, 14] > 200  # turned clockwise: the bar is on the right
+    broken = odd.replace(b"MM\x00*", b"XX\x00*")
+    assert decode(encode(Image.fromarray(pixels), "JPEG", exif=broken), (16, 16))[0, 1, 8] > 200
 
 
 def test_an_image_is_brought_to_other_proportions_by_its_middle():
