@@ -23,9 +23,9 @@ from dlp_plugins.training.load import BATCH, Classifier, load
 from dlp_plugins.training.run_images import (
     are_pictures,
     inputs,
-    places,
     read_dataset,
     read_json,
+    readable_places,
     to_picture,
 )
 
@@ -88,7 +88,7 @@ class RunToLabel:
 
 
 def open_run(path: Path) -> RunToLabel:
-    """The images of a finished run that have a pseudo-label.
+    """The images of a finished run that it gave pseudo-labels to.
 
     Raises:
         RunFolderError: no run, or not finished.
@@ -98,9 +98,8 @@ def open_run(path: Path) -> RunToLabel:
     folder = RunFolder(path)
     folder.check_format()
     classifier = load(path)
-    dataset, index = read_dataset(folder), places(folder)
-    if index.min() < 0 or index.max() >= len(dataset.train):
-        raise DataError(f"{folder.pseudo_labels}: an index is outside the training images.")
+    dataset = read_dataset(folder)
+    index = readable_places(folder, dataset.train)
     ids = Ids([dataset.file_of(i) for i in index.tolist()])
     names = [str(name) for name in ids.values]
     pictures = None

@@ -10,13 +10,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.transforms.v2.functional import rgb_to_grayscale
 
 from dlp_plugins.augmentations._normalize import Normalizer
 from dlp_plugins.backbones.contract import View, normalization
 from dlp_plugins.embeddings.record import Record
 from dlp_plugins.environment import has_bfloat16
 from dlp_plugins.errors import DataError, UsageError
+from dlp_plugins.photos.grey import to_grey
 from dlp_plugins.photos.rounding import round_to_bfloat16
 from dlp_plugins.registry import backbones
 
@@ -60,7 +60,7 @@ class Describer:
         """Embeddings [b, dim] float32 on the CPU, L2-normalised, of [b, 3, height, width] uint8."""
         pixels = images.to(self.device).contiguous(memory_format=torch.channels_last)
         if len(self.record.mean) == 1:
-            pixels = rgb_to_grayscale(pixels)
+            pixels = to_grey(pixels)
         found = self._embed(pixels)
         if self.record.flips:
             found = found + self._embed(pixels.flip(3))

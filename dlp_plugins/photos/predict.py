@@ -11,7 +11,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms.v2.functional import rgb_to_grayscale
 
 from dlp_plugins import registry
 from dlp_plugins.datasets.contract import TensorImages, list_unreadable
@@ -23,6 +22,7 @@ from dlp_plugins.errors import DataError, RunFolderError, UsageError
 from dlp_plugins.photos import decoding
 from dlp_plugins.photos.decoding import Bad
 from dlp_plugins.photos.describer import build_describer
+from dlp_plugins.photos.grey import to_grey
 from dlp_plugins.photos.source import Photos, open_photos, warn_of_skipped
 from dlp_plugins.training.folder import RunFolder
 from dlp_plugins.training.load import Classifier, load
@@ -92,22 +92,30 @@ class RunPredictor(Predictor):
         self.size = (classifier.shape[1], classifier.shape[2])
 
     def probabilities(self, images: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        view = rgb_to_grayscale(images) if self.classifier.shape[0] == 1 else images
+        view = to_grey(images) if self.classifier.shape[0] == 1 else images
         return self.classifier.predict_and_describe(view)
 
     def labelled_examples(self) -> Nearest:
         dataset = read_dataset(RunFolder(self.folder))
         chosen = read_json(RunFolder(self.folder).labeled_indices)["labeled_indices"]
         train = dataset.train
-        if isinstance(train, TensorImages):
-            found = [(i, train.images[i], "") for i in chosen]
-        else:
-            found = [(i, *train.read_or_skip(i)) for i in chosen]
-        images = [image for _, image, problem in found if not problem]
-        names = [dataset.file_of(i) for i, _, problem in found if not problem]
+        names: list[str] = []
+        parts: list[np.ndarray] = []
+        problems: list[str] = []
+        for start in range(0, len(chosen), BATCH):  # all at once may be more than memory holds
+            block = chosen[start : start + BATCH]
+            if isinstance(train, TensorImages):
+                found = [(i, train.images[i], "") for i in block]
+            else:
+                found = [(i, *train.read_or_skip(i)) for i in block]
+            problems += [problem for *_, problem in found]
+            images = [image for _, image, problem in found if not problem]
+            if images:
+                parts.append(unit(self.classifier.describe(torch.stack(images))))
+                names += [dataset.file_of(i) for i, _, problem in found if not problem]
         if not names:
-            raise DataError(list_unreadable([problem for *_, problem in found], len(found)))
-        examples = unit(self.classifier.describe(torch.stack(images)))
+            raise DataError(list_unreadable(problems, len(chosen)))
+        examples = np.concatenate(parts)
 
         def nearest(descriptors: np.ndarray, count: int) -> list[list[str]]:
             order = np.argsort(-unit(descriptors) @ examples.T, axis=1, kind="stable")

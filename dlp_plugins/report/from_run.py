@@ -30,6 +30,7 @@ from dlp_plugins.training.run_images import (
     read_dataset,
     read_json,
     read_text,
+    readable_inputs,
     to_picture,
 )
 
@@ -146,7 +147,8 @@ def _test(dataset: Dataset | Absent, classifier: Classifier | Absent) -> Points 
         return Absent("There are no test images.")
     test = dataset.test
     which = sample(len(test), np.empty(0, dtype=np.int64), MOST_TEST)
-    probabilities = classifier.predict_proba(inputs(test, which))
+    images, which = readable_inputs(test, which)
+    probabilities = classifier.predict_proba(images)
     return Points(
         "test images",
         "probability",
@@ -172,8 +174,9 @@ def _embedded(
     assert isinstance(classifier, Classifier)
     assert isinstance(pseudo, Points)
     which = sample(len(pseudo), np.flatnonzero(pseudo.known), min(MOST_MAPPED, MOST_POINTS))
-    images = inputs(dataset.train, places(folder)[which])
-    return Embedded(classifier.describe(images), which)
+    index = places(folder)[which]
+    images, read = readable_inputs(dataset.train, index)
+    return Embedded(classifier.describe(images), which[np.isin(index, read)])
 
 
 def _thumbnails(

@@ -16,7 +16,13 @@ from torch import Tensor
 
 from dlp_plugins import registry
 from dlp_plugins._files import reading
-from dlp_plugins.datasets.contract import Dataset, Images, TensorImages
+from dlp_plugins.datasets.contract import (
+    UNKNOWN,
+    Dataset,
+    Images,
+    TensorImages,
+    list_unreadable,
+)
 from dlp_plugins.errors import DataError
 from dlp_plugins.training.data import fingerprint
 from dlp_plugins.training.folder import RunFolder
@@ -58,8 +64,44 @@ def places(folder: RunFolder) -> np.ndarray:
         raise DataError(f"{folder.pseudo_labels} cannot be read: {error}.") from None
 
 
+def readable_places(folder: RunFolder, images: Images) -> np.ndarray:
+    """As `places`, less the images that the run left out as they could not be read.
+
+    Raises:
+        DataError: as `places`; a place is outside the training images.
+    """
+    index = places(folder)
+    if index.min() < 0 or index.max() >= len(images):
+        raise DataError(f"{folder.pseudo_labels}: an index is outside the training images.")
+    if isinstance(images, TensorImages) or not images.skip:
+        return index
+    with np.load(folder.pseudo_labels, allow_pickle=False) as arrays:
+        unknown = index[arrays["labels"] == UNKNOWN]  # what is left out has no label
+    left_out = [i for i in unknown.tolist() if images.read_or_skip(i)[1]]
+    return index[~np.isin(index, left_out)]
+
+
+def readable_inputs(images: Images, which: np.ndarray) -> tuple[Tensor, np.ndarray]:
+    """Images [r, *shape] and their places [r], of the given places those that can be read.
+
+    Raises:
+        DataError: one cannot be read, and the data set does not leave such images out; or none can.
+    """
+    if isinstance(images, TensorImages):
+        return inputs(images, which), which
+    found = [images.read_or_skip(int(i)) for i in which]
+    good = np.array([not problem for _, problem in found], dtype=bool)
+    if not good.any():
+        raise DataError(list_unreadable([problem for _, problem in found], len(found)))
+    return torch.stack([image for image, problem in found if not problem]), which[good]
+
+
 def inputs(images: Images, which: np.ndarray) -> Tensor:
-    """[m, *shape] of the images at these places."""
+    """[m, *shape] of the images at these places.
+
+    Raises:
+        DataError: one cannot be read.
+    """
     if isinstance(images, TensorImages):
         return images.images[torch.from_numpy(which)]
     return torch.stack([images[int(i)] for i in which])

@@ -299,8 +299,9 @@ class Trainer:
         )
 
     def _write_pseudo_labels(self) -> None:
-        arrays = {"index": self.data.indices.numpy(), **self.pseudo.arrays()}
-        write_pseudo_label_table(self.folder, self.data, self.pseudo)
+        pseudo = self._labels()
+        arrays = {"index": self.data.indices.numpy(), **pseudo.arrays()}
+        write_pseudo_label_table(self.folder, self.data, pseudo)
 
         def write(path: Path) -> None:
             with path.open("wb") as file:  # an open file: savez would add .npz to the name

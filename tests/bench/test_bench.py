@@ -307,7 +307,7 @@ def test_a_malformed_vary_is_refused(vary):
 
 
 def test_a_value_that_is_varied_and_wrong_names_its_row_and_options():
-    with pytest.raises(UsageError, match="--set or --vary, row 'graph.k=many': graph.k: found"):
+    with pytest.raises(UsageError, match=r"--set or --vary, row 'graph.k=many': graph\.k: found"):
         suite_of_recipe("digits", ["graph.k=5,many"])
 
 

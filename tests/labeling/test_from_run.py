@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.datasets import load_digits
 
 from dlp_plugins.errors import DataError, RunFolderError, UsageError
 from dlp_plugins.labeling.from_run import open_run
 from dlp_plugins.labeling.run import prepare_labeling
+from dlp_plugins.report.from_run import read_run
 from dlp_plugins.training.load import load
 from dlp_plugins.training.run import run
 
@@ -65,6 +67,28 @@ def test_descriptors_are_those_of_the_runs_network(finished):
     given = json.loads((finished / "labeled_indices.json").read_text())["labeled_indices"]
     known = [int(v) for v, y in zip(opened.ids.values, opened.known.labels, strict=True) if y >= 0]
     assert sorted(known) == sorted(given)
+
+
+def test_images_that_the_run_left_out_are_not_there_and_not_in_the_report(tmp_path):
+    images, labels = load_digits(n_class=2, return_X_y=True)
+    for i, (image, label) in enumerate(zip(images[:60], labels[:60], strict=True)):
+        folder = tmp_path / "data" / ("train" if i < 48 else "test") / "ab"[label]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((image.reshape(8, 8) * 15).astype(np.uint8)).save(folder / f"{i:02}.png")
+    damaged = [next((tmp_path / "data" / split / "b").iterdir()) for split in ("train", "test")]
+    for path in damaged:
+        path.write_bytes(b"no image")
+    out = tmp_path / "run"
+    tiny = {key: value for key, value in TINY.items() if "num_t" not in key}
+    data = {"name": "imagefolder", "root": str(tmp_path / "data"), "image_size": 8}
+    with pytest.warns(UserWarning, match="Left out: "):
+        run("digits", out, **tiny | {"dataset": data | {"unreadable": "skip", "num_labeled": 10}})
+    opened = open_run(out)
+    assert len(opened.descriptors.load()) == len(opened.ids.values) == 47
+    assert not any(damaged[0].name in str(name) for name in opened.ids.values)
+    found = read_run(out, "run")
+    assert len(found.test) == 11
+    assert len(found.embedded.descriptors) == 47
 
 
 def test_what_cannot_be_labelled_is_refused(finished, tmp_path):

@@ -9,7 +9,6 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.datasets import load_digits
-from torchvision.transforms.v2.functional import rgb_to_grayscale
 
 import dlp_plugins
 from dlp_plugins.datasets._files import decode
@@ -19,6 +18,7 @@ from dlp_plugins.errors import ComponentError, DlpError, UsageError
 from dlp_plugins.photos import export as exporting
 from dlp_plugins.photos.embed import embed
 from dlp_plugins.photos.export import SUFFIXES, export, read_description
+from dlp_plugins.photos.grey import to_grey
 from dlp_plugins.photos.predict import predict
 
 FORMATS = [
@@ -103,7 +103,7 @@ def test_of_an_index(format, index, tmp_path):
     found = predict(*index)
     size = (8, 8)
     batch = torch.stack([decode((index[1] / f).read_bytes(), size) for f in found.files])
-    p = torch.export.load(out).module()(rgb_to_grayscale(batch))[0]
+    p = torch.export.load(out).module()(to_grey(batch))[0]
     assert (p.argmax(dim=1).numpy() == found.labels).mean() > 0.8  # the graph is left out
 
 

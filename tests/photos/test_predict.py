@@ -20,7 +20,9 @@ from dlp_plugins.datasets._files import decode
 from dlp_plugins.datasets.imagefolder import hold_out, imagefolder
 from dlp_plugins.embeddings.run import propagate_file
 from dlp_plugins.errors import DataError, RunFolderError, UsageError
+from dlp_plugins.photos import predict as predicting
 from dlp_plugins.photos.embed import embed
+from dlp_plugins.photos.grey import to_grey
 from dlp_plugins.photos.predict import predict
 from dlp_plugins.training.folder import RunFolder
 
@@ -64,7 +66,19 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_the_table_is_what_the_loaded_network_says_of_each_photo(photos, run, tmp_path):
+def test_grey_photos_stay_as_they_are_and_others_become_what_pillow_makes_of_them():
+    levels = torch.arange(256, dtype=torch.uint8)[None, None, :, None]
+    assert torch.equal(to_grey(levels.expand(1, 3, 256, 2)), levels.expand(1, 1, 256, 2))
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    own = to_grey(torch.from_numpy(pixels).permute(2, 0, 1)[None])[0, 0].numpy()
+    pillow = np.array(Image.fromarray(pixels).convert("L"))
+    assert np.abs(own.astype(int) - pillow).max() <= 1
+
+
+def test_the_table_is_what_the_loaded_network_says_of_each_photo(
+    photos, run, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(predicting, "BATCH", 10)  # of the labelled examples, too
     found = predict(run, photos / "new", tmp_path / "t.csv", nearest=2)
     table = rows(tmp_path / "t.csv")
     assert list(table[0]) == ["file", "label", "probability", "nearest_1", "nearest_2"]
