@@ -18,7 +18,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from dlp_plugins.errors import DlpError
 from dlp_plugins.labeling import export
 from dlp_plugins.labeling.session import Session, Source
-from dlp_plugins.labeling.store import SKIPPED, Answer
+from dlp_plugins.labeling.store import SKIPPED, Answer, check_new_class_name
 
 WEB = Path(__file__).parent / "web"
 TYPES = {
@@ -149,7 +149,8 @@ def create_app(session: Session, token: str, *, title: str = "") -> FastAPI:
 
     @routes.post("/api/classes")
     def add_class(asked: ClassRequest) -> dict[str, Any]:
-        return {"label": session.store.add_class(asked.name), "state": session.summary()}
+        label = session.store.add_class(check_new_class_name(asked.name))
+        return {"label": label, "state": session.summary()}
 
     @routes.get("/api/places")
     def places() -> Response:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import stat
 import threading
+import warnings
 from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from dlp_plugins.datasets._files import (
 )
 from dlp_plugins.embeddings.ids import Ids
 from dlp_plugins.errors import DataError
+from dlp_plugins.units import counted
 
 SIDE = 320  # pixels of a thumbnail's longer side: sharp at 160 on a screen of twice the density
 KEPT_BYTES = 128 * 2**20  # of thumbnails in memory
@@ -88,13 +90,17 @@ def open_images(folder: Path, points: int, ids: Ids | None) -> ImageFolder:
     """The images of points: the files that their ids name, or all in the folder, sorted by name.
 
     Raises:
-        DataError: no such folder, no such file, a file outside it, or another number of images.
+        DataError: no such folder, a file outside it, not one of the ids names a file, or another
+            number of images.
+
+    Warns of ids that name no file; their points are shown without an image.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: there is no such folder of images.")
     folder = folder.resolve()
     if ids is not None:
         images = ImageFolder(folder, [str(value) for value in ids.values])
+        absent = []
         for point, name in enumerate(images.names):
             path = images.path(point)
             if path is None:
@@ -103,10 +109,16 @@ def open_images(folder: Path, points: int, ids: Ids | None) -> ImageFolder:
                     "outside it is shown."
                 )
             if not path.is_file():
-                raise DataError(
-                    f"{folder / name}: there is no such image, but it is the id of point {point:,}."
-                    " Ids must be paths below the folder of images."
-                )
+                absent.append(point)
+        if absent:
+            name = images.names[absent[0]]
+            text = f"{folder / name}: there is no such image, but it is the id of point {absent[0]}"
+            if len(absent) == points:
+                raise DataError(f"{text}. Ids must be paths below the folder of images.")
+            warnings.warn(
+                f"{text} ({counted(len(absent), 'such point')}). It is shown without an image.",
+                stacklevel=2,
+            )
         return images
     found = [str(p.relative_to(folder)) for p in list_images(folder, Counter())]
     if len(found) != points:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import socket
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +23,16 @@ from dlp_plugins.embeddings.ids import Ids, read_ids
 from dlp_plugins.embeddings.labels import LabelFile, read_labels
 from dlp_plugins.embeddings.suggest import build_selector
 from dlp_plugins.errors import MissingDependency, UsageError
+from dlp_plugins.inputs import UNLABELED
 from dlp_plugins.labeling.images import ImageFolder, open_images
 from dlp_plugins.labeling.live import Space
 from dlp_plugins.labeling.session import Session, Truth
-from dlp_plugins.labeling.store import LabelStore, check_class_name, default_path
+from dlp_plugins.labeling.store import (
+    LabelStore,
+    check_class_name,
+    check_new_class_name,
+    default_path,
+)
 from dlp_plugins.propagation import Propagator
 from dlp_plugins.recipe.build import build_propagator
 from dlp_plugins.recipe.check import check_dependencies
@@ -45,6 +52,7 @@ class LabelingJob:
 
     known: labels to start from, if any.
     truth: labels to measure accuracy by, if any.
+    labels: file that `known` was read from, if a file was given.
     """
 
     propagator: Propagator
@@ -56,6 +64,7 @@ class LabelingJob:
     known: LabelFile | None
     truth: LabelFile | None
     state: Path
+    labels: Path | None = None
 
     def open(self, progress: Progress = silent) -> Session:
         """Read the embeddings, build the graph and spread the labels that are there.
@@ -66,12 +75,21 @@ class LabelingJob:
         clock = Clock(progress)
         with clock.phase("read", self.source.points) as tick:
             descriptors = self.source.load(tick)
-        store = LabelStore(self.state, fingerprint(descriptors, self.ids))
+        names = None if self.ids is None else [str(value) for value in self.ids.values]
+        store = LabelStore(self.state, fingerprint(descriptors, self.ids), names)
         try:
+            if store.moved is not None:
+                warn_of_moved(self.state, *store.moved)
             for name in self.classes:
                 store.add_class(name)
-            if self.known is not None and not store.versions():
+            if self.known is not None and not store.answered:
                 take_over(store, self.known)
+            elif self.labels is not None:
+                warnings.warn(
+                    f"{self.labels} is not read: {self.state} holds labels already, which count. "
+                    "To start from the file, give another --state.",
+                    stacklevel=2,
+                )
             space = Space.of(self.propagator, descriptors, clock)
             truth = None
             if self.truth is not None:
@@ -117,7 +135,7 @@ def prepare_labeling(
     """
     check_web_packages()
     settings = list(settings)
-    names = [check_class_name(name) for name in classes]
+    names = [check_new_class_name(name) for name in classes]
     check_dependencies(propagation_recipe(settings), registry.EMBEDDINGS)
     source, own, pictures, given = _open_points(Path(embeddings), images, ids, key)
     known, right = (
@@ -144,6 +162,7 @@ def prepare_labeling(
         known,
         right,
         path,
+        None if labels is None else Path(labels),
     )
 
 
@@ -186,10 +205,18 @@ def check_web_packages() -> None:
 
 
 def take_over(store: LabelStore, known: LabelFile) -> None:
-    """Labels of a file as the first answers, one for each class."""
-    for label, name in enumerate(known.classes):
-        points = (known.labels == label).nonzero().squeeze(1).tolist()
-        store.answer(FROM_FILE, dict.fromkeys(points, 0), store.add_class(str(name)))
+    """Labels of a file as the first answer, all of them or, if that is broken off, none."""
+    classes = [store.add_class(str(name)) for name in known.classes]
+    points = (known.labels != UNLABELED).nonzero().squeeze(1)
+    labels = [classes[i] for i in known.labels[points].tolist()]
+    store.answer_each(FROM_FILE, dict(zip(points.tolist(), labels, strict=True)))
+
+
+def warn_of_moved(state: Path, here: int, away: int) -> None:
+    text = f"{state} was made for other embeddings: labels go with the ids, {here:,} of them."
+    if away:
+        text += f" {away:,} are of ids that are not there now; they are kept in the file."
+    warnings.warn(text, stacklevel=3)
 
 
 def fingerprint(descriptors: Tensor, ids: Ids | None) -> str:

@@ -3,13 +3,17 @@
 An answer is whole on the disk before the page hears of it, so a killed process loses none. Every
 point carries the number of the answer that last changed it, its *version*. An answer names the
 version that its person saw, and leaves alone a point that somebody else has changed since.
+
+Points are numbers. Where they have ids, the file holds these too: after photos have come, gone or
+been sorted otherwise, every label goes with its id. Labels of ids that are gone stay in the file,
+under numbers below 0, and count again once these are back.
 """
 
 from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -40,6 +44,8 @@ CREATE TABLE changes (
 ) WITHOUT ROWID;
 CREATE TABLE labels (point INTEGER PRIMARY KEY, class INTEGER, answer INTEGER NOT NULL);
 """
+POINTS = "CREATE TABLE IF NOT EXISTS points (point INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE)"
+FAR = 2**40  # more than there are points
 
 
 class Change(NamedTuple):
@@ -67,15 +73,22 @@ class LabelStore:
 
     Args:
         path: made if it does not exist.
-        fingerprint: of the embeddings; a file made for others is refused.
+        fingerprint: of the embeddings; a file made for others is refused, unless some of its ids
+            are among the present ones.
+        ids: of the points in their order, all different, if they have any.
+
+    Attributes:
+        moved: how many labelled points were found by their ids and how many were not, where the
+            file was made for other embeddings; else None.
 
     Raises:
         UsageError: the file is in use, is something else, or belongs to other embeddings.
         SaveError: it cannot be written.
     """
 
-    def __init__(self, path: Path, fingerprint: str) -> None:
+    def __init__(self, path: Path, fingerprint: str, ids: Sequence[str] | None = None) -> None:
         self.path = path
+        self.moved: tuple[int, int] | None = None
         self._lock = threading.Lock()
         if not path.parent.is_dir():
             raise UsageError(f"{path}: there is no folder {path.parent}.")
@@ -93,7 +106,9 @@ class LabelStore:
                         self._db.execute(statement)
                     self._db.execute("INSERT INTO facts VALUES ('fingerprint', ?)", [fingerprint])
                 found = self._db.execute("SELECT value FROM facts WHERE name = 'fingerprint'")
-                known = found.fetchone()
+                known = found.fetchone() == (fingerprint,)
+                if ids is not None:
+                    known = self._keep_ids(ids, fingerprint, known)
         except sqlite3.DatabaseError as error:
             if "locked" in str(error):
                 raise UsageError(
@@ -101,7 +116,7 @@ class LabelStore:
                     "give this one a file of its own with --state."
                 ) from None
             raise UsageError(f"{path} cannot be used for labels: {error}.") from None
-        if known != (fingerprint,):
+        if not known:
             self.close()  # else it stays locked while anything holds the error
             raise UsageError(
                 f"{path} holds labels of other embeddings, or of these in another order. Give "
@@ -110,6 +125,41 @@ class LabelStore:
 
     def close(self) -> None:
         self._db.close()
+
+    def _keep_ids(self, ids: Sequence[str], fingerprint: str, same: bool) -> bool:
+        """Hold the present ids; of other ones, move what is known to where it is now.
+
+        same: the file was made for these embeddings.
+
+        Returns:
+            whether the file is of these embeddings now.
+        """
+        self._db.execute(POINTS)
+        old = dict(self._db.execute("SELECT point, id FROM points").fetchall())
+        if not same:
+            place = {name: point for point, name in enumerate(ids)}
+            if not any(name in place for name in old.values()):
+                return False
+            gone = -1 - len(old)  # below every number that is taken
+            to = {p: place.get(name, p if p < 0 else gone - p) for p, name in old.items()}
+            for table in ("labels", "changes"):  # by way of far numbers, as points must differ
+                self._db.execute(f"UPDATE {table} SET point = point + {FAR}")
+                self._db.executemany(
+                    f"UPDATE {table} SET point = ? WHERE point = ?",
+                    [(new, p + FAR) for p, new in to.items()],
+                )
+            self._db.execute("UPDATE facts SET value = ? WHERE name = 'fingerprint'", [fingerprint])
+            self._db.execute("DELETE FROM points")
+            self._db.executemany(
+                "INSERT INTO points VALUES (?, ?)",
+                [(new, old[p]) for p, new in to.items() if new < 0],
+            )
+            count = "SELECT count(*) FROM labels WHERE class IS NOT NULL AND point"
+            here, away = (self._db.execute(f"{count} {of}").fetchone()[0] for of in (">= 0", "< 0"))
+            self.moved = (here, away)
+        if not same or not old:
+            self._db.executemany("INSERT INTO points VALUES (?, ?)", enumerate(ids))
+        return True
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -136,7 +186,7 @@ class LabelStore:
         """The number of a class, a new one where there is none of that name.
 
         Raises:
-            LabelError: the name is blank, too long, or means 'no label' in a file of labels.
+            LabelError: as `check_class_name`.
         """
         name = check_class_name(name)
         with self._transaction():
@@ -150,13 +200,22 @@ class LabelStore:
     def labels(self) -> dict[int, int]:
         """Points with a class, or SKIPPED."""
         with self._lock:
-            rows = self._db.execute("SELECT point, class FROM labels WHERE class IS NOT NULL")
+            rows = self._db.execute(
+                "SELECT point, class FROM labels WHERE class IS NOT NULL AND point >= 0"
+            )
             return dict(rows.fetchall())
 
     def versions(self) -> dict[int, int]:
         """Points that an answer ever changed, with the last such answer."""
         with self._lock:
-            return dict(self._db.execute("SELECT point, answer FROM labels").fetchall())
+            rows = self._db.execute("SELECT point, answer FROM labels WHERE point >= 0")
+            return dict(rows.fetchall())
+
+    @property
+    def answered(self) -> bool:
+        """Whether there is any answer."""
+        with self._lock:
+            return self._db.execute("SELECT 1 FROM answers").fetchone() is not None
 
     def answer(self, person: str, seen: dict[int, int], label: int | None) -> Answer:
         """Give points one label.
@@ -167,6 +226,10 @@ class LabelStore:
             label: a class, SKIPPED, or None to take labels away.
         """
         return self._change(person, {p: (version, label, None) for p, version in seen.items()})
+
+    def answer_each(self, person: str, labels: dict[int, int]) -> Answer:
+        """Give each of some points that nobody has looked at a class of its own, all at once."""
+        return self._change(person, {p: (0, label, None) for p, label in labels.items()})
 
     def undo(self, person: str) -> Answer:
         """Take back the person's last answer that still stands; points changed since stay."""
@@ -220,12 +283,17 @@ class LabelStore:
                     [number, point, before, after, version],
                 )
                 self._db.execute("REPLACE INTO labels VALUES (?, ?, ?)", [point, after, now])
-                changed[point] = Change(before, after, now)
+                if point >= 0:
+                    changed[point] = Change(before, after, now)
         return Answer(changed, refused)
 
 
 def check_class_name(name: str) -> str:
-    """The name without blanks around it; LabelError if it cannot name a class."""
+    """The name without blanks around it.
+
+    Raises:
+        LabelError: it is blank, too long, or means 'no label' in a file of labels.
+    """
     name = name.strip()
     if not name or len(name) > LONGEST_NAME or not name.isprintable():
         raise LabelError(f"A class needs a name of 1 to {LONGEST_NAME} characters on one line.")
@@ -234,6 +302,27 @@ def check_class_name(name: str) -> str:
     return name
 
 
+def check_new_class_name(name: str) -> str:
+    """As `check_class_name`, of a name that somebody makes up; no number but whole ones from 0."""
+    name = check_class_name(name)
+    if _is_number(name) and not name.isdecimal():
+        raise LabelError(
+            f"A class cannot be called '{name}': of numbers a file of labels takes whole ones from "
+            f"0. Call it 'class {name}'."
+        )
+    return name
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def default_path(embeddings: Path) -> Path:
-    """`x.labels.sqlite` beside `x.npy`."""
-    return embeddings.with_name(f"{embeddings.stem}.labels.sqlite")
+    """`x.labels.sqlite` beside `x.npy`; of a run `runs/a` `runs/a.labels.sqlite`."""
+    path = embeddings.resolve()
+    name = path.name if path.is_dir() else path.stem
+    return path.with_name(f"{name}.labels.sqlite")

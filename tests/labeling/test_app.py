@@ -263,16 +263,30 @@ def test_a_link_out_of_the_folder_is_not_followed(data, tmp_path):
             job(data, tmp_path, ids=tmp_path / "ids.txt", truth=None)
 
 
+def test_a_photo_that_is_gone_is_named_and_its_point_shown_without(data, tmp_path):
+    names = (data / "ids.txt").read_text().splitlines()
+    names[7] = "gone.png"
+    (tmp_path / "ids.txt").write_text("\n".join(names))
+    with pytest.warns(UserWarning, match=r"gone\.png: there is no such image.*\(1 such point\)"):
+        opened = Page(job(data, tmp_path, ids=tmp_path / "ids.txt").open())
+    assert opened.get("image/7").status_code == 404
+    opened.session.close()
+    (tmp_path / "ids.txt").write_text("\n".join(f"{i}.jpg" for i in range(120)))
+    with pytest.raises(DataError, match="Ids must be paths below the folder"):
+        job(data, tmp_path, ids=tmp_path / "ids.txt")
+
+
 def test_labels_are_there_at_the_next_start_and_a_file_of_labels_begins_a_new_one(data, tmp_path):
     known = tmp_path / "known.csv"
     known.write_text("index,label\n3,cat\n4,bat\n5,cow\n")
     first = job(data, tmp_path, labels=known).open()
     assert first.store.classes() == [*NAMES, "cow"]
     assert first.store.labels() == {3: 2, 4: 1, 5: 4}
-    first.undo("file")
+    first.answer("ann", {5: first.store.versions()[5]}, None)
     kept = first.store.labels()
     first.close()
-    second = job(data, tmp_path, labels=known, classes=[]).open()
+    with pytest.warns(UserWarning, match=r"known\.csv is not read: .* holds labels already"):
+        second = job(data, tmp_path, labels=known, classes=[]).open()
     assert len(kept) == second.summary()["labelled"] == 2
     assert second.store.labels() == kept
     second.close()

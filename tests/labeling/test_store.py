@@ -6,11 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from dlp_plugins.errors import LabelError, UsageError
-from dlp_plugins.labeling.store import SKIPPED, LabelStore
+from dlp_plugins.labeling.store import SKIPPED, LabelStore, check_new_class_name, default_path
 
 
 @pytest.fixture
@@ -69,6 +70,78 @@ def test_classes_keep_their_numbers(store):
     for name in ("", "  ", "-1", "NaN", "two\nlines", "x" * 101):
         with pytest.raises(LabelError):
             store.add_class(name)
+
+
+def opened(path, ids):
+    return LabelStore(path, "-".join(ids), ids)
+
+
+def test_labels_go_with_their_ids_and_those_of_absent_ones_wait(tmp_path):
+    path = tmp_path / "x.labels.sqlite"
+    store = opened(path, ["a", "b", "c", "d"])
+    for name in ("cat", "dog"):
+        store.add_class(name)
+    store.answer("ann", {0: 0, 1: 0}, 1)
+    store.answer("ann", {3: 0}, 0)
+    store.close()
+
+    store = opened(path, ["new", "d", "a"])  # b and c are gone, a and d lie elsewhere
+    assert store.moved == (2, 1)
+    assert store.labels() == {1: 0, 2: 1}
+    assert store.versions().keys() == {1, 2}
+    undone = store.undo("ann")
+    assert undone.changed.keys() == {1}
+    store.answer("ann", {0: 0}, 1)
+    store.close()
+
+    store = opened(path, ["b", "a", "new", "d", "c"])
+    assert store.moved == (3, 0)
+    assert store.labels() == {0: 1, 1: 1, 2: 1}
+    store.undo("ann")
+    assert store.undo("ann").changed.keys() == {0, 1}  # the first answer, of a and b
+    assert store.labels() == {}
+    store.close()
+    again = opened(path, ["b", "a", "new", "d", "c"])
+    assert again.moved is None
+    again.close()
+    with pytest.raises(UsageError, match="other embeddings"):
+        opened(path, ["x", "y"])
+
+
+def test_an_older_file_without_ids_learns_them(tmp_path):
+    path = tmp_path / "x.labels.sqlite"
+    store = LabelStore(path, "a-b")
+    store.answer("ann", {1: 0}, store.add_class("cat"))
+    store.close()
+    with pytest.raises(UsageError, match="other embeddings"):
+        opened(path, ["b"])
+    opened(path, ["a", "b"]).close()
+    store = opened(path, ["b"])
+    assert store.labels() == {0: 0}
+    store.close()
+
+
+def test_labels_of_a_file_come_all_at_once(store):
+    store.answer_each("file", {4: 1, 2: 0, 7: 1})
+    assert store.labels() == {2: 0, 4: 1, 7: 1}
+    assert store.undo("file").changed.keys() == {2, 4, 7}
+
+
+def test_numbers_that_a_file_of_labels_cannot_hold_are_no_new_classes():
+    for name in ("-2", "0.5", "inf", "1e3"):
+        with pytest.raises(LabelError, match="whole ones from 0"):
+            check_new_class_name(name)
+    for name in ("3", "3 cats", "in"):
+        assert check_new_class_name(name) == name
+
+
+def test_the_file_of_a_folder_is_called_after_all_of_its_name(tmp_path, monkeypatch):
+    run = tmp_path / "a0.5"
+    run.mkdir()
+    assert default_path(run) == tmp_path / "a0.5.labels.sqlite"
+    monkeypatch.chdir(run)
+    assert default_path(Path()) == tmp_path / "a0.5.labels.sqlite"
+    assert default_path(Path("x.npy")) == run / "x.labels.sqlite"
 
 
 def test_a_file_in_use_of_other_embeddings_or_of_another_kind_is_refused(store, tmp_path):
