@@ -21,6 +21,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.semi_supervised import LabelSpreading
 
+from dlp_plugins.embeddings.audit_file import audit_file
 from dlp_plugins.errors import RegistryError
 from dlp_plugins.graphs.exact import Exact
 from dlp_plugins.propagation import propagate
@@ -403,6 +404,25 @@ def test_weights_and_soft_labels_give_what_propagate_gives(digits):
     np.testing.assert_allclose(model.probability_, found.probability, atol=1e-4)
     np.testing.assert_allclose(model.unknown_, found.unknown, atol=1e-3)  # both to a residual
     assert model.temperature_ == pytest.approx(found.calibration.temperature)
+
+
+def test_an_audit_knows_weights_as_that_of_files_does(digits, tmp_path):
+    X, y, few = digits
+    X, few = X[:300], few[:300].copy()
+    few[np.flatnonzero(few < 0)[:60]] = y[:300][few < 0][:60]
+    few[np.flatnonzero(few >= 0)[::3]] = 1  # most of these are wrong
+    weights = np.random.default_rng(0).choice([0.01, 1, 5], 300)
+    np.save(tmp_path / "x.npy", X.astype(np.float32))
+    rows = [f"{i},{few[i]},{weights[i]}" for i in np.flatnonzero(few >= 0)]
+    (tmp_path / "y.csv").write_text("\n".join(["index,label,weight", *rows]))
+    expected = audit_file(tmp_path / "x.npy", tmp_path / "y.csv", tmp_path / "t.csv")
+    model = GraphLabelPropagation(transformation="auto").fit(X, few, sample_weight=weights)
+    found, plain = model.audit(), GraphLabelPropagation().fit(X, few).audit()
+    doubt = dict(zip(found["points"].tolist(), found["doubt"], strict=True))
+    wanted = dict(zip(expected.points.tolist(), expected.doubt, strict=True))
+    assert doubt == pytest.approx(wanted, abs=1e-3, nan_ok=True)
+    without = dict(zip(plain["points"].tolist(), plain["doubt"], strict=True))
+    assert max(abs(doubt[i] - without[i]) for i in doubt) > 0.05
 
 
 def test_soft_labels_may_be_sparse_and_one_hot_ones_are_plain_labels(digits):

@@ -45,6 +45,7 @@ TURNS = {
     4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
     6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
+LINKS = "links"  # key of a count
 NOT_IMAGES = {"thumbs.db", "desktop.ini"}  # an operating system's own, left out without a word
 
 Side = Annotated[int, Field(ge=4, le=1024)]
@@ -158,32 +159,51 @@ def images(
 def list_images(folder: Path, left_out: Counter[str]) -> list[Path]:
     """Image files below a folder, in a fixed order; hidden files and folders are no images.
 
-    left_out: counts the endings of the other files, but for hidden ones.
+    left_out: counts the endings of the other files, but for hidden ones, and `LINKS`: folders that
+        are links and so are not entered, as they may lead round in a circle.
 
     Raises:
-        DataError: a folder below cannot be read.
+        DataError: a folder below cannot be read; a name that is no text.
     """
     found = []
-    for path in _files_below(folder):
+    for path in _files_below(folder, left_out):
         ending = path.suffix.lower()
         if ending in ENDINGS:
+            check_name(path)
             found.append(path)
         elif path.name.lower() not in NOT_IMAGES:
             left_out[ending or "no ending"] += 1
     return sorted(found)
 
 
-def _files_below(folder: Path) -> Iterator[Path]:
+def check_name(path: Path) -> None:
+    """Raise DataError for a name that is no UTF-8, which no table could hold."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(path).decode(errors="backslashreplace")
+        raise DataError(f"{shown}: the file's name is not UTF-8. Rename it.") from None
+
+
+def _files_below(folder: Path, left_out: Counter[str]) -> Iterator[Path]:
     def refuse(error: OSError) -> None:
         raise DataError(f"{in_words(error)} Without it, its images would be missing.") from error
 
     for place, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
+        left_out.update(LINKS for name in folders if os.path.islink(os.path.join(place, name)))
         yield from (Path(place) / name for name in names if not name.startswith("."))
 
 
 def warn_of_left_out(root: Path, left_out: Counter[str]) -> None:
-    """Warn that files below `root` are not used because of their ending."""
+    """Warn that files below `root` are not used because of their ending, and folders as links."""
+    links = left_out.pop(LINKS, 0)
+    if links:
+        warnings.warn(
+            f"Left out below {root}: {counted(links, 'link')} to other folders. Put their images "
+            "there, or give these folders themselves.",
+            stacklevel=3,
+        )
     if left_out:
         endings = ", ".join(f"{ending} {n}" for ending, n in left_out.most_common(5))
         warnings.warn(

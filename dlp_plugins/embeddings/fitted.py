@@ -61,6 +61,7 @@ class FittedPropagation:
     probability: np.ndarray | None = None
     calibration: Calibration | None = None
     unknown: np.ndarray | None = None
+    _beliefs: Beliefs = PLAIN
 
     @classmethod
     @full_precision()
@@ -96,6 +97,7 @@ class FittedPropagation:
             comparison = compare(methods(propagator, start), graph, f, known, num_classes, nodes)
             method = comparison.chosen
         made, nodes = method.propagator, method.beliefs(f, nodes)
+        told = beliefs
         if robust:
             alpha = propagator.alpha
             beliefs = trusted_beliefs(graph, given, num_classes, distinct, beliefs, alpha)
@@ -129,6 +131,7 @@ class FittedPropagation:
             None if probability is None else probability.numpy(),
             found.calibration,
             None if score is None else distinct.expand(score).numpy(),
+            told,
         )
 
     @full_precision()
@@ -228,7 +231,9 @@ class FittedPropagation:
         f = torch.from_numpy(self.index.points)
         graph = self.index.propagator.assemble_graph(self.index.neighbors)
         classes = self.probabilities.shape[1]
-        return audit_labels(self.index.propagator, f, graph, self._given, classes, self._distinct)
+        return audit_labels(
+            self.index.propagator, f, graph, self._given, classes, self._distinct, self._beliefs
+        )
 
     def suggest(self, selector: Selector, count: int) -> np.ndarray:
         """Points to label next, the best first: [count] int64; see `select_points`."""

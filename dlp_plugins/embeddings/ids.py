@@ -36,8 +36,12 @@ class Ids:
 
     @cached_property
     def rows(self) -> dict[str, int]:
-        """Row by id as text: one file may hold numbers, another text."""
-        return {str(value): row for row, value in enumerate(self.values)}
+        """Row by id as text, as one file may hold numbers and another text; also without blanks
+        around it, as those are lost in other files, where that is nobody else's."""
+        found = {str(value): row for row, value in enumerate(self.values)}
+        for row, value in enumerate(self.values):
+            found.setdefault(str(value).strip(), row)
+        return found
 
     def row_of(self, value: object, where: str) -> int:
         """The row of an id; LabelError, which begins with `where`, for an unknown one."""
@@ -47,8 +51,10 @@ class Ids:
         return row
 
 
-def read_ids(path: Path, points: int) -> Ids:
+def read_ids(path: Path, points: int, strip: bool = True) -> Ids:
     """Ids from a file: a line per point (.txt), or a column `id` or only one column or array.
+
+    strip: leave out blanks around them.
 
     Raises:
         DataError: no such file, unknown type, damaged; or another number of ids than points, a
@@ -67,7 +73,7 @@ def read_ids(path: Path, points: int) -> Ids:
             values = read_parquet(path, COLUMN if COLUMN in names else names[0])
         else:
             values = load_array(path, ndim=1, preferred=COLUMN)
-    return to_ids(values, points, path)
+    return to_ids(values, points, path, strip)
 
 
 def beside(embeddings: Path) -> Path:
@@ -75,8 +81,8 @@ def beside(embeddings: Path) -> Path:
     return embeddings.with_name(f"{embeddings.stem}.ids.csv")
 
 
-def to_ids(values: Sequence[Any] | np.ndarray, points: int, path: Path) -> Ids:
-    """Ids from the values of a file, checked as `read_ids` does."""
+def to_ids(values: Sequence[Any] | np.ndarray, points: int, path: Path, strip: bool = True) -> Ids:
+    """Ids from the values of a file, checked and stripped as `read_ids` does."""
     if np.ndim(values) != 1 or len(values) != points:
         found = "x".join(map(str, np.shape(values)))
         raise DataError(f"{path}: there are {points:,} points but {found} ids.")
@@ -84,10 +90,11 @@ def to_ids(values: Sequence[Any] | np.ndarray, points: int, path: Path) -> Ids:
     if not all(type(value) is int for value in plain):
         if odd := [v for v in plain if v is not None and not isinstance(v, (str, int))]:
             raise DataError(f"{path}: ids must be text or whole numbers; found {odd[0]!r}.")
-        plain = ["" if value is None else str(value).strip() for value in plain]
+        plain = ["" if value is None else str(value) for value in plain]
+        plain = [value.strip() for value in plain] if strip else plain
     first: dict[Any, int] = {}
     for row, value in enumerate(plain):
-        if value == "":
+        if not str(value).strip():
             raise DataError(f"{path}: the id of row {row:,} (counted from 0) is blank.")
         if first.setdefault(value, row) != row:
             raise DataError(

@@ -9,6 +9,7 @@ import csv
 import io
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 from dlp_plugins._files.writing import to_json
 from dlp_plugins.embeddings.ids import Ids
@@ -46,7 +47,8 @@ def label_studio_json(
     for point, (label, certainty) in enumerate(
         zip(view.labels.tolist(), view.certainty.tolist(), strict=True)
     ):
-        task: dict[str, Any] = {"data": {"image": f"{prefix}{name(point)}", "index": point}}
+        image = prefix + quote(name(point))
+        task: dict[str, Any] = {"data": {"image": image, "index": point}}
         if label >= 0:
             choice = {
                 "from_name": "choice",

@@ -106,6 +106,8 @@ def new_describer(
                 f"--backbone {backbone}: a run's network comes with its size and weights."
             )
         return _of_run(Path(backbone), network, flips, precision, device)
+    if network != "student":
+        raise UsageError(f"--network {network}: only the folder of a run has several networks.")
     name = str(backbone)
     component = backbones.get(name)
     view = _view(name)
@@ -128,8 +130,9 @@ def new_describer(
     built = backbones.build(name, input_shape=(3, side, side), **params)
     mean, std = normalization(built) or ((0.5,) * 3, (0.5,) * 3)
     record = Record(
-        (side, side), view.interpolation, mean, std, flips, precision, backbone=name, params=params
-    )
+        (side, side), view.interpolation, mean, std, flips, precision, backbone=name, params=params,
+        weights="" if weights_file is None else _digest(weights_file),
+    )  # fmt: skip
     return Describer(built, record, device)
 
 
@@ -146,14 +149,30 @@ def build_describer(
         built = _of_run(
             Path(record.run), record.network, record.flips, record.precision, device, plugins
         )
-        if built.record.weights != record.weights:
-            raise DataError(
-                f"{record.run}: its weights are not those that the embeddings were made with. "
-                "Embed the photos again."
-            )
+        _check_weights(record.run, built.record.weights, record)
         return built
+    file = record.params.get("weights_file")
+    if file is not None and record.weights:  # records of older versions do not say
+        _check_weights(file, _digest(Path(file)), record)
     network = backbones.build(record.backbone, input_shape=(3, *record.size), **record.params)
     return Describer(network, record, device)
+
+
+def _check_weights(where: str, found: str, record: Record) -> None:
+    if found != record.weights:
+        raise DataError(
+            f"{where}: its weights are not those that the embeddings were made with. Embed the "
+            "photos again."
+        )
+
+
+def _digest(file: Path) -> str:
+    """SHA-256 of a file of weights."""
+    try:
+        with file.open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror}.") from None
 
 
 def _view(name: str) -> View | None:
@@ -176,7 +195,7 @@ def _of_run(
     which = network or "student"
     classifier = load(folder, network=which, device=device.type, plugins=tuple(plugins))
     classifier.check_photos()
-    weights = hashlib.sha256(RunFolder(folder).weights(which).read_bytes()).hexdigest()
+    weights = _digest(RunFolder(folder).weights(which))
     height, width = classifier.shape[1:]
     record = Record(
         (height, width), "bilinear", classifier.mean, classifier.std, flips, precision,

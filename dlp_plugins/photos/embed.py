@@ -37,6 +37,7 @@ class Embedded:
 
     points, dim: of the embeddings. skipped: sentences on images that were left out.
     resumed: images that an earlier, broken-off call had done. seconds: of this call.
+    described: images that this call sent through the network, those left out included.
     """
 
     out: Path
@@ -45,6 +46,7 @@ class Embedded:
     skipped: list[str]
     resumed: int
     seconds: float
+    described: int
 
 
 def embed(
@@ -121,7 +123,7 @@ def embed(
         try:
             state = _State(found, rows)
             resumed = state.done
-            _describe_all(describer, state, parts, bad, progress, save_seconds)
+            described = _describe_all(describer, state, parts, bad, progress, save_seconds)
             _write_ids(beside(out), [found.names[i] for i in state.kept()])
             about = shards.describe(*bounds, rows.note, request) if chosen else None
             write_record(out, describer.record, rows.rows, describer.dim, about)
@@ -130,7 +132,15 @@ def embed(
             rows.close()
     warn_of_skipped(state.problems, len(found))
     seconds = time.monotonic() - started
-    return Embedded(out, rows.rows, describer.dim, state.problems, resumed, seconds)
+    return Embedded(out, rows.rows, describer.dim, state.problems, resumed, seconds, described)
+
+
+def share_of(photos: Photos, shard: str, device: str = "auto") -> int:
+    """How many photos `embed` describes for a shard 'I/N'; '' for all."""
+    if not shard:
+        return len(photos)
+    first, last = Shard.parse(shard).bounds(len(photos), BATCH[choose_device(device).type])
+    return last - first
 
 
 class _State:
@@ -211,16 +221,19 @@ def _describe_all(
     bad: Bad,
     progress: Progress,
     save_seconds: float,
-) -> None:
+) -> int:
+    """All photos that are left, those of finished shards from there; how many were described."""
     progress(state.done)
-    resumed = state.done
+    resumed, described = state.done, 0
     while state.done < len(state.photos):
         part = parts.pop(state.done, None)
         if part is None or not state.take(part):
             last = min((first for first in parts if first > state.done), default=len(state.photos))
             if bad == "stop" and state.problems:
                 raise _stopped(state, [], state.done)
+            first = state.done
             _describe(describer, state, last, bad, progress, save_seconds)
+            described += state.done - first
         progress(state.done)
     if bad == "stop" and state.problems:
         raise _stopped(state, [], state.done)
@@ -228,6 +241,7 @@ def _describe_all(
         raise DataError(list_unreadable(state.problems, len(state.photos)))
     if state.done > resumed or not state.rows.note:
         state.save()
+    return described
 
 
 def _describe(

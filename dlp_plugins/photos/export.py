@@ -29,6 +29,7 @@ from dlp_plugins.embeddings.index import Index, load_index
 from dlp_plugins.embeddings.record import Record
 from dlp_plugins.errors import ComponentError, MissingDependency, RunFolderError, UsageError
 from dlp_plugins.photos.describer import build_describer
+from dlp_plugins.photos.predict import refuse_for_index
 from dlp_plugins.refiners._logistic_regression import LogisticRegression
 from dlp_plugins.refiners.discriminant import FittedDiscriminant
 from dlp_plugins.training.folder import RunFolder
@@ -39,7 +40,12 @@ from dlp_plugins.transforms.none import NoTransform
 from dlp_plugins.transforms.rescale import Rescale, divisors
 
 Format = Literal["onnx", "torch-export", "safetensors"]
-SUFFIXES = {"onnx": ".onnx", "torch-export": ".pt2", "safetensors": ".safetensors"}
+FORMATS: dict[str, Format] = {
+    ".onnx": "onnx",
+    ".pt2": "torch-export",
+    ".safetensors": "safetensors",
+}
+SUFFIXES = {format: suffix for suffix, format in FORMATS.items()}
 TOLERANCE = 1e-4  # largest difference of a probability from the network's
 METADATA = "dlp_model"  # key of the description in the file's metadata
 OUTPUTS = ("probabilities", "descriptors")
@@ -137,7 +143,7 @@ def _rescaling(index: Index, path: Path) -> tuple[Tensor, Tensor]:
 def export(
     model: str | Path,
     out: str | Path,
-    format: Format = "onnx",
+    format: Format | None = None,
     *,
     network: Literal["student", "teacher"] = "student",
     weights: Literal["last", "best"] = "last",
@@ -148,10 +154,11 @@ def export(
 
     Args:
         model: the folder of a finished run, or what `dlp propagate --save-index` wrote.
-        format: 'onnx' and 'torch-export' hold the computation; 'safetensors' the weights, and all
-            that is needed to build the network in its metadata. Weight normalisation is worked
-            into the weights: remove it from a network that is to load them (torch's
-            `remove_parametrizations`), or set backbone.weight_norm_heads=none.
+        format: by default what `out` ends in says. 'onnx' (.onnx) and 'torch-export' (.pt2) hold
+            the computation; 'safetensors' the weights, and all that is needed to build the network
+            in its metadata. Weight normalisation is worked into the weights: remove it from a
+            network that is to load them (torch's `remove_parametrizations`), or set
+            backbone.weight_norm_heads=none.
         network, weights: of a run, as `load` takes them.
 
     Returns:
@@ -164,13 +171,16 @@ def export(
         As `load` and `load_index`.
     """
     out, path = Path(out), Path(model)
-    check_place(out, (SUFFIXES[format],), "this format", overwrite, {"MODEL": model})
+    suffixes = tuple(SUFFIXES.values()) if format is None else (SUFFIXES[format],)
+    what = "the classifier" if format is None else f"format {format}"
+    check_place(out, suffixes, what, overwrite, {"MODEL": model})
+    format = format or FORMATS[out.suffix]
     if format == "onnx":
         _need_onnx()
     if path.is_dir():
         module, about, expected = _run(path, network, weights, plugins)
     elif path.exists():
-        module, about, expected = _index(path, plugins)
+        module, about, expected = _index(path, network, weights, plugins)
     else:
         raise RunFolderError(f"{path}: there is no such run folder or index.")
     for part in module.modules():  # weight normalisation, once and for all
@@ -204,9 +214,10 @@ def _run(path: Path, network: Any, weights: Any, plugins: Sequence[Path]) -> tup
     return ExportedRun(classifier), about, classifier.predict_proba
 
 
-def _index(path: Path, plugins: Sequence[Path]) -> tuple[Any, ...]:
+def _index(path: Path, network: str, weights: str, plugins: Sequence[Path]) -> tuple[Any, ...]:
     for file in plugins:
         registry.load_plugin_file(file)
+    refuse_for_index(path, network, weights)
     index = load_index(path)
     if index.embedding is None:
         raise UsageError(

@@ -160,6 +160,15 @@ def unit(rows: np.ndarray) -> np.ndarray:
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
+def refuse_for_index(path: Path, network: str, weights: str) -> None:
+    """Raise UsageError for a choice that only a run offers."""
+    if network != "student" or weights != "last":
+        option = "--network" if network != "student" else "--weights"
+        raise UsageError(
+            f"{option}: {path} is an index, which has one network. The folder of a run has several."
+        )
+
+
 def open_predictor(
     model: str | Path,
     *,
@@ -172,6 +181,7 @@ def open_predictor(
 
     Raises:
         RunFolderError, DataError: it is neither, damaged, or takes no photos.
+        UsageError: an index with a choice that only a run offers.
         RecipeError, PluginError: a component of it is not registered.
     """
     path = Path(model)
@@ -180,9 +190,21 @@ def open_predictor(
         return RunPredictor(path, found)
     if not path.exists():
         raise RunFolderError(f"{path}: there is no such run folder or index.")
+    refuse_for_index(path, network, weights)
     for file in plugins:
         registry.load_plugin_file(file)
     return IndexPredictor(path, load_index(path), choose_device(device), plugins)
+
+
+def check_table(out: str | Path, overwrite: bool, model: object, photos: object) -> None:
+    """Refuse a table that cannot be written, or would replace what is read; see `check_out`.
+
+    Args:
+        model, photos: as `predict` takes them; only what is given by its path is known here.
+    """
+    # the table of an earlier call may lie beside the photos
+    is_folder = isinstance(photos, Path | str) and Path(photos).is_dir()
+    check_out(Path(out), overwrite, {"MODEL": model, "PHOTOS": None if is_folder else photos})
 
 
 def predict(
@@ -211,9 +233,7 @@ def predict(
         SaveError: the table cannot be written.
     """
     if out is not None:
-        # the table of an earlier call may lie beside the photos
-        is_folder = isinstance(photos, Path | str) and Path(photos).is_dir()
-        check_out(Path(out), overwrite, {"MODEL": model, "PHOTOS": None if is_folder else photos})
+        check_table(out, overwrite, model, photos)
     predictor = model if isinstance(model, Predictor) else open_predictor(model, **options)
     source = photos if isinstance(photos, Photos) else open_photos(photos)
     find = predictor.labelled_examples() if nearest else None

@@ -120,8 +120,10 @@ def _table_summary(points: Points) -> Sheet:
         ["points", f"{len(points):,}"],
         ["classes", f"{len(points.classes):,}"],
         ["without a label", f"{int((points.labels < 0).sum()):,}"],
-        [f"mean {points.certainty_name}", f"{points.certainty.mean():.3f}"],
     ]
+    own = points.certainty[~points.known & (points.labels >= 0)]
+    if len(own):
+        rows.append([f"mean {points.certainty_name} of labels not given", f"{own.mean():.3f}"])
     if points.given is not None:
         rows.insert(1, ["labels given", f"{int(points.given.sum()):,}"])
     if len(points.measured):

@@ -58,9 +58,9 @@ def map_figure(
         axes.grid(visible=False)
         axes.spines[:].set_visible(False)
         if len(present) <= MOST_IN_LEGEND:
-            for j in present:
-                axes.scatter([], [], 22, [colors[j]], label=printable(points.classes[j], 14))
-            axes.legend(
+            dots = [axes.scatter([], [], 22, [colors[j]]) for j in present]
+            axes.legend(  # by name: matplotlib leaves out labels that begin with "_"
+                dots, [printable(points.classes[j], 14) for j in present],
                 loc="upper center", bbox_to_anchor=(0.5, 0), ncols=min(5, len(present)),
                 handletextpad=0.1, columnspacing=0.9,
             )  # fmt: skip

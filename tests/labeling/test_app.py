@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 import signal
 import subprocess
 import sys
 import urllib.request
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
@@ -22,6 +24,7 @@ pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
 from fastapi.testclient import TestClient
 
+from dlp_plugins.labeling import export
 from dlp_plugins.labeling.app import create_app
 
 TOKEN = "secret-token"
@@ -207,6 +210,11 @@ def test_the_export_for_label_studio_has_annotations_and_predictions(page):
     own = tasks[card["point"]]
     assert own["annotations"][0]["result"][0]["value"] == {"choices": ["cat"]}
     assert own["data"]["image"] == "/data/local-files/?d=" + card["name"]
+    for name in ("a b&c#1.jpg", "50%+.png"):
+        called = [name] * 120
+        text = export.label_studio_json(page.session.live.view, NAMES, called.__getitem__, "?d=")
+        image = json.loads(text)[0]["data"]["image"]
+        assert parse_qs(urlsplit(image).query) == {"d": [name]}
     other = next(t for i, t in enumerate(tasks) if i != card["point"] and "predictions" in t)
     assert other["predictions"][0]["result"][0] == own["annotations"][0]["result"][0]
 

@@ -161,6 +161,7 @@ def test_shards_make_the_same_bytes_and_what_is_missing_is_described(digits, who
     assert not out.exists()
     counts = []
     made = embed(digits, out, size=SIZE, progress=counts.append)
+    assert made.described == 16
     assert counts == [0, 16, 32, 32, 50]  # a shard of 16, a batch that was missing, one of 18
     for name in ("x.npy", "x.ids.csv", "x.json"):
         assert (tmp_path / name).read_bytes() == whole.with_name(name).read_bytes(), name
@@ -369,6 +370,41 @@ def test_a_damaged_record_is_reported(whole, tmp_path):
         (tmp_path / "x.json").write_text(text)
         with pytest.raises(DataError, match=r"x\.json"):
             read_record(tmp_path / "x.npy")
+
+
+def test_names_with_blanks_links_and_names_that_are_no_text(digits, tmp_path):
+    folder = tmp_path / "photos"
+    (folder / "sub").mkdir(parents=True)
+    image = next((digits / "0").iterdir()).read_bytes()
+    for name in (" lead.png", "plain.png", "sub/trail .png"):
+        (folder / name).write_bytes(image)
+    (folder / "linked").symlink_to(digits / "0")
+    with pytest.warns(UserWarning, match=r"Left out below .*: 1 link to other folders"):
+        embed(folder, tmp_path / "x.npy", size=SIZE)
+    ids = open_embeddings(tmp_path / "x.npy").ids
+    assert ids is not None
+    assert ids.values == [" lead.png", "plain.png", "sub/trail .png"]
+    assert ids.row_of(" lead.png", "") == ids.row_of("lead.png", "") == 0  # as other files have it
+    (folder / "linked").unlink()
+    Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.png")).write_bytes(image)
+    with pytest.raises(DataError, match=r"caf\\xe9\.png: the file's name is not UTF-8"):
+        embed(folder, tmp_path / "y.npy", size=SIZE)
+
+
+def test_weights_in_a_file_are_known_by_their_contents(digits, tmp_path):
+    weights = tmp_path / "w.pth"
+    network = backbones.build("timm:test_resnet", input_shape=(3, SIZE, SIZE))
+    torch.save(network.state_dict(), weights)
+    made = describer.new_describer(
+        "timm:test_resnet", size=SIZE, weights_file=weights, device=CPU
+    ).record
+    assert len(made.weights) == 64
+    describer.build_describer(made, CPU)
+    for tensor in network.state_dict().values():
+        tensor.mul_(2)
+    torch.save(network.state_dict(), weights)
+    with pytest.raises(DataError, match="its weights are not those that the embeddings were made"):
+        describer.build_describer(made, CPU)
 
 
 def test_no_photos_is_said(tmp_path):

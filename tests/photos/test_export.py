@@ -19,7 +19,7 @@ from dlp_plugins.photos import export as exporting
 from dlp_plugins.photos.embed import embed
 from dlp_plugins.photos.export import SUFFIXES, export, read_description
 from dlp_plugins.photos.grey import to_grey
-from dlp_plugins.photos.predict import predict
+from dlp_plugins.photos.predict import open_predictor, predict
 
 FORMATS = [
     pytest.param("onnx", marks=pytest.mark.filterwarnings("ignore")), "torch-export", "safetensors",
@@ -135,6 +135,18 @@ def test_what_cannot_be_exported_is_explained(run, index, tmp_path):
     assert load_index(tmp_path / "i.safetensors").classifier is None
     with pytest.raises(UsageError, match="refiner=discriminant"):
         export(tmp_path / "i.safetensors", tmp_path / "m.pt2", "torch-export")
+
+
+def test_the_ending_says_the_format_and_an_index_takes_no_choice_of_a_run(run, index, tmp_path):
+    assert export(run, tmp_path / "m.safetensors") <= 1e-4
+    assert read_description(tmp_path / "m.safetensors")["classes"]
+    with pytest.raises(UsageError, match=r"\.onnx or \.pt2 or \.safetensors"):
+        export(run, tmp_path / "m.bin")
+    for choice in ({"network": "teacher"}, {"weights": "best"}):
+        with pytest.raises(UsageError, match=f"--{next(iter(choice))}: .* is an index"):
+            export(index[0], tmp_path / "i.safetensors", **choice)
+        with pytest.raises(UsageError, match=f"--{next(iter(choice))}: .* is an index"):
+            open_predictor(index[0], **choice)
 
 
 def test_nothing_within_the_run_is_replaced(run):

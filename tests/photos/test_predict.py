@@ -150,6 +150,18 @@ def test_a_run_can_embed_too(photos, run, tmp_path):
         embed(photos / "new", tmp_path / "y.npy", run, size=32)
 
 
+def test_the_list_that_is_read_and_the_run_are_not_replaced(photos, run, tmp_path):
+    listed = tmp_path / "list.csv"
+    listed.write_text("file\n" + "".join(f"{p}\n" for p in sorted((photos / "new").iterdir())))
+    for out in (listed, run / "pseudo_labels.csv"):
+        before = out.read_bytes()
+        words = ["predict", str(run), str(listed), "--out", str(out), "--overwrite"]
+        result = CliRunner().invoke(app, words)
+        assert isinstance(result.exception, UsageError), result.output
+        assert "this command reads it" in str(result.exception)
+        assert out.read_bytes() == before
+
+
 def test_bad_photos_are_named_or_left_out(photos, run, tmp_path):
     shutil.copytree(photos / "new", tmp_path / "new")
     for name in ("a.png", "b.png"):

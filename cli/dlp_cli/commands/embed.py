@@ -81,12 +81,13 @@ def embed(
     """
     with output.waiting("loading PyTorch"):
         from dlp_plugins.photos.embed import embed as embed_photos
+        from dlp_plugins.photos.embed import share_of
         from dlp_plugins.photos.source import open_photos
         from dlp_plugins.units import counted, format_seconds
 
         options.load_plugins(plugins)
         photos = open_photos(images, column, split)
-    total = len(photos)
+    total = share_of(photos, shard, device.value)
     with show_phases({"embed": "Embedding photos"}) as report:
         made = embed_photos(
             photos, out, backbone, size=size, flips=flips, float16=float16, bad=bad.value,
@@ -94,7 +95,7 @@ def embed(
             device=device.value, overwrite=overwrite, shard=shard,
             progress=lambda done: report("embed", done, total),
         )  # fmt: skip
-    speed = (total - made.resumed) / max(made.seconds, 1e-9)
+    speed = made.described / max(made.seconds, 1e-9)
     again = f" ({made.resumed:,} were done before)" if made.resumed else ""
     output.say(
         f"{counted(made.points, 'photo')} as {made.dim} numbers each by {backbone}, in "

@@ -24,7 +24,10 @@ def export(
     out: Annotated[
         Path, typer.Option(metavar="FILE", help="The file: .onnx, .pt2 or .safetensors.")
     ],
-    format: Annotated[Format, typer.Option("--format", help="What to write.")] = Format.onnx,
+    format: Annotated[
+        Format | None,
+        typer.Option("--format", help="What to write; by default what FILE ends in says."),
+    ] = None,
     network: NetworkOption = Network.student,
     weights: WeightsOption = Weights.last,
     overwrite: OverwriteOption = False,
@@ -38,7 +41,7 @@ def export(
         from dlp_plugins.photos.export import export as write
 
         difference = write(
-            model, out, format.value, network=network.value, weights=weights.value,
-            overwrite=overwrite, plugins=plugins or (),
+            model, out, format.value if format else None, network=network.value,
+            weights=weights.value, overwrite=overwrite, plugins=plugins or (),
         )  # fmt: skip
     output.say(f"wrote {out}; its probabilities are the network's to {difference:.1e}")

@@ -50,6 +50,7 @@ def predict(
         from dlp_plugins.photos.source import open_photos
         from dlp_plugins.units import counted
 
+        predicting.check_table(out, overwrite, model, images)
         photos = open_photos(images, column, split)
         predictor = predicting.open_predictor(
             model, network=network.value, weights=weights.value, device=device.value,
