@@ -140,13 +140,14 @@ class LabelStore:
             place = {name: point for point, name in enumerate(ids)}
             if not any(name in place for name in old.values()):
                 return False
-            gone = -1 - len(old)  # below every number that is taken
+            gone = min(0, *old) - 1  # below every number that is taken
             to = {p: place.get(name, p if p < 0 else gone - p) for p, name in old.items()}
             for table in ("labels", "changes"):  # by way of far numbers, as points must differ
+                used = self._db.execute(f"SELECT DISTINCT point FROM {table}").fetchall()
                 self._db.execute(f"UPDATE {table} SET point = point + {FAR}")
                 self._db.executemany(
                     f"UPDATE {table} SET point = ? WHERE point = ?",
-                    [(new, p + FAR) for p, new in to.items()],
+                    [(to[p], p + FAR) for (p,) in used],
                 )
             self._db.execute("UPDATE facts SET value = ? WHERE name = 'fingerprint'", [fingerprint])
             self._db.execute("DELETE FROM points")

@@ -94,6 +94,11 @@ def test_labels_go_with_their_ids_and_those_of_absent_ones_wait(tmp_path):
     store.answer("ann", {0: 0}, 1)
     store.close()
 
+    store = opened(path, ["d", "a"])  # now new is gone too
+    assert store.moved == (1, 2)
+    assert store.labels() == {1: 1}
+    store.close()
+
     store = opened(path, ["b", "a", "new", "d", "c"])
     assert store.moved == (3, 0)
     assert store.labels() == {0: 1, 1: 1, 2: 1}
