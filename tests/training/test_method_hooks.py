@@ -141,7 +141,10 @@ def test_a_batch_of_stage_two_holds_what_the_last_refresh_found(tmp_path: Path) 
 
 
 def test_labels_are_refreshed_as_often_as_asked_for(tmp_path: Path) -> None:
-    settings = ["training.stage_two_epochs=5", "pseudo_labels.refresh_epochs=2"]
+    settings = [
+        "training.stage_one_epochs=0", "training.stage_two_epochs=5", "training.stage_two_steps=1",
+        "pseudo_labels.refresh_epochs=2",
+    ]  # fmt: skip
     run(load_recipe("digits", [*TINY, *settings]), tmp_path / "run", device="cpu")
     refreshed = [calls[i + 1] for i, call in enumerate(calls) if call[0] == "after_refresh"]
     assert refreshed == [("begin_epoch", 0), ("begin_epoch", 2), ("begin_epoch", 4)]
@@ -151,7 +154,8 @@ def test_epochs_are_measured_as_often_as_asked_for_and_at_the_end_of_a_stage(
     tmp_path: Path,
 ) -> None:
     settings = [
-        "training.stage_one_epochs=3", "training.stage_two_epochs=5", "training.evaluate_every=2"
+        "training.stage_one_epochs=3", "training.stage_two_epochs=5", "training.stage_two_steps=1",
+        "training.evaluate_every=2",
     ]  # fmt: skip
     run(load_recipe("digits", [*TINY, *settings]), tmp_path / "run", device="cpu")
     lines = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
