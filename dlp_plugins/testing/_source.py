@@ -63,7 +63,7 @@ def _refresh(teacher: bool) -> Refresh:
 
     return Refresh(
         student=nn.Identity(),
-        teacher=nn.Identity() if teacher else None,
+        teacher=nn.Tanh() if teacher else None,
         describe=describe,
         predict=lambda network: describe(network).softmax(dim=1),
         propagator=Propagator.default(k=5),

@@ -9,10 +9,17 @@ import pytest
 import torch
 
 from dlp_plugins.embeddings._label_noise import LabelNoise
-from dlp_plugins.embeddings.audit import Audit, audit_by_graph, audit_labels, folds_of
+from dlp_plugins.embeddings.audit import (
+    Audit,
+    Evidence,
+    audit_by_graph,
+    audit_labels,
+    folds_of,
+)
 from dlp_plugins.embeddings.audit_file import ALONE, audit_file
 from dlp_plugins.embeddings.built import Built
 from dlp_plugins.embeddings.defaults import propagation_recipe
+from dlp_plugins.propagation.beliefs import to_beliefs
 from dlp_plugins.recipe.build import build_propagator
 
 C, EACH = 4, 40
@@ -88,6 +95,37 @@ def test_a_glance_by_the_graph_alone_at_some_labels():
     assert np.nanmax(found.doubt[~wrong]) < 0.5
     every = audit_by_graph(built.graph, given(), C + 1)
     assert every.error_rate == pytest.approx(3 / 33, abs=0.04)
+
+
+def test_labels_of_weight_one_are_plain_labels():
+    propagator = build_propagator(propagation_recipe([]))
+    built = Built.of(propagator, blobs().float())
+    ones = to_beliefs(given(), C + 1, weights=np.ones(C * EACH))[2]
+    assert ones.given is not None
+    plain, weighted = (
+        audit_labels(propagator, built.f, built.graph, given(), C + 1, built.distinct, *beliefs)
+        for beliefs in ((), (ones,))
+    )
+    np.testing.assert_allclose(weighted.doubt, plain.doubt, atol=1e-4)
+    assert weighted.suggested.tolist() == plain.suggested.tolist()
+
+
+def test_what_the_rest_says_is_a_refit_with_the_weights_of_labels_at_the_solvers_alpha():
+    propagator = build_propagator(propagation_recipe(["refiner=none", "solver.alpha=0.5"]))
+    built = Built.of(propagator, blobs().float())
+    w = np.random.default_rng(0).uniform(0.2, 2, C * EACH)
+    beliefs = to_beliefs(given(), C + 1, weights=w)[2]
+    found = Evidence.of(
+        propagator, built.f, built.graph, given(), C + 1, built.distinct, beliefs
+    ).left_out
+    wn = built.graph.to_scipy().toarray().astype(np.float64)
+    g, labels = np.linalg.inv(np.eye(len(wn)) - 0.5 * wn), given().numpy()
+    for row, point in zip(found, np.flatnonzero(labels >= 0), strict=True):
+        rest = np.where(np.arange(len(labels)) == point, -1, labels)
+        y = (rest[:, None] == np.arange(C + 1)) * w[:, None]
+        z = g @ (y / np.maximum(y.sum(axis=0), 1e-9))
+        p = z[point] / np.maximum(z[rest < 0].sum(axis=0), 1e-9)
+        np.testing.assert_allclose(row, p / p.sum(), rtol=1e-4, atol=1e-6)
 
 
 def test_fewer_labels_at_a_higher_precision(audit):

@@ -41,6 +41,20 @@ def test_a_point_of_a_blob_has_its_label_from_the_labelled_points_of_the_blob():
     assert found.refined_probabilities.argmax() == 1
 
 
+def test_shares_are_those_of_the_score_at_the_solvers_alpha():
+    propagator = build_propagator(propagation_recipe(["refiner=none", "solver.alpha=0.5"]))
+    built = Built.of(propagator, blobs().float())
+    found = explain_point(propagator, built, given(), C, 40)
+    wn = built.graph.to_scipy().toarray().astype(np.float64)
+    added = np.linalg.inv(np.eye(len(wn)) - 0.5 * wn)[40] * (given().numpy() == 1) / 4
+    order = np.argsort(-added, kind="stable")[: len(found.shares.nodes)]
+    assert found.shares.nodes.tolist() == order.tolist()
+    np.testing.assert_allclose(found.shares.shares, added[order] / added.sum(), rtol=1e-4)
+    scores = propagator.spread(built.graph, given(), C).scores
+    assert found.shares.score == pytest.approx(added.sum(), rel=1e-4)
+    assert found.shares.score == pytest.approx(float(scores[40, found.graph_label]), rel=1e-4)
+
+
 def test_without_a_refiner_there_is_no_refined_label():
     propagator = build_propagator(propagation_recipe(["refiner=none"]))
     found = explain_point(propagator, Built.of(propagator, blobs().float()), given(), C, 40)

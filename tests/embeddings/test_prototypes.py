@@ -108,6 +108,16 @@ def test_weights_of_labels_go_with_prototypes(folder) -> None:
     assert outcome.labels[:2].tolist() == [0, 1]
 
 
+def test_labels_of_weight_one_are_plain_labels(folder) -> None:
+    options = {"prototypes": folder / "t.npy", "names": folder / "names.txt"}
+    plain = run(folder, "y.csv", **options)
+    rows = [f"{i},{NAMES[made()[2][i]]},1" for i in range(9)]
+    (folder / "y.csv").write_text("\n".join(["index,label,weight", *rows]))
+    weighted = run(folder, "y.csv", **options)
+    assert torch.equal(weighted.labels, plain.labels)
+    torch.testing.assert_close(weighted.certainty, plain.certainty, atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [

@@ -535,6 +535,11 @@ def test_inner_product_is_clamped_and_raised():
     assert weights.tolist() == [[0.125, 0.0, 0.0]]
 
 
+def test_binary_is_one_for_every_neighbour_that_is_not_at_a_right_angle():
+    found = Neighbors(torch.tensor([[1, 2, 3, -1]]), torch.tensor([[0.5, 0.25, -0.5, 0.9]]))
+    assert registry.affinities.build("binary").weights(found).tolist() == [[1, 1, 0, 0]]
+
+
 def test_local_scale_against_its_formula():
     v = points(200)
     found = build("exact", k=10).neighbors(v)

@@ -64,6 +64,32 @@ def test_the_temperature_recovers_what_made_the_rows_too_sure() -> None:
     assert calibration_error(rows.amax(dim=1), right) > 0.1
 
 
+def test_the_temperature_in_numpy() -> None:
+    x, labels = points(3)
+    p, given = Propagator.default(**DEFAULT), torch.from_numpy(labels)
+    f = p.apply_transform(torch.from_numpy(x))
+    graph = p.assemble_graph(p.find_neighbors(f))
+    rows, truth = [], []
+    for hidden in calibration._folds(given, C):
+        found = p.spread(graph, torch.where(hidden, -1, given), C, descriptors=f)
+        rows.append(found.probabilities[hidden].double().numpy())
+        truth.append(labels[hidden.numpy()])
+    q = np.concatenate(rows)
+    right = q.argmax(axis=1) == np.concatenate(truth)
+    fewer = np.mean([(12 - len(r)) / C for r in rows])
+
+    def loss(t: float) -> float:
+        power = q ** (1 / t)
+        own = power.max(axis=1) / np.sort(power, axis=1)[:, -3:].sum(axis=1)
+        own = own.clip(1e-9, 1 - 1e-9)
+        fit = np.where(right, np.log(own), np.log(1 - own)).sum()
+        return -fewer / (fewer + 3) * fit + np.log(t / (6 * (1 + 0.6 / fewer))) ** 2 / 0.18
+
+    grid = np.geomspace(0.1, 100, 350)
+    expected = grid[np.argmin([loss(t) for t in grid])] * (1 + 0.6 / 3) / (1 + 0.6 / fewer)
+    assert calibrate(p, graph, f, given, C).temperature == pytest.approx(expected, rel=1e-6)
+
+
 def test_few_held_out_points_hardly_move_the_usual_temperature() -> None:
     q, own = torch.tensor([[0.9, 0.1]]), torch.tensor([[1.0, 0.0]])
     weights = torch.full((1,), 0.25)

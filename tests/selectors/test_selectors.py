@@ -64,10 +64,11 @@ def test_coverage_is_the_greedy_cover(labeled):
     assert Coverage(alpha=ALPHA, tolerance=1e-6).select(pool, 12).tolist() == expected
 
 
+@pytest.mark.parametrize("s", [0.01, 1.0])
 @pytest.mark.parametrize("labeled", [(), (3, 50, 51)])
-def test_v_opt_is_the_greedy_reduction_of_variance(labeled):
+def test_v_opt_is_the_greedy_reduction_of_variance(labeled, s):
     pool = pool_of(blobs((40, 30, 20))[0], labeled)
-    g, s = inverse(pool), 0.01
+    g = inverse(pool)
 
     def without(k: int) -> np.ndarray:
         return g - np.outer(g[:, k], g[k]) / (s + g[k, k])
@@ -80,7 +81,7 @@ def test_v_opt_is_the_greedy_reduction_of_variance(labeled):
         gain[[*labeled, *expected]] = -np.inf
         expected.append(int(gain.argmax()))
         g = without(expected[-1])
-    assert VOpt(alpha=ALPHA, tolerance=1e-6).select(pool, 8).tolist() == expected
+    assert VOpt(alpha=ALPHA, noise=s, tolerance=1e-6).select(pool, 8).tolist() == expected
 
 
 def test_v_opt_chooses_among_candidates_alone():

@@ -12,11 +12,13 @@ import torch
 from dlp_plugins import testing
 from dlp_plugins.errors import DataError
 from dlp_plugins.propagation import Propagator
+from dlp_plugins.registry import EMBEDDINGS, sources
 from dlp_plugins.sources.agreement import AgreementSource
 from dlp_plugins.sources.contract import Refresh
 from dlp_plugins.sources.ensemble import EnsembleSource
 from dlp_plugins.sources.graph import GraphSource
 from dlp_plugins.sources.spread_network import SpreadNetworkSource
+from dlp_plugins.sources.teacher import TeacherSource
 
 N, CLASSES = 60, 3
 
@@ -62,6 +64,42 @@ def test_an_ensemble_is_the_mean_over_its_graphs(tmp_path: Path, refresh: Refres
     assert torch.equal(source.pseudo_labels(refresh).labels, found.labels)
 
 
+def test_embeddings_are_spread_by_the_defaults_of_embeddings(
+    tmp_path: Path, refresh: Refresh
+) -> None:
+    file = write(tmp_path / "x.npy", refresh, 1.0)
+    found = EnsembleSource([file], student=False).pseudo_labels(refresh)
+    rows = torch.from_numpy(np.load(file)[::2].astype(np.float32))
+    by_hand = Propagator.default(**EMBEDDINGS, k=10, alpha=0.9)
+    expected = by_hand(rows, refresh.labels, CLASSES, merge_equal=True).probabilities
+    torch.testing.assert_close(found.probabilities, expected)
+
+
+def test_a_teacher_is_what_describes_the_images(refresh: Refresh) -> None:
+    teacher = torch.nn.Identity()
+    turned = refresh.describe(refresh.student).roll(1, dims=0)
+    asked = replace(
+        refresh,
+        teacher=teacher,
+        describe=lambda network: turned if network is teacher else refresh.describe(network),
+    )
+    found = TeacherSource().pseudo_labels(asked)
+    expected = refresh.propagator(turned, refresh.labels, CLASSES)
+    assert torch.equal(found.scores, expected.scores)
+    assert not torch.equal(found.scores, GraphSource().pseudo_labels(asked).scores)
+
+
+@pytest.mark.parametrize("name", ["graph", "teacher", "agreement", "spread_network", "ensemble"])
+def test_a_solve_starts_from_the_former_scores(name: str, tmp_path: Path, refresh: Refresh) -> None:
+    file = write(tmp_path / "x.npy", refresh, 0.05)
+    source = sources.build(name, **({"embeddings": [file]} if name == "ensemble" else {}))
+    rough = Propagator.default(k=5, tolerance=1e-4)
+    asked = replace(refresh, teacher=refresh.student, propagator=rough)
+    found = source.pseudo_labels(asked)
+    again = source.pseudo_labels(replace(asked, scores=found.scores))
+    assert again.health.iterations < found.health.iterations / 2
+
+
 def test_embeddings_that_do_not_fit_are_refused(tmp_path: Path, refresh: Refresh) -> None:
     short, text = tmp_path / "short.npy", tmp_path / "text.npy"
     np.save(short, np.ones((N, 3), dtype=np.float32))
@@ -74,8 +112,8 @@ def test_embeddings_that_do_not_fit_are_refused(tmp_path: Path, refresh: Refresh
 
 def test_predictions_are_spread_with_the_labels(refresh: Refresh) -> None:
     """Against (I - alpha Wn)^(-1) (Y_labels + beta P / column sums) in dense float64."""
-    found = SpreadNetworkSource(prior_weight=3.0).pseudo_labels(refresh)
-    p = refresh.propagator
+    p = Propagator.default(k=5, tolerance=1e-7, max_iterations=500)
+    found = SpreadNetworkSource(prior_weight=3.0).pseudo_labels(replace(refresh, propagator=p))
     graph = p.build_graph(refresh.describe(refresh.student))
     w = graph.to_scipy().toarray().astype(np.float64)
     labels = refresh.labels.numpy()
@@ -85,6 +123,7 @@ def test_predictions_are_spread_with_the_labels(refresh: Refresh) -> None:
     z = np.linalg.solve(np.eye(N) - p.alpha * w, y)
     expected = np.where(labels >= 0, labels, z.argmax(axis=1))
     assert found.labels.tolist() == expected.tolist()
+    np.testing.assert_allclose(found.scores, z, rtol=1e-3)
 
 
 def test_labels_count_where_graph_and_network_agree(refresh: Refresh) -> None:

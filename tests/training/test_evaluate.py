@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from dlp_plugins.datasets.contract import TensorImages
-from dlp_plugins.network import Network
+from dlp_plugins.network import Network, Output
 from dlp_plugins.training import evaluate
 from dlp_plugins.training.batches import ImageStore
 
@@ -35,3 +35,19 @@ def test_large_images_are_described_in_smaller_batches(side: int, sizes: list[in
     found = evaluate.describe(network, store, lambda x: x)
     assert backbone.sizes == sizes
     torch.testing.assert_close(found[:, 0], torch.arange(40.0))
+
+
+class Falling(nn.Module):
+    """Of 12 classes the first is always the most likely, then the second, and so on."""
+
+    def forward(self, images: Tensor) -> Output:
+        logits = -torch.arange(12.0).expand(len(images), 12)
+        return Output(logits, logits, logits)
+
+
+def test_the_best_five_hold_the_third_but_not_the_sixth() -> None:
+    images = torch.zeros(5, 1, 2, 2, dtype=torch.uint8)
+    store = ImageStore(TensorImages(images, torch.zeros(5).long()), torch.device("cpu"), 0)
+    labels = torch.tensor([0, 2, 4, 5, -1])
+    found = evaluate.errors(Falling(), store, labels, lambda x: x)
+    assert found == {"error": 75.0, "error_top5": 25.0}

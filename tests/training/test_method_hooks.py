@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +11,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from dlp_plugins.balancers import Balancer
 from dlp_plugins.consistency import Batch, Consistency, Step
 from dlp_plugins.network import Network
+from dlp_plugins.propagation import PseudoLabels
 from dlp_plugins.recipe.check import load_recipe
-from dlp_plugins.registry import consistency
+from dlp_plugins.registry import balancers, consistency
 from dlp_plugins.training import events
+from dlp_plugins.training.learner import Learner
 from dlp_plugins.training.run import run
 
 TINY = [
@@ -25,6 +30,8 @@ TINY = [
 STEPS_OF_STAGE_TWO = 280 // 40
 calls: list[tuple[Any, ...]] = []
 batches: list[Batch] = []
+epochs: list[float] = []
+refreshes: list[PseudoLabels] = []
 
 
 class Recorder(Consistency):
@@ -33,8 +40,9 @@ class Recorder(Consistency):
     def begin_stage(self, student: Network, num_examples: int, total_steps: int) -> None:
         calls.append(("begin_stage", num_examples, total_steps))
 
-    def after_refresh(self, student: Network, pseudo_labels: Any) -> None:
+    def after_refresh(self, student: Network, pseudo_labels: PseudoLabels) -> None:
         calls.append(("after_refresh", len(pseudo_labels.labels)))
+        refreshes.append(pseudo_labels)
 
     def begin_epoch(self, student: Network, epoch: int) -> None:
         calls.append(("begin_epoch", epoch))
@@ -42,13 +50,14 @@ class Recorder(Consistency):
     def losses(self, step: Step) -> dict[str, Tensor]:
         calls.append(("step", step.number, step.total_steps))
         batches.append(step.batch)
+        epochs.append(step.epoch)
         return super().losses(step)
 
 
 @pytest.fixture(autouse=True)
 def recorder() -> Any:
-    calls.clear()
-    batches.clear()
+    for kept in (calls, batches, epochs, refreshes):
+        kept.clear()
     consistency.register("recorder")(Recorder)
     yield
     consistency.unregister("recorder")
@@ -108,3 +117,66 @@ def test_the_batches_of_a_run(tmp_path: Path, soft: bool) -> None:
             assert batch.probabilities.shape == (50, 10)
             reached = batch.labels[10:] >= 0
             assert torch.equal(batch.probabilities[10:].sum(dim=1) > 0.99, reached)
+
+
+class Counting(Balancer):
+    """1, 2, 3, ...: another factor for each class, whatever their sizes."""
+
+    def class_weights(self, counts: Tensor) -> Tensor:
+        return torch.arange(1.0, len(counts) + 1)
+
+
+def test_a_batch_of_stage_two_holds_what_the_last_refresh_found(tmp_path: Path) -> None:
+    balancers.register("counting")(Counting)
+    try:
+        run(load_recipe("digits", [*TINY, "balancer=counting"]), tmp_path / "run", device="cpu")
+    finally:
+        balancers.unregister("counting")
+    assert len(refreshes) == 2
+    for i, batch in enumerate(batches[4:]):
+        last = refreshes[i // STEPS_OF_STAGE_TWO]
+        assert batch.class_weights.tolist() == list(range(1, 11))
+        assert torch.equal(batch.labels, last.labels[batch.index])
+        assert torch.equal(batch.certainty, last.certainty[batch.index])
+
+
+def test_labels_are_refreshed_as_often_as_asked_for(tmp_path: Path) -> None:
+    settings = [
+        "training.stage_one_epochs=0", "training.stage_two_epochs=5", "training.stage_two_steps=1",
+        "pseudo_labels.refresh_epochs=2",
+    ]  # fmt: skip
+    run(load_recipe("digits", [*TINY, *settings]), tmp_path / "run", device="cpu")
+    refreshed = [calls[i + 1] for i, call in enumerate(calls) if call[0] == "after_refresh"]
+    assert refreshed == [("begin_epoch", 0), ("begin_epoch", 2), ("begin_epoch", 4)]
+
+
+def test_epochs_are_measured_as_often_as_asked_for_and_at_the_end_of_a_stage(
+    tmp_path: Path,
+) -> None:
+    settings = [
+        "training.stage_one_epochs=3", "training.stage_two_epochs=5", "training.stage_two_steps=1",
+        "training.evaluate_every=2",
+    ]  # fmt: skip
+    run(load_recipe("digits", [*TINY, *settings]), tmp_path / "run", device="cpu")
+    lines = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
+    measured = [line["epoch"] for line in lines if "test_error" in line]
+    assert measured == [1, 2, 1, 3, 4]
+
+
+def test_method_and_schedule_see_the_epoch_in_fractions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates: list[float] = []
+    real = Learner.step
+
+    def step(learner: Learner, *arguments: Any) -> dict[str, Tensor]:
+        losses = real(learner, *arguments)
+        rates.append(learner.learning_rate)
+        return losses
+
+    monkeypatch.setattr(Learner, "step", step)
+    settings = ["optimizer.learning_rate=0.1", "schedule.zero_epoch=3"]
+    run(load_recipe("digits", [*TINY, *settings]), tmp_path / "run", device="cpu")
+    expected = [e + i / n for n in (2, STEPS_OF_STAGE_TWO) for e in range(2) for i in range(n)]
+    assert epochs == pytest.approx(expected)
+    assert rates == pytest.approx([0.05 * (1 + math.cos(math.pi * e / 3)) for e in expected])

@@ -170,6 +170,9 @@ RECORD = {
     "num_train": 9,
     "data": {"training images": "a", "test images": "b"},
 }
+EVERYTHING = (
+    "training images, test images, labeled indices, validation indices, num train. Put the data"
+)
 
 
 @pytest.mark.parametrize(
@@ -189,13 +192,21 @@ def test_other_data_than_at_the_start_are_refused(change, named, tmp_path):
         check_same_data(folder, {**RECORD, **change})
 
 
-@pytest.mark.parametrize("text", ["{half", "[]", "{}", '{"data": 3}'])
-def test_a_damaged_record_of_the_data_is_no_reason_to_go_on(text, tmp_path):
+@pytest.mark.parametrize(
+    ("text", "error", "sentence"),
+    [
+        ("{half", DataError, r"labeled_indices\.json cannot be read: .*Put an intact copy"),
+        ("[]", RunFolderError, f"changed since then: {EVERYTHING}"),
+        ("{}", RunFolderError, f"changed since then: {EVERYTHING}"),
+        ('{"data": 3}', RunFolderError, f"changed since then: {EVERYTHING}"),
+    ],
+)
+def test_a_damaged_record_of_the_data_is_no_reason_to_go_on(text, error, sentence, tmp_path):
     folder = RunFolder(tmp_path)
     with pytest.raises(DataError, match="is missing"):
         check_same_data(folder, RECORD)
     folder.labeled_indices.write_text(text)
-    with pytest.raises((DataError, RunFolderError)):
+    with pytest.raises(error, match=sentence):
         check_same_data(folder, RECORD)
 
 

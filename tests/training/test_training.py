@@ -9,18 +9,22 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from dlp_plugins import errors
+from dlp_plugins.consistency import Batch
 from dlp_plugins.datasets.contract import LazyImages, TensorImages
 from dlp_plugins.recipe.check import load_recipe
 from dlp_plugins.schedules.cosine import Cosine
 from dlp_plugins.training import batches, checkpoint, events, seeds
 from dlp_plugins.training.data import prepare_data
 from dlp_plugins.training.folder import RunFolder
+from dlp_plugins.training.pseudo_labels import accuracy, mean_certainty
 from dlp_plugins.training.run import build_accelerator, run
 from dlp_plugins.training.trainer import Trainer
 
@@ -334,6 +338,56 @@ def trainer_of(folder: Path, listener, *overrides: str) -> Trainer:
     return trainer
 
 
+def labeled_batch(trainer: Trainer) -> Batch:
+    """Eight labelled images, as stage one shows them."""
+    d, at = trainer.data, trainer.data.labeled[:8]
+    (images,) = d.train.batches([at])
+    return Batch(images, at, d.known_labels[at], torch.ones(8), torch.ones(10), num_labeled=8)
+
+
+def descriptors_and_logits(trainer: Trainer, images: torch.Tensor):
+    learner = trainer.learner
+    with torch.no_grad():
+        found = learner.network.eval()(learner.plain(images))
+    return found.descriptor, found.logits
+
+
+def test_each_group_of_parameters_has_its_share_of_the_learning_rate(tmp_path):
+    trainer = trainer_of(tmp_path, lambda event: None, "optimizer.backbone_rate=0.1")
+    trainer.learner.step(labeled_batch(trainer), 0, 11.0, 20)  # half-way to schedule.zero_epoch
+    rates = {g["rate"]: g["lr"] for g in trainer.learner.optimizer.param_groups}
+    assert rates == pytest.approx({0.1: 0.005, 1.0: 0.05})
+
+
+def test_a_long_gradient_is_shortened_to_clip_norm(tmp_path):
+    settings = ["optimizer.momentum=0", "optimizer.weight_decay=0", "optimizer.clip_norm=0.01"]
+    trainer = trainer_of(tmp_path, lambda event: None, *settings)
+    parameters = list(trainer.learner.network.parameters())
+    before = [p.detach().clone() for p in parameters]
+    trainer.learner.step(labeled_batch(trainer), 0, 0.0, 20)
+    change = [(p.detach() - b).norm() for p, b in zip(parameters, before, strict=True)]
+    assert float(torch.stack(change).norm()) == pytest.approx(0.1 * 0.01, rel=1e-3)
+
+
+def test_descriptors_are_the_mean_of_an_images_and_its_mirror_images(tmp_path):
+    trainer = trainer_of(tmp_path, lambda event: None, "pseudo_labels.mirror_images=true")
+    images = trainer.data.train.source.images
+    plain, mirrored = (descriptors_and_logits(trainer, x)[0] for x in (images, images.flip(-1)))
+    assert (plain - mirrored).abs().max() > 0.01
+    found = trainer.labeler._describe(trainer.learner.network)
+    torch.testing.assert_close(found, (plain + mirrored) / 2)
+
+
+def test_the_labels_that_are_audited_are_the_given_ones(tmp_path):
+    trainer = trainer_of(tmp_path, lambda event: None, "pseudo_labels.audit=true")
+    audit = trainer.labeler.refresh(trainer.pseudo).audit
+    known = trainer.data.known_labels.numpy()
+    assert audit is not None
+    assert audit.points.tolist() == np.flatnonzero(known >= 0).tolist()
+    assert audit.labels.tolist() == known[known >= 0].tolist()
+    assert len(audit.points) == 50
+
+
 def test_a_diverged_run_names_the_first_loss_that_is_not_finite_and_what_to_try(tmp_path):
     trainer = trainer_of(tmp_path, lambda event: None)
     real, calls = trainer.learner.step, 0
@@ -508,11 +562,18 @@ def test_an_epoch_of_stage_two_has_as_many_steps_as_asked_for(tmp_path):
 
 
 def test_labels_of_the_network_itself_are_the_baseline(tmp_path):
-    run(tiny("source=network"), tmp_path / "run")
-    last = metrics(tmp_path / "run")[-1]
+    trainer = trainer_of(tmp_path, lambda event: None, "source=network")
+    trainer.run()
+    last = trainer.progress.history[-1]
     assert last["iterations"] == 0
     assert "residual" not in last
-    assert last["pseudo_label_accuracy"] > 10
+    found = trainer.labeler.refresh(trainer.pseudo)
+    d, at = trainer.data, trainer.data.unlabeled
+    predicted = descriptors_and_logits(trainer, d.train.source.images)[1].argmax(dim=1)
+    assert len(predicted.unique()) > 2
+    assert torch.equal(found.pseudo.labels[at], predicted[at])
+    right = (predicted[at] == d.truth[at]).double().mean()
+    assert found.accuracy == pytest.approx(100 * float(right))
 
 
 def test_label_propagation_cuts_the_error_on_digits(tmp_path):
@@ -530,6 +591,17 @@ def test_over_five_seeds_the_error_on_digits_is_at_most_055_of_the_supervised_on
 
 
 # -- the parts ------------------------------------------------------------------------------------
+
+
+def test_accuracy_and_certainty_are_of_the_unlabelled():
+    pseudo: Any = SimpleNamespace(
+        labels=torch.tensor([0, 1, 1, 0, -1, 1]),
+        certainty=torch.tensor([1.0, 1.0, 0.5, 0.25, 0.0, 0.75]),
+    )
+    truth, unlabeled = torch.tensor([0, 1, 1, 1, 0, -1]), torch.tensor([2, 3, 4, 5])
+    assert accuracy(pseudo, truth, unlabeled) == pytest.approx(100 / 3)  # of the three with a truth
+    assert mean_certainty(pseudo, unlabeled) == 0.375
+    assert accuracy(pseudo, torch.tensor([0, 1, -1, -1, -1, -1]), unlabeled) is None
 
 
 def test_a_two_stream_epoch_is_one_pass_over_the_unlabelled():

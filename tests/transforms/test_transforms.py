@@ -73,3 +73,21 @@ def test_auto_rescales_embeddings_but_not_their_principal_components(
     rows = [torch.from_numpy(components)]
     assert "uncorrelated" in (Auto().note(total_statistics(Auto(), rows), 25) or "")
     assert Auto().note(total_statistics(Auto(), [torch.from_numpy(x)]), 60) is None
+
+
+@pytest.mark.parametrize(("count", "shift"), [(4000, 1.0), (100, 0.0)])
+def test_auto_leaves_independent_columns_whatever_their_mean_and_the_number_of_rows(
+    count: int, shift: float
+) -> None:
+    x = np.random.default_rng(0).normal(size=(count, 30)) + shift
+    np.testing.assert_allclose(transformed(Auto(), x), oracle.unit_rows(x), atol=1e-6)
+
+
+def test_where_most_columns_are_constant_the_median_is_of_those_that_vary() -> None:
+    x = np.zeros((200, 9))
+    x[:, :3] = np.random.default_rng(0).normal(size=(200, 3)) * [1.0, 2.0, 8.0]
+    unit = oracle.unit_rows(x)
+    s = unit.std(axis=0)
+    divisors = np.maximum(s / np.median(s[:3]), 1)
+    expected = oracle.unit_rows((unit - unit.mean(axis=0)) / divisors)
+    np.testing.assert_allclose(transformed(Rescale(), x), expected, atol=1e-6)
