@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import json
 import signal
 import urllib.request
 
+import numpy as np
 import pytest
 from label_page import Page, served, write_digits
 
@@ -14,6 +16,7 @@ pytestmark = pytest.mark.browser
 
 # WebDriver's codes
 ENTER, SHIFT, HOME, RIGHT = "\ue007", "\ue008", "\ue011", "\ue014"
+CONTROL, ALT, ESCAPE, DOWN = "\ue009", "\ue00a", "\ue00c", "\ue015"
 NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 
 
@@ -74,6 +77,72 @@ def pixels(page):
     return page.js("return document.querySelector('#map canvas').toDataURL()")
 
 
+# Requests of the page whose address ends so wait for `release`, or fail.
+HOLD = """
+window.real ??= window.fetch;
+window.held = [];
+const [ending, fail] = arguments;
+window.fetch = (path, options) => !path.endsWith(ending) ? window.real(path, options)
+  : fail ? Promise.reject(new TypeError("cut"))
+  : new Promise(done => window.held.push(() => done(window.real(path, options))));
+"""
+
+
+def hold(page, ending, fail=False):
+    page.js(HOLD, ending, fail)
+
+
+def release(page):
+    page.js("window.fetch = window.real; window.held.forEach(go => go())")
+
+
+def rest(page, milliseconds=500):
+    """Time in which something that should not happen would happen."""
+    page.js("return new Promise(done => setTimeout(done, arguments[0]))", milliseconds)
+
+
+def held_key(page, key, code, times=5):
+    """A key that is held until it has come so many times again."""
+    text = {"text": key} if len(key) == 1 else {}
+    for again in range(times + 1):
+        event = {"type": "keyDown", "key": key, "windowsVirtualKeyCode": code, **text}
+        page.driver.execute_cdp_cmd("Input.dispatchKeyEvent", {**event, "autoRepeat": again > 0})
+    up = {"type": "keyUp", "key": key, "windowsVirtualKeyCode": code}
+    page.driver.execute_cdp_cmd("Input.dispatchKeyEvent", up)
+
+
+def post(page, path, **body):
+    """A request as from another person's page."""
+    data = json.dumps({"person": "another", **body}).encode()
+    request = urllib.request.Request(
+        f"{page.address}api/{path}", data, {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request) as answer:
+        return json.load(answer)
+
+
+def exported(page):
+    """Labels by point, as Export gives them."""
+    with urllib.request.urlopen(page.address + "export/labels.csv") as answer:
+        rows = csv.DictReader(answer.read().decode().splitlines())
+    return {int(row["index"]): row["label"] for row in rows}
+
+
+def click_map(page, point):
+    """Where a point of the map lies."""
+    with urllib.request.urlopen(page.address + "api/places") as answer:
+        x, y = np.frombuffer(answer.read(), "<u2").reshape(-1, 2)[point] / 65535
+    canvas = page.all("#map canvas")[0]
+    width, height = canvas.size["width"] - 32, canvas.size["height"] - 32  # within the margin
+    right, down = int(width * (x - 0.5)), int(height * (0.5 - y))
+    mouse(page).move_to_element_with_offset(canvas, right, down).click().perform()
+
+
+def points_shown(page):
+    cards = page.js("return [...document.querySelectorAll('.card')].map(c => +c.dataset.point)")
+    return set(cards)
+
+
 def test_thirty_digits_by_keys_alone_change_counts_and_map_and_outlive_a_reload(
     open_page, digits, tmp_path
 ):
@@ -93,10 +162,9 @@ def test_thirty_digits_by_keys_alone_change_counts_and_map_and_outlive_a_reload(
     page.keys("u")
     page.until(lambda: page.labelled == 29)
     assert page.text("#classes") != counts
-    exported = urllib.request.urlopen(page.address + "export/labels.csv").read().decode()
-    rows = list(csv.DictReader(exported.splitlines()))
-    assert len(rows) == 29
-    assert all(row["label"] == NAMES[truth[int(row["index"])]] for row in rows)
+    labels = exported(page)
+    assert len(labels) == 29
+    assert all(label == NAMES[truth[point]] for point, label in labels.items())
 
 
 def test_many_are_selected_by_drag_shift_and_keys_and_one_key_labels_them(open_page):
@@ -179,3 +247,33 @@ def test_two_people_and_a_server_that_ends(open_page, digits, tmp_path):
     assert "2 points labelled" in ann.process.stdout.read()
     bob.keys("1")
     bob.until(lambda: "does not answer" in bob.text("#toast"))
+
+
+def test_a_class_is_found_by_its_whole_name_and_any_other_name_can_be_added(open_page):
+    page = open_page()
+    for name in ("catfish", "cat", "dog", "sealion", "carpet"):
+        post(page, "classes", name=name)
+    page.until(lambda: len(page.all("#classes .class")) == 15)
+
+    def typed(letters, *keys):
+        """The list for some letters; then the tag of the image that the keys label."""
+        point, before = page.framed, page.labelled
+        page.keys(letters[0])
+        page.keys(letters[1:])
+        options = [item.text for item in page.all("#chooser li")]
+        page.keys(*keys)
+        page.until(lambda: page.labelled == before + 1)
+        return options, page.text(f"#card-{point} .tag")
+
+    assert typed("cat", ENTER) == (["cat", "catfish"], "cat")
+    assert typed("Cat", ENTER) == (["cat", "catfish", "Add class “Cat”"], "cat")
+    assert typed("seal", ENTER) == (["sealion", "Add class “seal”"], "sealion")
+    assert typed("seal", DOWN, ENTER)[1] == "seal"
+    assert typed("seal", ENTER) == (["seal", "sealion"], "seal")
+    assert typed("fish", ENTER) == (["Add class “fish”", "catfish"], "fish")
+    page.keys("c")
+    page.js("""document.activeElement.dispatchEvent(
+        new KeyboardEvent("keydown", {key: "Enter", isComposing: true, bubbles: true}))""")
+    assert page.js("return document.querySelector('#chooser').open")
+    page.keys(ESCAPE)
+    assert page.labelled == 6

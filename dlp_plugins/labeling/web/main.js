@@ -317,7 +317,7 @@ function stepClass(by) {
 }
 
 function key(event) {
-  if (document.querySelector("dialog[open]")) return;
+  if (document.querySelector("dialog[open]") || event.isComposing) return;
   const typing = event.target.matches("input, textarea"), control = event.target.closest("button, summary, a, select");
   if (typing) return;
   const k = event.key, command = event.ctrlKey || event.metaKey || event.altKey;
