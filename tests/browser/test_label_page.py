@@ -277,3 +277,38 @@ def test_a_class_is_found_by_its_whole_name_and_any_other_name_can_be_added(open
     assert page.js("return document.querySelector('#chooser').open")
     page.keys(ESCAPE)
     assert page.labelled == 6
+
+
+def test_a_held_key_answers_once_and_a_modified_one_does_nothing(open_page):
+    page = open_page()
+    page.framed  # noqa: B018 - waits until there are images
+    held_key(page, "1", 49)
+    page.until(lambda: page.labelled == 1)
+    page.keys("2", "3", "4")
+    page.until(lambda: page.labelled == 4)
+    held_key(page, "u", 85)
+    page.until(lambda: page.labelled == 3)
+    held_key(page, "0", 48)
+    page.until(lambda: page.text("#skipped") == "1")
+    rest(page)
+    assert (page.labelled, page.text("#skipped")) == (3, "1")
+    place = "return [...document.querySelectorAll('.card')].findIndex(c => c.matches('.cursor'))"
+    before = page.js(place)
+    held_key(page, "ArrowRight", 39, times=2)
+    assert page.js(place) == before + 3
+    page.settled()
+    page.show("class")
+    page.framed  # noqa: B018
+    shown = len(page.all(".card"))
+    held_key(page, "Enter", 13)
+    page.until(lambda: page.labelled == 3 + shown)
+    rest(page)
+    assert page.labelled == 3 + shown
+    for view in ("map", "next"):
+        page.show(view)
+        for modifier in (ALT, CONTROL):
+            mouse(page).key_down(modifier).send_keys("a").key_up(modifier).perform()
+            assert not page.js("return document.querySelector('#chooser').open")
+    page.framed  # noqa: B018
+    mouse(page).key_down(CONTROL).send_keys("a").key_up(CONTROL).perform()
+    assert len(page.all(".card.selected")) > 1

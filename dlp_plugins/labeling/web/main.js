@@ -321,12 +321,15 @@ function key(event) {
   const typing = event.target.matches("input, textarea"), control = event.target.closest("button, summary, a, select");
   if (typing) return;
   const k = event.key, command = event.ctrlKey || event.metaKey || event.altKey;
+  if (command && (view === "map" || event.altKey || k.toLowerCase() !== "a")) return;
+  // a held key gives one answer: of what comes after it nothing was looked at
+  const once = k.length === 1 ? view !== "map" || !"+=-".includes(k) : ["Enter", "Delete", "Backspace"].includes(k);
+  if (event.repeat && once) return event.preventDefault();
   if (control && (k === "Enter" || k === " " || (event.target.matches("select") && /^(Arrow|.$)/.test(k)))) return;
   if (event.target.matches("[role=tab]") && (k === "ArrowLeft" || k === "ArrowRight")) {
     step(k === "ArrowLeft" ? -1 : 1);
     $("[role=tab][aria-selected=true]").focus();
-  } else if (command && k.toLowerCase() !== "a") return;
-  else if (view === "map" && map.key(event)) ;
+  } else if (view === "map" && map.key(event)) ;
   else if (view !== "map" && grid.key(event)) ;
   else if (k >= "1" && k <= "9" && k.length === 1) {
     if (+k > state.classes.length) toast(`There is no class ${k}`);
