@@ -312,3 +312,41 @@ def test_a_held_key_answers_once_and_a_modified_one_does_nothing(open_page):
     page.framed  # noqa: B018
     mouse(page).key_down(CONTROL).send_keys("a").key_up(CONTROL).perform()
     assert len(page.all(".card.selected")) > 1
+
+
+def test_a_request_that_fails_does_not_end_the_polling(open_page):
+    page = open_page()
+    point = page.framed
+    hold(page, "api/cards", fail=True)
+    post(page, "answer", seen=[[point, 0]], label=7)
+    page.until(lambda: page.text("#status span") == "No connection")
+    assert "does not answer" in page.text("#toast")
+    release(page)
+    page.until(lambda: "answers again" in page.text("#toast"))
+    page.settled()
+    assert page.text(f"#card-{point} .tag") == "seven"
+
+
+def test_answers_that_wait_are_not_lost(open_page, tmp_path):
+    page = open_page()
+    folder = {"behavior": "allow", "downloadPath": str(tmp_path)}
+    page.driver.execute_cdp_cmd("Browser.setDownloadBehavior", folder)
+    closing = """const event = new Event("beforeunload", {cancelable: true});
+        dispatchEvent(event);
+        return event.defaultPrevented"""
+    point = page.framed
+    hold(page, "api/answer")
+    page.keys("6", "7")
+    page.until(lambda: len(page.all(".card.done")) == 2)
+    assert page.js(closing)
+    page.js("document.querySelector('#export').open = true")
+    page.all("#export a")[0].click()
+    rest(page)
+    assert not (tmp_path / "labels.csv").exists()
+    release(page)
+    page.until(lambda: (tmp_path / "labels.csv").exists())
+    rows = csv.DictReader((tmp_path / "labels.csv").read_text().splitlines())
+    labels = {int(row["index"]): row["label"] for row in rows}
+    assert sorted(labels.values()) == ["five", "six"]
+    assert labels[point] == "five"
+    assert not page.js(closing)

@@ -36,9 +36,14 @@ export const post = async (path, body = {}) =>
 
 // One answer after the other: the next one needs the versions that the last one made.
 let last = Promise.resolve();
+export let waiting = 0; // answers that the server has not confirmed yet
 
 export function inTurn(task) {
-  const run = last.then(task);
+  waiting++;
+  const run = last.then(task).finally(() => waiting--);
   last = run.catch(() => {});
   return run;
 }
+
+// Until all that was answered so far is with the server, or was refused.
+export const answersSent = () => last;

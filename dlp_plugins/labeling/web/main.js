@@ -17,7 +17,9 @@ const HEADINGS = {
 const MORE = { next: "Next images", class: "Confirm all", check: "Keep, go on" };
 const POLL_FAST = 300, POLL_SLOW = 3000; // milliseconds
 
-let setup, state, view, busy = 0, sent = 0, order = "useful", shownClass = 0;
+let setup, state, view, sent = 0, order = "useful", shownClass = 0;
+let stale = false; // the cards and the map do not show all of `state` yet
+let problem = ""; // why the server does not answer
 const kept = new Set(); // looked at in this view and left as they are
 
 const className = label => state.classes[label]?.name ?? "?";
@@ -57,6 +59,12 @@ async function load() {
   showEmpty();
 }
 
+// Points as the server knows them now.
+async function cardsOf(points) {
+  const body = { source: "points", count: MOST_SELECTED, points: points.slice(0, MOST_SELECTED) };
+  return (await api.post("cards", body)).cards;
+}
+
 // Everything in an answer's effect, in the order in which people answered.
 function answer(cards, label) {
   if (!cards.length) return;
@@ -64,7 +72,6 @@ function answer(cards, label) {
   const value = label === null ? null : label < 0 ? -2 : label;
   grid.update(cards.map(card => ({ ...card, given: value, label: value ?? card.label })));
   if (view !== "map") grid.clear();
-  busy++;
   sent++;
   return attempt(() => api.inTurn(async () => {
     const versions = new Map([...grid.cards, ...map.cards].map(card => [card.point, card.version]));
@@ -75,11 +82,8 @@ function answer(cards, label) {
       if (done.refused.length) toast(`${done.refused.length} of ${many} had been labelled by someone else; theirs stays.`, true);
       else if (many > 1) toast(label === null ? `${many} labels taken away` : `${many} × ${label === -2 ? "skipped" : className(label)}`);
     } catch (error) {
-      const { cards: now } = await api.post("cards", { source: "points", count: 500, points: points.slice(0, 500) }).catch(() => ({ cards }));
-      grid.update(now);
+      grid.update(await cardsOf(points).catch(() => cards));
       throw error;
-    } finally {
-      busy--;
     }
   }));
 }
@@ -101,17 +105,31 @@ function settle(done) {
 }
 
 async function poll() {
-  if (!document.hidden && !busy) {
-    const before = sent; // what was asked for before an answer is out of date after it
-    const now = await api.get("state").catch(() => null);
-    document.body.classList.toggle("offline", !now);
-    if (now && before === sent) {
-      const changed = now.version !== state.version || now.settled !== state.settled;
-      showState(now);
-      if (changed) await refresh();
-    } else if (!now) showStatus();
+  try {
+    if (!document.hidden && !api.waiting) await look();
+  } catch (error) {
+    connection(error.message);
+  } finally {
+    setTimeout(poll, state.settled ? POLL_SLOW : POLL_FAST);
   }
-  setTimeout(poll, state.settled ? POLL_SLOW : POLL_FAST);
+}
+
+async function look() {
+  const before = sent; // what was asked for before an answer is out of date after it
+  const now = await api.get("state");
+  if (before === sent) {
+    stale ||= now.version !== state.version || now.settled !== state.settled;
+    showState(now);
+    if (stale) await refresh();
+    stale = false;
+  }
+  connection("");
+}
+
+function connection(found) {
+  if (found !== problem) toast(found || "The server answers again.", Boolean(found));
+  problem = found;
+  showStatus();
 }
 
 // What the page shows of points may have changed with others' answers.
@@ -119,8 +137,7 @@ async function refresh() {
   if (view === "map") map.setColours(await api.bytes("colours"));
   const points = grid.cards.map(card => card.point);
   if (!points.length) return;
-  const before = sent;
-  const { cards } = await api.post("cards", { source: "points", count: 500, points });
+  const before = sent, cards = await cardsOf(points);
   if (before === sent) grid.update(cards);
 }
 
@@ -152,9 +169,8 @@ function showState(now) {
 }
 
 function showStatus() {
-  const offline = document.body.classList.contains("offline");
-  $("#status").className = `status ${offline ? "off" : state.settled ? "ready" : "working"}`;
-  $("#status span").textContent = offline ? "No connection" : state.settled ? "Up to date" : "Refining";
+  $("#status").className = `status ${problem ? "off" : state.settled ? "ready" : "working"}`;
+  $("#status span").textContent = problem ? "No connection" : state.settled ? "Up to date" : "Refining";
 }
 
 function showClasses(before) {
@@ -238,7 +254,7 @@ async function more() {
     if (rest.length) await answer(rest, shownClass);
   } else for (const card of grid.cards) if (view === "check" || card.given === null) kept.add(card.point);
   if (view === "next") kept.clear(); // the server does not show them again while they are on the screen
-  const left = view === "next" ? grid.open.map(card => card.point) : [];
+  const left = view === "next" ? grid.cards.map(card => card.point) : []; // some answers may still wait
   left.forEach(point => kept.add(point));
   await load();
   if (view === "next") kept.clear();
@@ -399,6 +415,15 @@ async function start() {
   $("#help").addEventListener("click", () => $("#keys").showModal());
   $("#fit").addEventListener("click", () => map.fit());
   addEventListener("keydown", key);
+  addEventListener("beforeunload", e => api.waiting && e.preventDefault());
+  for (const link of document.querySelectorAll("#export a")) {
+    link.addEventListener("click", async e => {
+      if (!api.waiting) return;
+      e.preventDefault();
+      await api.answersSent();
+      link.click();
+    });
+  }
   addEventListener("click", e => e.target.closest("#export") || $("#export").removeAttribute("open"));
   // after a click on a control, keys are for the images again
   addEventListener("pointerup", e => e.target.closest("button") && setTimeout(() => document.activeElement.blur?.()));
