@@ -314,6 +314,60 @@ def test_a_held_key_answers_once_and_a_modified_one_does_nothing(open_page):
     assert len(page.all(".card.selected")) > 1
 
 
+def test_a_key_on_the_map_labels_what_is_selected_and_nothing_else(open_page):
+    page = open_page()
+    pixels(page)
+    hint = page.text("#hint")
+    points = []
+    for near in (0, 1):
+        click_map(page, near)
+        page.until(lambda: page.all(".card"))
+        points += points_shown(page)
+        assert page.text("#hint").startswith("1 selected")
+        page.keys(ESCAPE)
+        assert (page.all(".card"), page.text("#hint")) == ([], hint)
+    a, b = points
+    assert a != b
+    hold(page, "api/cards")
+    click_map(page, a)
+    page.keys(ESCAPE)  # before its card comes
+    release(page)
+    page.keys("2")
+    page.until(lambda: page.text("#toast") == "Select points first")
+    rest(page)
+    assert (page.all(".card"), exported(page)) == ([], {})
+    hold(page, "api/cards")
+    click_map(page, a)
+    click_map(page, b)
+    page.keys("3")  # before their cards come
+    release(page)
+    page.until(lambda: page.labelled == 2)
+    assert exported(page) == {a: "two", b: "two"}
+    assert (page.all(".card"), page.text("#hint")) == ([], hint)  # nothing is selected any more
+    click_map(page, a)
+    page.until(lambda: points_shown(page) == {a})
+    page.keys("4")
+    page.until(lambda: "three" in exported(page).values())
+    click_map(page, b)
+    page.until(lambda: points_shown(page) == {b})
+    assert page.text("#tip b") == "two"
+    page.keys("5")
+    page.until(lambda: exported(page) == {a: "three", b: "four"})
+    page.until(lambda: page.text("#tip b") == "four")
+    assert page.text("#legend").endswith("Ringed: labelled.")
+
+
+def test_the_map_tells_when_not_every_label_has_a_ring(tmp_path):
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "x.npy", rng.standard_normal((4200, 4)).astype(np.float32))
+    (tmp_path / "y.csv").write_text("label\n" + "a\nb\n" * 2050 + "\n" * 100)
+    with served(tmp_path / "x.npy", "--labels", tmp_path / "y.csv") as (address, _):
+        page = Page(address)
+        pixels(page)
+        assert page.text("#legend").endswith("Ringed: labelled, 4,000 of those in sight.")
+        page.close()
+
+
 def test_a_request_that_fails_does_not_end_the_polling(open_page):
     page = open_page()
     point = page.framed

@@ -4,7 +4,7 @@ import * as api from "./api.js";
 import { Chooser } from "./chooser.js";
 import { css } from "./colors.js";
 import { Grid, text } from "./grid.js";
-import { MOST_SELECTED, PointMap } from "./map.js";
+import { MOST_RINGS, MOST_SELECTED, PointMap } from "./map.js";
 
 const $ = selector => document.querySelector(selector);
 const VIEWS = ["next", "class", "map", "check"];
@@ -70,17 +70,22 @@ function answer(cards, label) {
   if (!cards.length) return;
   const points = cards.map(card => card.point), many = points.length;
   const value = label === null ? null : label < 0 ? -2 : label;
-  grid.update(cards.map(card => ({ ...card, given: value, label: value ?? card.label })));
-  if (view !== "map") grid.clear();
+  if (view === "map") map.clear();
+  else {
+    grid.update(cards.map(card => ({ ...card, given: value, label: value ?? card.label })));
+    grid.clear();
+  }
   sent++;
   return attempt(() => api.inTurn(async () => {
-    const versions = new Map([...grid.cards, ...map.cards].map(card => [card.point, card.version]));
-    const seen = cards.map(card => [card.point, versions.get(card.point) ?? card.version]);
     try {
+      const versions = new Map([...cards, ...grid.cards, ...map.cards].map(card => [card.point, card.version]));
+      const unseen = points.filter(point => versions.get(point) === undefined);
+      if (unseen.length) for (const card of await cardsOf(unseen)) versions.set(card.point, card.version);
+      const seen = points.map(point => [point, versions.get(point)]);
       const done = await api.post("answer", { seen, label: label === -2 ? "skip" : label });
       settle(done);
       if (done.refused.length) toast(`${done.refused.length} of ${many} had been labelled by someone else; theirs stays.`, true);
-      else if (many > 1) toast(label === null ? `${many} labels taken away` : `${many} × ${label === -2 ? "skipped" : className(label)}`);
+      else if (many > 1 || view === "map") toast(`${many} × ${label === null ? "label taken away" : label === -2 ? "skipped" : className(label)}`);
     } catch (error) {
       grid.update(await cardsOf(points).catch(() => cards));
       throw error;
@@ -134,7 +139,7 @@ function connection(found) {
 
 // What the page shows of points may have changed with others' answers.
 async function refresh() {
-  if (view === "map") map.setColours(await api.bytes("colours"));
+  if (view === "map") await colour();
   const points = grid.cards.map(card => card.point);
   if (!points.length) return;
   const before = sent, cards = await cardsOf(points);
@@ -165,7 +170,7 @@ function showState(now) {
   showStatus();
   showClasses(before);
   showEmpty();
-  if (view === "map" && before && before.version !== now.version) attempt(async () => map.setColours(await api.bytes("colours")));
+  if (view === "map" && before && before.version !== now.version) attempt(colour);
 }
 
 function showStatus() {
@@ -214,10 +219,10 @@ function show(name) {
     tab.tabIndex = tab.dataset.view === name ? 0 : -1;
   }
   for (const element of document.querySelectorAll("[data-for]")) element.hidden = !element.dataset.for.split(" ").includes(name);
+  map.clear(); // and the grid with it
   [$("#heading").textContent, $("#hint").textContent] = HEADINGS[name];
   $("#more").textContent = MORE[name] ?? "";
   $(".work").scrollTop = 0;
-  grid.show([]);
   paintControls();
   return load();
 }
@@ -260,11 +265,18 @@ async function more() {
   if (view === "next") kept.clear();
 }
 
+// What an answer is for. A point that was only just selected on the map has no card yet.
+function targets() {
+  if (view !== "map") return grid.targets;
+  const cards = new Map(map.cards.map(card => [card.point, card]));
+  return [...map.selected].slice(0, MOST_SELECTED).map(point => cards.get(point) ?? { point });
+}
+
 async function give(label) {
-  const targets = view === "map" ? map.cards : grid.targets;
-  if (!targets.length) return toast(view === "map" ? "Select points first" : "There is no image to label");
+  const chosen = targets();
+  if (!chosen.length) return toast(view === "map" ? "Select points first" : "There is no image to label");
   const one = view !== "map" && !grid.selected.size;
-  const done = answer(targets, label);
+  const done = answer(chosen, label);
   if (view === "map") return done;
   if (one || grid.cards[grid.cursor]?.given !== null) grid.advance();
   if (view === "next" && !grid.open.length) {
@@ -278,22 +290,34 @@ async function give(label) {
 async function loadMap() {
   await attempt(async () => {
     if (!map.n) map.setPlaces(await api.bytes("places"));
-    map.setColours(await api.bytes("colours"));
+    await colour();
     map.resize();
   });
-  $("#legend").textContent = `${number(setup.points)} points, the first two principal components. Pale: uncertain. Ringed: labelled.`;
 }
 
+async function colour() {
+  map.setColours(await api.bytes("colours"));
+  const ringed = map.given.length > MOST_RINGS ? `labelled, ${number(MOST_RINGS)} of those in sight` : "labelled";
+  $("#legend").textContent = `${number(setup.points)} points, the first two principal components. Pale: uncertain. Ringed: ${ringed}.`;
+  if (!$("#tip").hidden) describe(+$("#tip").dataset.point);
+}
+
+let selections = 0;
+
 async function onSelect() {
-  const points = [...map.selected].slice(0, MOST_SELECTED);
+  const mine = ++selections, points = [...map.selected].slice(0, MOST_SELECTED);
   if (!points.length) {
     map.cards = [];
+    $("#hint").textContent = HEADINGS.map[1];
     return grid.show([]);
   }
-  const found = await attempt(() => api.post("cards", { source: "points", count: MOST_SELECTED, points }));
-  if (!found || view !== "map") return;
-  map.cards = found.cards;
-  grid.show(found.cards.slice(0, 60));
+  const found = await attempt(async () => {
+    await api.answersSent(); // a card from before an answer would be out of date
+    return cardsOf(points);
+  });
+  if (!found || mine !== selections) return;
+  map.cards = found;
+  grid.show(found.slice(0, 60));
   const at = points.length === MOST_SELECTED ? `the first ${MOST_SELECTED}` : points.length;
   $("#hint").textContent = `${at} selected: press a class to label ${points.length === 1 ? "it" : "them all"}, Esc to let go.`;
 }
@@ -301,15 +325,20 @@ async function onSelect() {
 function onHover(hit) {
   const tip = $("#tip");
   tip.hidden = !hit;
-  if (!hit || tip.dataset.point === String(hit.point)) return hit && place(tip, hit);
+  if (!hit) return delete tip.dataset.point;
+  if (tip.dataset.point === String(hit.point)) return place(tip, hit);
   tip.dataset.point = hit.point;
-  const label = map.labels[hit.point];
   const image = tip.querySelector("img");
   image.hidden = !setup.images;
   if (setup.images) image.src = `image/${hit.point}`;
-  tip.querySelector("b").textContent = label >= 0 ? className(label) : "no label yet";
-  tip.querySelector("span").textContent = label >= 0 ? `certainty about ${Math.round((100 * (map.certainty[hit.point] + 0.5)) / 16)} %` : "";
+  describe(hit.point);
   place(tip, hit);
+}
+
+function describe(point) {
+  const label = map.labels?.[point] ?? -1;
+  $("#tip b").textContent = label >= 0 ? className(label) : "no label yet";
+  $("#tip span").textContent = label >= 0 ? `certainty about ${Math.round((100 * (map.certainty[point] + 0.5)) / 16)} %` : "";
 }
 
 function place(tip, { x, y }) {
@@ -351,7 +380,7 @@ function key(event) {
     if (+k > state.classes.length) toast(`There is no class ${k}`);
     else give(+k - 1);
   } else if (k === "0") give(-2);
-  else if (k === "Delete" || k === "Backspace") answer(view === "map" ? map.cards : grid.targets, null);
+  else if (k === "Delete" || k === "Backspace") answer(targets(), null);
   else if (k === "Enter") more();
   else if (k === "u") undo();
   else if (k === "[") step(-1);
