@@ -404,3 +404,38 @@ def test_answers_that_wait_are_not_lost(open_page, tmp_path):
     assert sorted(labels.values()) == ["five", "six"]
     assert labels[point] == "five"
     assert not page.js(closing)
+
+
+def test_only_images_that_show_the_class_are_confirmed_as_it(open_page, digits):
+    page = open_page()
+    label_by_keys(page, digits[1], 12)
+    page.settled()
+    page.show("class")
+    page.framed  # noqa: B018
+    shown = len(page.all(".card"))
+    assert page.text("#more") == f"Confirm {shown} as zero"
+    # as if a propagation had changed the first image's label, and the page had heard of it
+    page.js("""const real = window.fetch;
+        const first = +document.querySelector(".card").dataset.point;
+        window.fetch = async (path, options) => {
+          const response = await real(path, options);
+          if (!path.endsWith("api/cards")) return response;
+          const found = await response.json();
+          for (const card of found.cards) if (card.point === first) card.label = 3;
+          return Response.json(found);
+        }""")
+    first = int(page.all(".card")[0].get_attribute("data-point"))
+    taken = points_shown(page) | exported(page).keys()
+    other = next(point for point in range(1797) if point not in taken)
+    post(page, "answer", seen=[[other, 0]], label=digits[1][other])
+    page.until(lambda: page.text(f"#card-{first} .tag") == "three")
+    page.settled()
+    rest(page)  # until the cards are those of now
+    count = int(page.text("#more").split()[1])
+    assert count < shown
+    before = exported(page).keys()
+    page.keys(ENTER)
+    page.until(lambda: page.labelled == 13 + count)
+    new = exported(page)
+    assert {new[point] for point in new.keys() - before} == {"zero"}
+    assert first not in new

@@ -243,9 +243,15 @@ function showEmpty() {
   $("#empty").textContent = nothing[view];
 }
 
-function onGrid(grid) {
+// What the blue button of "By class" confirms: the label of a card may have changed since it came.
+const confirmable = () => grid.open.filter(card => card.label === shownClass && !grid.selected.has(card.point));
+
+function onGrid() {
   const n = grid.selected.size;
-  if (view === "class") $("#more").textContent = grid.open.length ? `Confirm ${grid.open.length - grid.open.filter(c => grid.selected.has(c.point)).length} as ${className(shownClass)}` : "Next images";
+  if (view === "class") {
+    const rest = confirmable().length;
+    $("#more").textContent = rest ? `Confirm ${rest} as ${className(shownClass)}` : "Next images";
+  }
   document.body.classList.toggle("selecting", n > 0);
   $("#all").textContent = n ? `${n} selected` : "Select all";
 }
@@ -254,7 +260,7 @@ function onGrid(grid) {
 async function more() {
   if (view === "map") return;
   if (view === "class") {
-    const rest = grid.open.filter(card => !grid.selected.has(card.point));
+    const rest = confirmable();
     for (const card of grid.open) if (grid.selected.has(card.point)) kept.add(card.point);
     if (rest.length) await answer(rest, shownClass);
   } else for (const card of grid.cards) if (view === "check" || card.given === null) kept.add(card.point);
