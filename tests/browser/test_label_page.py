@@ -231,8 +231,21 @@ def test_on_a_phone_everything_is_within_reach(open_page, digits):
     for view in ("class", "map", "check"):
         page.show(view)
         assert page.js("return document.documentElement.scrollWidth") == 390
-    bottom = page.js("return document.querySelector('#skip').getBoundingClientRect().bottom")
-    assert bottom <= 844
+    page.show("next")
+    point = page.framed
+    assert not page.all("#unlabel")[0].is_displayed()
+    page.all("#classes .class")[3].click()
+    page.until(lambda: page.labelled == 2)
+    page.all(f"#card-{point}")[0].click()
+    for button in ("#skip", "#unlabel", "#add"):
+        at = page.js(f"return document.querySelector('{button}').getBoundingClientRect()")
+        assert at["left"] >= 0
+        assert at["right"] <= 390
+        assert at["bottom"] <= 844
+    page.all("#unlabel")[0].click()
+    page.until(lambda: page.labelled == 1)
+    assert point not in exported(page)
+    assert not page.all("#unlabel")[0].is_displayed()
 
 
 def test_two_people_and_a_server_that_ends(open_page, digits, tmp_path):

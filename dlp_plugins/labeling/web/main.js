@@ -252,6 +252,7 @@ function onGrid() {
     const rest = confirmable().length;
     $("#more").textContent = rest ? `Confirm ${rest} as ${className(shownClass)}` : "Next images";
   }
+  $("#unlabel").hidden = !targets().some(card => card.given != null);
   document.body.classList.toggle("selecting", n > 0);
   $("#all").textContent = n ? `${n} selected` : "Select all";
 }
@@ -446,6 +447,7 @@ async function start() {
   $("#more").addEventListener("click", more);
   $("#all").addEventListener("click", () => (grid.selected.size ? grid.clear() : grid.selectAll()));
   $("#skip").addEventListener("click", () => give(-2));
+  $("#unlabel").addEventListener("click", () => answer(targets(), null));
   $("#add").addEventListener("click", () => chooser.open("", true));
   $("#help").addEventListener("click", () => $("#keys").showModal());
   $("#fit").addEventListener("click", () => map.fit());
