@@ -452,3 +452,20 @@ def test_only_images_that_show_the_class_are_confirmed_as_it(open_page, digits):
     new = exported(page)
     assert {new[point] for point in new.keys() - before} == {"zero"}
     assert first not in new
+
+
+def test_undo_knows_its_person_after_the_server_was_started_again(digits, tmp_path):
+    command = (digits[0] / "x.npy", "--classes", "a,b", "--state", tmp_path / "s.sqlite")
+    with served(*command) as (address, _):
+        page = Page(address)
+        page.framed  # noqa: B018
+        page.keys("1")
+        page.until(lambda: page.labelled == 1)
+    with served(*command) as (address, _):
+        page.until(lambda: "started anew" in page.text("#toast"))
+        page.driver.get(address)
+        page.until(lambda: page.all(".card"))
+        assert page.labelled == 1
+        page.keys("u")
+        page.until(lambda: page.labelled == 0)
+        page.close()

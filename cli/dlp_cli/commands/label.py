@@ -70,7 +70,10 @@ def label(
     ] = None,
     key: KeyOption = None,
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 takes a free one.")
+        int,
+        typer.Option(
+            min=0, max=65535, help="Port on 127.0.0.1; 0 takes that of last time, or a free one."
+        ),
     ] = 0,
     browser: Annotated[
         bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")
@@ -78,7 +81,7 @@ def label(
     plugins: PluginOption = None,
 ) -> None:
     """Label images in the browser; every label spreads to all others at once."""
-    from dlp_plugins.labeling.run import listen, prepare_labeling, serve
+    from dlp_plugins.labeling.run import listen, listen_again, prepare_labeling, serve
 
     options.load_plugins(plugins)
     job = prepare_labeling(
@@ -86,9 +89,10 @@ def label(
         labels=labels, truth=truth, state=state, selector=selector, settings=overrides or (),
         ids=ids, key=key,
     )  # fmt: skip
-    listener = listen(port)
+    listener = listen(port) if port else None
     with show_phases(PHASES) as progress:
         session = job.open(progress)
+    listener = listener or listen_again(session.store)
 
     def ready(address: str) -> None:
         output.say(f"{session.points:,} points; labels are kept in {job.state}")
