@@ -236,7 +236,10 @@ def test_on_a_phone_everything_is_within_reach(open_page, digits):
     assert not page.all("#unlabel")[0].is_displayed()
     page.all("#classes .class")[3].click()
     page.until(lambda: page.labelled == 2)
+    top = "return document.querySelector('.card').getBoundingClientRect().top"
+    before = page.js(top)
     page.all(f"#card-{point}")[0].click()
+    assert page.js(top) == before
     for button in ("#skip", "#unlabel", "#add"):
         at = page.js(f"return document.querySelector('{button}').getBoundingClientRect()")
         assert at["left"] >= 0
