@@ -233,6 +233,8 @@ def fingerprint(descriptors: Tensor, ids: Ids | None) -> str:
 def listen(port: int) -> socket.socket:
     """A socket on this machine's own address, which other machines cannot reach; 0: a free port.
 
+    What connects before `serve` waits for it.
+
     Raises:
         UsageError: the port is taken.
     """
@@ -240,10 +242,22 @@ def listen(port: int) -> socket.socket:
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         found.bind((HOST, port))
+        found.listen(128)  # else another could bind the same; the page is asked for at once
     except (OSError, OverflowError) as error:
         found.close()
         raise UsageError(f"--port {port}: {error}. Give another, or leave it out.") from None
     return found
+
+
+def listen_again(store: LabelStore) -> socket.socket:
+    """A socket as `listen` gives it, at the port of the last time if that is free.
+
+    A browser keeps who a person is by the page's host and port, and undo is each person's own.
+    """
+    try:
+        return listen(store.port)
+    except UsageError:
+        return listen(0)
 
 
 def serve(
@@ -261,9 +275,9 @@ def serve(
     token = secrets.token_urlsafe(16)
     app = create_app(session, token, title=title)
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
-    listener.listen(128)  # the page may be asked for as soon as its address is known
-    ready(f"http://{HOST}:{listener.getsockname()[1]}/{token}/")
     try:
+        session.store.port = listener.getsockname()[1]
+        ready(f"http://{HOST}:{session.store.port}/{token}/")
         uvicorn.Server(config).run(sockets=[listener])
     except KeyboardInterrupt:  # uvicorn has closed what was open
         pass

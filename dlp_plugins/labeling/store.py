@@ -162,6 +162,19 @@ class LabelStore:
             self._db.executemany("INSERT INTO points VALUES (?, ?)", enumerate(ids))
         return True
 
+    @property
+    def port(self) -> int:
+        """Where the page was the last time; 0 if never. A browser keeps who a person is by it."""
+        with self._lock:
+            found = self._db.execute("SELECT value FROM facts WHERE name = 'port'").fetchone()
+        return int(found[0]) if found else 0
+
+    @port.setter
+    def port(self, port: int) -> None:
+        if port != self.port:
+            with self._transaction():
+                self._db.execute("REPLACE INTO facts VALUES ('port', ?)", [str(port)])
+
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         """All statements within it, or none; committed, it is on the disk."""

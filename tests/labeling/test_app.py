@@ -11,6 +11,7 @@ import subprocess
 import sys
 import urllib.request
 from urllib.parse import parse_qs, urlsplit
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -338,3 +339,34 @@ def test_a_killed_server_has_lost_nothing(data, tmp_path):
     session = job(data, tmp_path, images=None, ids=None, truth=None).open()
     assert session.store.labels() == {5: 2, 9: 2}
     session.close()
+
+
+@pytest.mark.commands
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_the_token_is_not_on_the_browsers_command_line(data, tmp_path, end):
+    browser = tmp_path / "browser"
+    browser.write_text(f"#!/bin/sh\necho \"$@\" > '{tmp_path / 'arguments'}'\n")
+    browser.chmod(0o755)
+    command = [
+        sys.executable, "-m", "dlp_cli", "label", data / "x.npy", "--classes", ",".join(NAMES),
+        "--state", tmp_path / "s.sqlite",
+    ]  # fmt: skip
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "BROWSER": str(browser)}
+    server = subprocess.Popen(
+        map(str, command), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    assert server.stdout is not None
+    address = next(line.split()[1] for line in server.stdout if line.startswith("Open "))
+    assert urllib.request.urlopen(address).status == 200  # the browser was started before
+    arguments = (tmp_path / "arguments").read_text().strip()
+    assert address.split("/")[-2] not in arguments
+    page = Path(urllib.request.url2pathname(arguments.removeprefix("file://")))
+    assert page.stat().st_mode & 0o777 == 0o600
+    assert f'content="0; url={address}"' in page.read_text()
+    server.send_signal(end)
+    out, errors = server.communicate(timeout=60)
+    assert server.returncode == 0, errors
+    assert "Traceback" not in errors
+    assert "0 points labelled" in out
+    assert not page.exists()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from dlp_plugins.errors import LabelError, UsageError
+from dlp_plugins.labeling.run import listen_again
 from dlp_plugins.labeling.store import SKIPPED, LabelStore, check_new_class_name, default_path
 
 
@@ -192,3 +193,16 @@ def test_a_file_that_was_refused_is_free_again(tmp_path):
         LabelStore(path, "g")
     LabelStore(path, "f").close()
     assert held.value is not None  # a notebook keeps the last error
+
+
+def test_the_port_of_the_page_is_taken_again_if_it_is_free(tmp_path):
+    store = LabelStore(tmp_path / "x.sqlite", "f")
+    with listen_again(store) as first:
+        store.port = first.getsockname()[1]
+        with listen_again(store) as second:  # the first still has it
+            assert second.getsockname()[1] != store.port
+    store.close()
+    store = LabelStore(tmp_path / "x.sqlite", "f")
+    with listen_again(store) as again:
+        assert again.getsockname()[1] == store.port
+    store.close()

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import tempfile
 import webbrowser
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -70,7 +75,10 @@ def label(
     ] = None,
     key: KeyOption = None,
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 takes a free one.")
+        int,
+        typer.Option(
+            min=0, max=65535, help="Port on 127.0.0.1; 0 takes that of last time, or a free one."
+        ),
     ] = 0,
     browser: Annotated[
         bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")
@@ -78,7 +86,7 @@ def label(
     plugins: PluginOption = None,
 ) -> None:
     """Label images in the browser; every label spreads to all others at once."""
-    from dlp_plugins.labeling.run import listen, prepare_labeling, serve
+    from dlp_plugins.labeling.run import listen, listen_again, prepare_labeling, serve
 
     options.load_plugins(plugins)
     job = prepare_labeling(
@@ -86,17 +94,59 @@ def label(
         labels=labels, truth=truth, state=state, selector=selector, settings=overrides or (),
         ids=ids, key=key,
     )  # fmt: skip
-    listener = listen(port)
+    listener = listen(port) if port else None
     with show_phases(PHASES) as progress:
         session = job.open(progress)
+    listener = listener or listen_again(session.store)
 
-    def ready(address: str) -> None:
-        output.say(f"{session.points:,} points; labels are kept in {job.state}")
-        output.print_line(f"Open {address}")
-        output.say("Ctrl-C ends it. Nothing is lost: start it again to go on.")
-        if browser:
-            webbrowser.open(address)
+    with ExitStack() as until_the_end:
 
-    serve(session, listener, embeddings.stem, ready)
+        def ready(address: str) -> None:
+            output.say(f"{session.points:,} points; labels are kept in {job.state}")
+            output.print_line(f"Open {address}")
+            output.say("Ctrl-C ends it. Nothing is lost: start it again to go on.")
+            if browser:
+                page = until_the_end.enter_context(page_leading_to(address, job.state))
+                webbrowser.open(page.as_uri())
+
+        until_the_end.enter_context(others_as_ctrl_c())
+        serve(session, listener, embeddings.stem, ready)
     labelled = int((session.live.view.given >= 0).sum())
     output.say(f"{labelled:,} points labelled, in {job.state}")
+
+
+@contextmanager
+def page_leading_to(address: str, state: Path) -> Iterator[Path]:
+    """A file beside the labels that leads a browser to the address; only its owner may read it.
+
+    The address holds the secret token, and everybody on the machine sees what stands on a browser's
+    command line. The file is not in /tmp: a browser that is a snap has a /tmp of its own.
+    """
+    handle, name = tempfile.mkstemp(".html", f"{state.stem}-", state.parent.absolute())  # mode 0600
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(
+                f'<!doctype html><meta http-equiv="refresh" content="0; url={address}">'
+                f'<title>dlp label</title><a href="{address}">Open the page</a>\n'
+            )
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+@contextmanager
+def others_as_ctrl_c() -> Iterator[None]:
+    """Context in which SIGTERM, and SIGHUP of a closed terminal, end the server as Ctrl-C does."""
+
+    def end(*_: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    former = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGHUP)}
+    heeded = [s for s, handler in former.items() if handler is not signal.SIG_IGN]  # as nohup does
+    for which in heeded:
+        signal.signal(which, end)
+    try:
+        yield
+    finally:
+        for which in heeded:
+            signal.signal(which, former[which])

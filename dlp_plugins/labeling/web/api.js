@@ -9,6 +9,7 @@ export const person = (() => {
 
 async function answered(response) {
   if (response.ok) return response;
+  if (response.status === 404) throw new Error("The server was started anew. Open the address that it printed.");
   const text = await response.text();
   throw new Error(text.length < 400 && !text.startsWith("{") ? text : `The server refused this (${response.status}).`);
 }
@@ -36,9 +37,14 @@ export const post = async (path, body = {}) =>
 
 // One answer after the other: the next one needs the versions that the last one made.
 let last = Promise.resolve();
+export let waiting = 0; // answers that the server has not confirmed yet
 
 export function inTurn(task) {
-  const run = last.then(task);
+  waiting++;
+  const run = last.then(task).finally(() => waiting--);
   last = run.catch(() => {});
   return run;
 }
+
+// Until all that was answered so far is with the server, or was refused.
+export const answersSent = () => last;

@@ -3,6 +3,8 @@
 import { css } from "./colors.js";
 import { text } from "./grid.js";
 
+const MOST = 9; // lines of the list
+
 export class Chooser {
   constructor(dialog, { classes, onChoose, onAdd }) {
     Object.assign(this, { dialog, classes, onChoose, onAdd });
@@ -22,13 +24,16 @@ export class Chooser {
     this.filter();
   }
 
+  // The name itself first, then names that begin with the letters, then a new class, then names
+  // that hold the letters further on: Enter takes the first.
   filter() {
     const typed = this.input.value.trim(), low = typed.toLowerCase();
-    const names = this.classes().map((c, label) => ({ label, name: c.name }));
-    const begin = names.filter(c => c.name.toLowerCase().startsWith(low));
-    const within = low ? names.filter(c => !begin.includes(c) && c.name.toLowerCase().includes(low)) : [];
-    this.options = this.adding ? [] : [...begin, ...within].slice(0, 9);
-    if (typed && !names.some(c => c.name === typed)) this.options.push({ label: -1, name: typed });
+    const names = this.classes().map((c, label) => ({ label, name: c.name, at: c.name.toLowerCase().indexOf(low) }));
+    const rank = c => (c.name === typed ? 0 : c.name.toLowerCase() === low ? 1 : 2);
+    const begin = names.filter(c => c.at === 0).sort((a, b) => rank(a) - rank(b));
+    const within = names.filter(c => c.at > 0);
+    const added = typed && !names.some(c => c.name === typed) ? [{ label: -1, name: typed }] : [];
+    this.options = this.adding ? added : [...begin.slice(0, MOST - added.length), ...added, ...within].slice(0, MOST);
     this.at = 0;
     this.paint();
   }
@@ -47,9 +52,11 @@ export class Chooser {
   }
 
   key(event) {
+    // an input method's own keys, its last Enter too (229: as Safari says it)
+    if (event.isComposing || event.keyCode === 229) return;
     if (event.key === "Enter") {
       event.preventDefault();
-      this.choose(this.at);
+      if (!event.repeat) this.choose(this.at);
     } else if (event.key === "ArrowDown" || event.key === "ArrowUp") {
       event.preventDefault();
       const n = this.options.length;

@@ -4,7 +4,7 @@ import * as api from "./api.js";
 import { Chooser } from "./chooser.js";
 import { css } from "./colors.js";
 import { Grid, text } from "./grid.js";
-import { MOST_SELECTED, PointMap } from "./map.js";
+import { MOST_RINGS, MOST_SELECTED, PointMap } from "./map.js";
 
 const $ = selector => document.querySelector(selector);
 const VIEWS = ["next", "class", "map", "check"];
@@ -17,7 +17,9 @@ const HEADINGS = {
 const MORE = { next: "Next images", class: "Confirm all", check: "Keep, go on" };
 const POLL_FAST = 300, POLL_SLOW = 3000; // milliseconds
 
-let setup, state, view, busy = 0, sent = 0, order = "useful", shownClass = 0;
+let setup, state, view, sent = 0, order = "useful", shownClass = 0;
+let stale = false; // the cards and the map do not show all of `state` yet
+let problem = ""; // why the server does not answer
 const kept = new Set(); // looked at in this view and left as they are
 
 const className = label => state.classes[label]?.name ?? "?";
@@ -57,29 +59,36 @@ async function load() {
   showEmpty();
 }
 
+// Points as the server knows them now.
+async function cardsOf(points) {
+  const body = { source: "points", count: MOST_SELECTED, points: points.slice(0, MOST_SELECTED) };
+  return (await api.post("cards", body)).cards;
+}
+
 // Everything in an answer's effect, in the order in which people answered.
 function answer(cards, label) {
   if (!cards.length) return;
   const points = cards.map(card => card.point), many = points.length;
   const value = label === null ? null : label < 0 ? -2 : label;
-  grid.update(cards.map(card => ({ ...card, given: value, label: value ?? card.label })));
-  if (view !== "map") grid.clear();
-  busy++;
+  if (view === "map") map.clear();
+  else {
+    grid.update(cards.map(card => ({ ...card, given: value, label: value ?? card.label })));
+    grid.clear();
+  }
   sent++;
   return attempt(() => api.inTurn(async () => {
-    const versions = new Map([...grid.cards, ...map.cards].map(card => [card.point, card.version]));
-    const seen = cards.map(card => [card.point, versions.get(card.point) ?? card.version]);
     try {
+      const versions = new Map([...cards, ...grid.cards, ...map.cards].map(card => [card.point, card.version]));
+      const unseen = points.filter(point => versions.get(point) === undefined);
+      if (unseen.length) for (const card of await cardsOf(unseen)) versions.set(card.point, card.version);
+      const seen = points.map(point => [point, versions.get(point)]);
       const done = await api.post("answer", { seen, label: label === -2 ? "skip" : label });
       settle(done);
       if (done.refused.length) toast(`${done.refused.length} of ${many} had been labelled by someone else; theirs stays.`, true);
-      else if (many > 1) toast(label === null ? `${many} labels taken away` : `${many} × ${label === -2 ? "skipped" : className(label)}`);
+      else if (many > 1 || view === "map") toast(`${many} × ${label === null ? "label taken away" : label === -2 ? "skipped" : className(label)}`);
     } catch (error) {
-      const { cards: now } = await api.post("cards", { source: "points", count: 500, points: points.slice(0, 500) }).catch(() => ({ cards }));
-      grid.update(now);
+      grid.update(await cardsOf(points).catch(() => cards));
       throw error;
-    } finally {
-      busy--;
     }
   }));
 }
@@ -101,26 +110,39 @@ function settle(done) {
 }
 
 async function poll() {
-  if (!document.hidden && !busy) {
-    const before = sent; // what was asked for before an answer is out of date after it
-    const now = await api.get("state").catch(() => null);
-    document.body.classList.toggle("offline", !now);
-    if (now && before === sent) {
-      const changed = now.version !== state.version || now.settled !== state.settled;
-      showState(now);
-      if (changed) await refresh();
-    } else if (!now) showStatus();
+  try {
+    if (!document.hidden && !api.waiting) await look();
+  } catch (error) {
+    connection(error.message);
+  } finally {
+    setTimeout(poll, state.settled ? POLL_SLOW : POLL_FAST);
   }
-  setTimeout(poll, state.settled ? POLL_SLOW : POLL_FAST);
+}
+
+async function look() {
+  const before = sent; // what was asked for before an answer is out of date after it
+  const now = await api.get("state");
+  if (before === sent) {
+    stale ||= now.version !== state.version || now.settled !== state.settled;
+    showState(now);
+    if (stale) await refresh();
+    stale = false;
+  }
+  connection("");
+}
+
+function connection(found) {
+  if (found !== problem) toast(found || "The server answers again.", Boolean(found));
+  problem = found;
+  showStatus();
 }
 
 // What the page shows of points may have changed with others' answers.
 async function refresh() {
-  if (view === "map") map.setColours(await api.bytes("colours"));
+  if (view === "map") await colour();
   const points = grid.cards.map(card => card.point);
   if (!points.length) return;
-  const before = sent;
-  const { cards } = await api.post("cards", { source: "points", count: 500, points });
+  const before = sent, cards = await cardsOf(points);
   if (before === sent) grid.update(cards);
 }
 
@@ -148,13 +170,12 @@ function showState(now) {
   showStatus();
   showClasses(before);
   showEmpty();
-  if (view === "map" && before && before.version !== now.version) attempt(async () => map.setColours(await api.bytes("colours")));
+  if (view === "map" && before && before.version !== now.version) attempt(colour);
 }
 
 function showStatus() {
-  const offline = document.body.classList.contains("offline");
-  $("#status").className = `status ${offline ? "off" : state.settled ? "ready" : "working"}`;
-  $("#status span").textContent = offline ? "No connection" : state.settled ? "Up to date" : "Refining";
+  $("#status").className = `status ${problem ? "off" : state.settled ? "ready" : "working"}`;
+  $("#status span").textContent = problem ? "No connection" : state.settled ? "Up to date" : "Refining";
 }
 
 function showClasses(before) {
@@ -198,10 +219,10 @@ function show(name) {
     tab.tabIndex = tab.dataset.view === name ? 0 : -1;
   }
   for (const element of document.querySelectorAll("[data-for]")) element.hidden = !element.dataset.for.split(" ").includes(name);
+  map.clear(); // and the grid with it
   [$("#heading").textContent, $("#hint").textContent] = HEADINGS[name];
   $("#more").textContent = MORE[name] ?? "";
   $(".work").scrollTop = 0;
-  grid.show([]);
   paintControls();
   return load();
 }
@@ -222,9 +243,16 @@ function showEmpty() {
   $("#empty").textContent = nothing[view];
 }
 
-function onGrid(grid) {
+// What the blue button of "By class" confirms: the label of a card may have changed since it came.
+const confirmable = () => grid.open.filter(card => card.label === shownClass && !grid.selected.has(card.point));
+
+function onGrid() {
   const n = grid.selected.size;
-  if (view === "class") $("#more").textContent = grid.open.length ? `Confirm ${grid.open.length - grid.open.filter(c => grid.selected.has(c.point)).length} as ${className(shownClass)}` : "Next images";
+  if (view === "class") {
+    const rest = confirmable().length;
+    $("#more").textContent = rest ? `Confirm ${rest} as ${className(shownClass)}` : "Next images";
+  }
+  $("#unlabel").hidden = !targets().some(card => card.given != null);
   document.body.classList.toggle("selecting", n > 0);
   $("#all").textContent = n ? `${n} selected` : "Select all";
 }
@@ -233,22 +261,29 @@ function onGrid(grid) {
 async function more() {
   if (view === "map") return;
   if (view === "class") {
-    const rest = grid.open.filter(card => !grid.selected.has(card.point));
+    const rest = confirmable();
     for (const card of grid.open) if (grid.selected.has(card.point)) kept.add(card.point);
     if (rest.length) await answer(rest, shownClass);
   } else for (const card of grid.cards) if (view === "check" || card.given === null) kept.add(card.point);
   if (view === "next") kept.clear(); // the server does not show them again while they are on the screen
-  const left = view === "next" ? grid.open.map(card => card.point) : [];
+  const left = view === "next" ? grid.cards.map(card => card.point) : []; // some answers may still wait
   left.forEach(point => kept.add(point));
   await load();
   if (view === "next") kept.clear();
 }
 
+// What an answer is for. A point that was only just selected on the map has no card yet.
+function targets() {
+  if (view !== "map") return grid.targets;
+  const cards = new Map(map.cards.map(card => [card.point, card]));
+  return [...map.selected].slice(0, MOST_SELECTED).map(point => cards.get(point) ?? { point });
+}
+
 async function give(label) {
-  const targets = view === "map" ? map.cards : grid.targets;
-  if (!targets.length) return toast(view === "map" ? "Select points first" : "There is no image to label");
+  const chosen = targets();
+  if (!chosen.length) return toast(view === "map" ? "Select points first" : "There is no image to label");
   const one = view !== "map" && !grid.selected.size;
-  const done = answer(targets, label);
+  const done = answer(chosen, label);
   if (view === "map") return done;
   if (one || grid.cards[grid.cursor]?.given !== null) grid.advance();
   if (view === "next" && !grid.open.length) {
@@ -262,22 +297,34 @@ async function give(label) {
 async function loadMap() {
   await attempt(async () => {
     if (!map.n) map.setPlaces(await api.bytes("places"));
-    map.setColours(await api.bytes("colours"));
+    await colour();
     map.resize();
   });
-  $("#legend").textContent = `${number(setup.points)} points, the first two principal components. Pale: uncertain. Ringed: labelled.`;
 }
 
+async function colour() {
+  map.setColours(await api.bytes("colours"));
+  const ringed = map.given.length > MOST_RINGS ? `labelled, ${number(MOST_RINGS)} of those in sight` : "labelled";
+  $("#legend").textContent = `${number(setup.points)} points, the first two principal components. Pale: uncertain. Ringed: ${ringed}.`;
+  if (!$("#tip").hidden) describe(+$("#tip").dataset.point);
+}
+
+let selections = 0;
+
 async function onSelect() {
-  const points = [...map.selected].slice(0, MOST_SELECTED);
+  const mine = ++selections, points = [...map.selected].slice(0, MOST_SELECTED);
   if (!points.length) {
     map.cards = [];
+    $("#hint").textContent = HEADINGS.map[1];
     return grid.show([]);
   }
-  const found = await attempt(() => api.post("cards", { source: "points", count: MOST_SELECTED, points }));
-  if (!found || view !== "map") return;
-  map.cards = found.cards;
-  grid.show(found.cards.slice(0, 60));
+  const found = await attempt(async () => {
+    await api.answersSent(); // a card from before an answer would be out of date
+    return cardsOf(points);
+  });
+  if (!found || mine !== selections) return;
+  map.cards = found;
+  grid.show(found.slice(0, 60));
   const at = points.length === MOST_SELECTED ? `the first ${MOST_SELECTED}` : points.length;
   $("#hint").textContent = `${at} selected: press a class to label ${points.length === 1 ? "it" : "them all"}, Esc to let go.`;
 }
@@ -285,15 +332,20 @@ async function onSelect() {
 function onHover(hit) {
   const tip = $("#tip");
   tip.hidden = !hit;
-  if (!hit || tip.dataset.point === String(hit.point)) return hit && place(tip, hit);
+  if (!hit) return delete tip.dataset.point;
+  if (tip.dataset.point === String(hit.point)) return place(tip, hit);
   tip.dataset.point = hit.point;
-  const label = map.labels[hit.point];
   const image = tip.querySelector("img");
   image.hidden = !setup.images;
   if (setup.images) image.src = `image/${hit.point}`;
-  tip.querySelector("b").textContent = label >= 0 ? className(label) : "no label yet";
-  tip.querySelector("span").textContent = label >= 0 ? `certainty about ${Math.round((100 * (map.certainty[hit.point] + 0.5)) / 16)} %` : "";
+  describe(hit.point);
   place(tip, hit);
+}
+
+function describe(point) {
+  const label = map.labels?.[point] ?? -1;
+  $("#tip b").textContent = label >= 0 ? className(label) : "no label yet";
+  $("#tip span").textContent = label >= 0 ? `certainty about ${Math.round((100 * (map.certainty[point] + 0.5)) / 16)} %` : "";
 }
 
 function place(tip, { x, y }) {
@@ -317,22 +369,25 @@ function stepClass(by) {
 }
 
 function key(event) {
-  if (document.querySelector("dialog[open]")) return;
+  if (document.querySelector("dialog[open]") || event.isComposing) return;
   const typing = event.target.matches("input, textarea"), control = event.target.closest("button, summary, a, select");
   if (typing) return;
   const k = event.key, command = event.ctrlKey || event.metaKey || event.altKey;
+  if (command && (view === "map" || event.altKey || k.toLowerCase() !== "a")) return;
+  // a held key gives one answer: of what comes after it nothing was looked at
+  const once = k.length === 1 ? view !== "map" || !"+=-".includes(k) : ["Enter", "Delete", "Backspace"].includes(k);
+  if (event.repeat && once) return event.preventDefault();
   if (control && (k === "Enter" || k === " " || (event.target.matches("select") && /^(Arrow|.$)/.test(k)))) return;
   if (event.target.matches("[role=tab]") && (k === "ArrowLeft" || k === "ArrowRight")) {
     step(k === "ArrowLeft" ? -1 : 1);
     $("[role=tab][aria-selected=true]").focus();
-  } else if (command && k.toLowerCase() !== "a") return;
-  else if (view === "map" && map.key(event)) ;
+  } else if (view === "map" && map.key(event)) ;
   else if (view !== "map" && grid.key(event)) ;
   else if (k >= "1" && k <= "9" && k.length === 1) {
     if (+k > state.classes.length) toast(`There is no class ${k}`);
     else give(+k - 1);
   } else if (k === "0") give(-2);
-  else if (k === "Delete" || k === "Backspace") answer(view === "map" ? map.cards : grid.targets, null);
+  else if (k === "Delete" || k === "Backspace") answer(targets(), null);
   else if (k === "Enter") more();
   else if (k === "u") undo();
   else if (k === "[") step(-1);
@@ -392,10 +447,20 @@ async function start() {
   $("#more").addEventListener("click", more);
   $("#all").addEventListener("click", () => (grid.selected.size ? grid.clear() : grid.selectAll()));
   $("#skip").addEventListener("click", () => give(-2));
+  $("#unlabel").addEventListener("click", () => answer(targets(), null));
   $("#add").addEventListener("click", () => chooser.open("", true));
   $("#help").addEventListener("click", () => $("#keys").showModal());
   $("#fit").addEventListener("click", () => map.fit());
   addEventListener("keydown", key);
+  addEventListener("beforeunload", e => api.waiting && e.preventDefault());
+  for (const link of document.querySelectorAll("#export a")) {
+    link.addEventListener("click", async e => {
+      if (!api.waiting) return;
+      e.preventDefault();
+      await api.answersSent();
+      link.click();
+    });
+  }
   addEventListener("click", e => e.target.closest("#export") || $("#export").removeAttribute("open"));
   // after a click on a control, keys are for the images again
   addEventListener("pointerup", e => e.target.closest("button") && setTimeout(() => document.activeElement.blur?.()));

@@ -4,7 +4,7 @@ import { rgb } from "./colors.js";
 
 const LEVELS = 16; // shades of certainty
 const PICK_PIXELS = 14;
-const MOST_RINGS = 4000;
+export const MOST_RINGS = 4000; // in sight at once
 export const MOST_SELECTED = 500;
 
 export class PointMap {
@@ -127,9 +127,12 @@ export class PointMap {
       }
     }
     this.context.putImageData(this.image, 0, 0);
-    const rings = this.given.length > MOST_RINGS ? this.given.slice(-MOST_RINGS) : this.given;
     const radius = Math.max(size * 0.8, 3.6 * this.ratio);
-    for (const i of rings) this.ring(i, radius, `rgb(${rgb(labels[i]).join(" ")})`, this.strong, 1.5);
+    let rings = 0;
+    for (const i of this.given) {
+      if (rings === MOST_RINGS) break;
+      if (this.ring(i, radius, `rgb(${rgb(labels[i]).join(" ")})`, this.strong, 1.5)) rings++;
+    }
     for (const i of this.selected) this.ring(i, radius + this.ratio, null, this.strong, 2.5);
     if (this.box) {
       const { x0, y0, x1, y1 } = this.box, k = this.ratio;
@@ -144,10 +147,11 @@ export class PointMap {
     return this.back[0] > 128 ? "rgb(20 24 40)" : "rgb(245 247 255)";
   }
 
+  // True if the point is in sight.
   ring(i, radius, fill, stroke, line) {
     const { ax, ay, bx, by } = this.frame, c = this.context;
     const px = ax * this.x[i] + bx, py = ay * this.y[i] + by;
-    if (px < 0 || py < 0 || px > this.canvas.width || py > this.canvas.height) return;
+    if (px < 0 || py < 0 || px > this.canvas.width || py > this.canvas.height) return false;
     c.beginPath();
     c.arc(px, py, radius, 0, 2 * Math.PI);
     if (fill) {
@@ -157,6 +161,7 @@ export class PointMap {
     c.lineWidth = line * this.ratio;
     c.strokeStyle = stroke;
     c.stroke();
+    return true;
   }
 
   // The nearest point to a place in CSS pixels, or -1.
