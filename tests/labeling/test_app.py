@@ -10,8 +10,8 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from urllib.parse import parse_qs, urlsplit
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
