@@ -168,9 +168,18 @@ def recipe_folders() -> list[Path]:
 
 def read_toml(path: Path) -> dict[str, Any]:
     """A TOML file's tables; RecipeError names the file and what is wrong with it."""
+    text = read_recipe_text(path)
     try:
-        return parse_toml(read_text(path, MOST_BYTES))
-    except ValueError as error:  # TOML's own errors and those of UTF-8 are ValueErrors
+        return parse_toml(text)
+    except ValueError as error:  # TOML's own errors are ValueErrors
+        raise RecipeError(f"{path}: not valid TOML: {error}") from None
+
+
+def read_recipe_text(path: Path) -> str:
+    """The text of a TOML file; RecipeError names the file and what is wrong with it."""
+    try:
+        return read_text(path, MOST_BYTES)
+    except ValueError as error:  # as those of UTF-8 are
         raise RecipeError(f"{path}: not valid TOML: {error}") from None
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read: {error.strerror}") from None

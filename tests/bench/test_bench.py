@@ -356,9 +356,7 @@ def test_settings_that_make_rows_the_same_are_refused(tmp_path):
     assert len(load_suite(same, ["solver.alpha=0.7"]).trials) == 2
 
 
-@pytest.mark.parametrize(
-    "setting", ["solver=power", "solver.name=power", "solver={name='power'}"]
-)
+@pytest.mark.parametrize("setting", ["solver=power", "solver.name=power", "solver={name='power'}"])
 def test_a_setting_of_what_is_varied_is_refused(setting, tmp_path):
     path = write_suite(tmp_path, "recipe = 'digits'\n[vary]\nsolver = ['cg', 'amg']")
     with pytest.raises(UsageError, match="the rows vary that key"):
