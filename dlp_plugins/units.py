@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 from dlp_plugins.errors import UsageError
 
+MOST = 10**18  # of what is counted, far beyond what any machine holds
 MOST_CLASSES = 10  # counted one by one
+SHOWN = 40  # letters of a text in an error
 DECIMAL = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9, "t": 10**12}
 BYTES = {
     f"{prefix}{suffix}": (1024**power if "i" in suffix else 1000**power)
@@ -17,7 +19,7 @@ BYTES = {
 
 
 def parse_count(text: str) -> int:
-    """'100M' to 100,000,000. Suffixes k, M, G or B, T; UsageError for anything else or under 1."""
+    """'100M' to 100,000,000. Suffixes k, M, G or B, T; UsageError for all else, also under 1."""
     return _parse(text, DECIMAL, "a count such as 50000, 100k or 1.5M")
 
 
@@ -30,6 +32,9 @@ def _parse(text: str, units: dict[str, int], wanted: str) -> int:
     match = re.fullmatch(r"(\d[\d_]*\.?\d*)\s*([a-z]*)", text.strip().lower())
     if match is None or match[2] not in units or (value := float(match[1]) * units[match[2]]) < 1:
         raise UsageError(f"'{text}' is not {wanted}.")
+    if value > MOST:
+        shown = text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+        raise UsageError(f"'{shown}' is too large: at most {MOST:.0e}.")
     return round(value)
 
 

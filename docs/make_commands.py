@@ -67,7 +67,7 @@ def row(name: str, default: Any, annotation: Any) -> tuple[str, ...]:
     else:
         shown = option_name(name, declared is bool, info)
         value = "" if declared is bool else alternatives(info.metavar or value_text(declared))
-    return f"`{shown}`", value, shown_default(default), info.help or ""
+    return f"`{shown}`", value, shown_default(default, shown), info.help or ""
 
 
 def option_name(name: str, switch: bool, info: OptionInfo) -> str:
@@ -89,11 +89,14 @@ def value_text(annotation: Any) -> str:
     return type_text(annotation)
 
 
-def shown_default(default: Any) -> str:
+def shown_default(default: Any, shown: str) -> str:
+    """In words. shown: the parameter's name in the table."""
     if default is inspect.Parameter.empty:
         return "required"
     if isinstance(default, bool):
-        return ""  # a switch; which way it stands is clear from its name
+        # of a switch with two names the one that holds; else how it stands is clear from its name
+        on, _, off = shown.partition("/")
+        return f"`{on if default else off}`" if off else ""
     return default_text(default.value if isinstance(default, enum.Enum) else default)
 
 

@@ -49,8 +49,8 @@ def suites(incomplete: str) -> list[str]:
 
 
 def _toml_files(incomplete: str) -> list[str]:
-    folder = Path(incomplete) if incomplete.endswith("/") else Path(incomplete).parent
-    return [str(path) for path in folder.glob("*.toml")]
+    folder = incomplete[: incomplete.rfind("/") + 1]  # as it was typed: ./ too
+    return [folder + path.name for path in Path(folder or ".").glob("*.toml")]
 
 
 @_quietly
@@ -100,7 +100,9 @@ def settings(incomplete: str) -> list[str]:
     if equals:
         return _starting(incomplete, (f"{key}={value}" for value in _values(key)))
     if "." not in key:
-        keys = [*(f"{setting.key}=" for setting in _tables()[""].settings()), *_components()]
+        # `extends` is for files alone
+        own = [s.key for s in _tables()[""].settings() if s.key != "extends"]
+        keys = [*(f"{key}=" for key in own), *_components()]
         return _starting(incomplete, [*keys, *(f"{name}." for name in _tables() if name)])
     table = _tables().get(key.rpartition(".")[0])
     if table is None:

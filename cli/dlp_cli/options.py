@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -97,6 +97,26 @@ JsonOption = Annotated[
 ]
 
 DeviceOption = Annotated[Device, typer.Option(help="auto: a GPU where there is one.")]
+
+
+def without_key(key: str, settings: Iterable[str]) -> list[str]:
+    """Settings as --set takes them, less those of a key and of what is below it."""
+    named = ((text.partition("=")[0].strip(), text) for text in settings)
+    return [text for name, text in named if name != key and not name.startswith(f"{key}.")]
+
+
+def run_words(
+    recipe: str, settings: Iterable[str], device: Device, plugins: Sequence[Path] | None
+) -> list[str]:
+    """The words after `dlp` of a command that trains the recipe, as the options here were given."""
+    words = ["run", recipe]
+    for setting in settings:
+        words += ["--set", setting]
+    if device is not Device.auto:
+        words += ["--device", device.value]
+    for file in plugins or ():
+        words += ["--plugin", str(file)]
+    return words
 
 
 def load_plugins(files: Iterable[Path] | None) -> None:

@@ -174,6 +174,16 @@ def default_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
+def toml_text(value: Any) -> str:
+    """A value in TOML, on one line."""
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{k} = {toml_text(v)}' for k, v in value.items())} }}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(toml_text, value))}]"
+    # text, numbers, true and false as in TOML
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
 def table_model(annotation: Any) -> type[BaseModel] | None:
     """The model behind a key that is a table, or a list of tables."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):

@@ -12,6 +12,9 @@ solver = ["cg", "power"]
 name = "lp, 500 labels"
 recipe = "lp_cifar10"
 published = [32.40, 1.80]
+
+Settings of the command line win over `set` and those of a row. What would change a key that is
+varied, or make two rows the same, is refused.
 """
 
 from __future__ import annotations
@@ -30,7 +33,13 @@ from pydantic import Field
 
 from dlp_plugins.errors import UsageError
 from dlp_plugins.recipe.check import check_table, load_recipe
-from dlp_plugins.recipe.files import RecipeError, read_toml, recipe_folders
+from dlp_plugins.recipe.files import (
+    RecipeError,
+    named,
+    override_layer,
+    read_toml,
+    recipe_folders,
+)
 from dlp_plugins.recipe.model import Recipe, Table
 
 TABLES = ("results.md", "results.csv", "results.json")
@@ -88,12 +97,14 @@ class Suite:
 
 
 def find_suite(name: str) -> Path | None:
-    """The file of a suite given by path or by name; None where that is no suite."""
-    candidates = [Path(name), *(f / "suites" / f"{Path(name).stem}.toml" for f in recipe_folders())]
-    for path in candidates:
+    """The file of a suite given by path or by name; None where that is no suite.
+
+    What has a folder before it is a path alone, and a file that is there is what it is.
+    """
+    for path in [Path(name), *named(name, (f / "suites" for f in recipe_folders()))]:
         with contextlib.suppress(OSError, RecipeError):  # a name too long for a file; no TOML
-            if path.is_file() and read_toml(path).keys() & {"recipe", "rows", "vary"}:
-                return path
+            if path.is_file():
+                return path if read_toml(path).keys() & {"recipe", "rows", "vary"} else None
     return None
 
 
@@ -105,24 +116,34 @@ def suite_names() -> list[str]:
 def load_suite(path: Path, overrides: Sequence[str] = (), seeds: int | None = None) -> Suite:
     """Read a suite and check every recipe in it before anything runs.
 
+    Args:
+        overrides: settings of all rows, over those that a row has itself.
+
     Raises:
-        RecipeError: what is wrong in the suite or in a recipe it names.
+        RecipeError: what is wrong in the suite or in a recipe it names; an override that changes
+            what is varied, or makes rows the same.
     """
     table: SuiteTable = check_table(SuiteTable, read_toml(path), str(path))
-    rows = table.rows or [Row(name="")]
-    settings = [*table.set, *overrides]
-    trials = []
+    alone = "" if table.vary else Path(table.recipe or "").stem
+    rows = table.rows or [Row(name=alone)]
+    trials: list[Trial] = []
+    replaced: set[str] = set()  # rows, by name
     for row in rows:
         recipe = row.recipe or table.recipe
         if recipe is None:
             raise RecipeError(f"{path}: rows: row '{row.name}' names no recipe, nor does the suite")
         figure = (row.published[0], (*row.published, None)[1]) if row.published else None
-        trials += _trials(
-            row.name, recipe, [*settings, *row.set], table.vary, seeds or table.seeds, figure,
-            f"{path}{' or --set' if overrides else ''}",
+        more = _trials(
+            row.name, recipe, [*table.set, *row.set], overrides, table.vary, seeds or table.seeds,
+            figure, f"{path}{' or --set' if overrides else ''}",
         )  # fmt: skip
+        if any(_changes(text, row.set) for text in overrides):
+            replaced |= {trial.row for trial in more}
+        trials += more
         _check_number(len(trials))
     _check_names(trials, str(path))
+    if replaced:
+        _check_distinct(trials, replaced, path)
     return Suite(path.stem, table.description, trials)
 
 
@@ -144,7 +165,7 @@ def suite_of_recipe(
         factors[key] = values.split(",")
     name = Path(recipe).stem
     source = "--set or --vary" if factors else "--set"
-    trials = _trials("" if factors else name, recipe, overrides, factors, seeds, None, source)
+    trials = _trials("" if factors else name, recipe, (), overrides, factors, seeds, None, source)
     _check_names(trials, "--vary")
     return Suite(name, "", trials)
 
@@ -153,12 +174,14 @@ def _trials(
     name: str,
     recipe: str,
     settings: Sequence[str],
+    overrides: Sequence[str],
     vary: dict[str, list[Any]],
     seeds: int,
     published: Figure | None,
     source: str,
 ) -> list[Trial]:
     """Of a row, or of one for each combination of `vary`. source: of the settings, for errors."""
+    settings = [*settings, *overrides]
     if empty := next((key for key, values in vary.items() if not values), None):
         raise RecipeError(f"vary.{empty}: there is no value to try.")
     if "seed" in vary or any(text.partition("=")[0].strip() == "seed" for text in settings):
@@ -172,12 +195,37 @@ def _trials(
         texts = [v if isinstance(v, str) else json.dumps(v) for v in values]
         factors = dict(zip(vary, texts, strict=True))
         chosen = [f"{k}={v}" for k, v in factors.items()]
+        if changing := next((text for text in overrides if _changes(text, chosen)), None):
+            raise RecipeError(
+                f"--set {changing}: the rows vary that key ({', '.join(chosen)}). Leave it out "
+                "here, or vary other values."
+            )
         label = " ".join(filter(None, [name, *chosen]))
         for seed in range(seeds):
             place = source if label in ("", Path(recipe).stem) else f"{source}, row '{label}'"
             resolved = load_recipe(recipe, [*settings, *chosen, f"seed={seed}"], place)
             trials.append(Trial(label, factors, seed, resolved, published))
     return trials
+
+
+def _changes(override: str, settings: Sequence[str]) -> bool:
+    """Whether a setting after these sets what they have set, to another value."""
+    before, after = (override_layer(s).data for s in ([override, *settings], [*settings, override]))
+    return before != after
+
+
+def _check_distinct(trials: Sequence[Trial], replaced: set[str], path: Path) -> None:
+    """Refuse rows that are the same once the command line has replaced settings of theirs."""
+    seen: dict[str, str] = {}
+    for trial in trials:
+        plain = trial.recipe.model_copy(update={"description": ""})
+        other = seen.setdefault(json.dumps(plain.as_dict(), sort_keys=True), trial.row)
+        if other != trial.row and replaced & {other, trial.row}:
+            raise RecipeError(
+                f"--set: rows '{other}' and '{trial.row}' of {path} would be the same, as it "
+                "replaces a setting of theirs. Leave that out, or copy the suite without one of "
+                "them."
+            )
 
 
 def _check_number(trials: int) -> None:

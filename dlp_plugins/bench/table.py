@@ -112,10 +112,22 @@ def _figure(figure: Figure, digits: int) -> str:
 
 def to_markdown(rows: Sequence[RowResult]) -> str:
     titles = header(rows)
-    table = [titles, ["---"] + ["---:"] * (len(titles) - 1), *(row_texts(r, rows) for r in rows)]
+    cells = [[_cell(text) for text in row_texts(row, rows)] for row in rows]
+    table = [titles, ["---"] + ["---:"] * (len(titles) - 1), *cells]
     text = "\n".join("| " + " | ".join(line) + " |" for line in table) + "\n"
-    failures = [f"- {row.row}, {failure}" for row in rows for failure in row.failures]
+    failures = [
+        f"- {_one_line(f'{row.row}, {failure}')}" for row in rows for failure in row.failures
+    ]
     return text + ("\nFailed:\n\n" + "\n".join(failures) + "\n" if failures else "")
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _cell(text: str) -> str:
+    """On one line, and without a sign that would end a cell of the table."""
+    return _one_line(text).replace("\\", "\\\\").replace("|", "\\|")
 
 
 def to_csv(rows: Sequence[RowResult]) -> str:
@@ -140,18 +152,21 @@ def write(folder: Path, rows: Sequence[RowResult], receipt: dict[str, Any]) -> l
     receipt: what the numbers depend on (command, environment); goes into the JSON file.
 
     Raises:
-        RunFolderError: the table that is there holds more runs of a row; it is left as it is.
+        RunFolderError: the table that is there holds more runs of a row, or is somebody's own; it
+            is left as it is.
         SaveError: a file could not be written.
     """
+    _check_ours(folder)
     if fewer := _fewer(folder, {row.row: row.runs for row in rows}):
         raise RunFolderError(
             f"The table in {folder} is left as it was: it holds more runs of {_listed(fewer)} "
             "than have finished now. Choose another folder with --out."
         )
     paths = [folder / name for name in TABLES]
+    # First what shows that the others are ours: this may be broken off.
+    write_json(paths[2], {**receipt, "rows": [asdict(row) for row in rows]})
     write_text(paths[0], to_markdown(rows))
     write_text(paths[1], to_csv(rows))
-    write_json(paths[2], {**receipt, "rows": [asdict(row) for row in rows]})
     return paths
 
 
@@ -159,12 +174,25 @@ def check_covers(folder: Path, suite: Suite) -> None:
     """Refuse a suite that lacks runs of the table in `folder`, before anything is trained.
 
     Raises:
-        RunFolderError: the suite lacks a row or seeds. DataError: the table cannot be read.
+        RunFolderError: the suite lacks a row or seeds, or the table is somebody's own.
+        DataError: the table cannot be read.
     """
+    _check_ours(folder)
     if fewer := _fewer(folder, Counter(trial.row for trial in suite.trials)):
         raise RunFolderError(
             f"{folder} holds a table with more runs of {_listed(fewer)} than this suite has. "
             "Choose another folder with --out."
+        )
+
+
+def _check_ours(folder: Path) -> None:
+    """Raise RunFolderError where a file is called like the table's, and no suite wrote it."""
+    *others, ours = (folder / name for name in TABLES)
+    theirs = [path.name for path in others if path.exists()]
+    if theirs and not ours.exists():
+        raise RunFolderError(
+            f"{folder} holds {' and '.join(theirs)} but no {ours.name}, so no suite wrote that. "
+            "Move it elsewhere, or choose another folder with --out."
         )
 
 

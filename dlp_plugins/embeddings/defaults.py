@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ from dlp_plugins.embeddings.prototypes import PARTS as PROTOTYPE_PARTS
 from dlp_plugins.embeddings.prototypes import K as PROTOTYPE_K
 from dlp_plugins.embeddings.sharded import DEFAULTS as SHARDED
 from dlp_plugins.errors import UsageError, did_you_mean
-from dlp_plugins.graphs._list_file import read_settings
+from dlp_plugins.graphs._list_file import most_neighbors, read_settings
+from dlp_plugins.graphs.file import FileGraph
 from dlp_plugins.recipe.check import check_layers
 from dlp_plugins.recipe.files import Layer, override_layer
 from dlp_plugins.recipe.model import Recipe
@@ -27,6 +28,7 @@ from dlp_plugins.registry import (
 PARTS = tuple(part for part in EMBEDDINGS if part != "balancer")
 # The settings of pseudo_labels that matter without training.
 PSEUDO_LABELS = {"certainty_scale", "class_shares"}
+TRANSFORM = "transform."  # before its parameters in the settings of a graph's file
 FREE_SHARE = 0.75  # of free memory, where no budget is given
 
 
@@ -36,15 +38,18 @@ def propagation_recipe(
     named: bool = False,
     started: bool = False,
     sharded: bool = False,
+    transform: Mapping[str, Any] | None = None,
 ) -> Recipe:
     """The default components for so many embeddings, with what the settings change.
 
-    With graph `file` the transform is by default the one that its lists were found with.
+    With graph `file` the transform is by default the one that its lists were found with, and k is
+    that of the file: of another library's at most `FileGraph`'s own.
 
     Args:
         named: the classes have prototypes, which join the graph.
         started: from a classifier.
         sharded: processes share the rows of the graph.
+        transform: its default name and parameters, as `transform_of` gives them.
 
     Raises:
         UsageError: a setting of anything else in a recipe.
@@ -56,8 +61,12 @@ def propagation_recipe(
     defaults["solver"]["alpha"] = EMBEDDINGS_START_ALPHA if started else EMBEDDINGS_ALPHA
     graph = layer.data.get("graph")
     if isinstance(graph, dict) and graph.get("name") == "file" and "path" in graph:
-        found = read_settings(Path(str(graph["path"])))
-        defaults["transform"]["name"] = found.get("transform", EMBEDDINGS["transform"])
+        path = Path(str(graph["path"]))
+        found = read_settings(path)
+        transform = transform or transform_of(found)
+        most = most_neighbors(path)
+        defaults["graph"]["k"] = max(1, most if "k" in found else min(most, FileGraph.k))
+    defaults["transform"] |= transform or {}
     if named:
         defaults |= {part: {"name": name} for part, name in PROTOTYPE_PARTS.items()}
         defaults["graph"]["k"], defaults["affinity"]["gamma"] = PROTOTYPE_K, 1.0
@@ -84,3 +93,14 @@ def propagation_recipe(
                 "in different regions of a model's space."
             )
     return recipe
+
+
+def transform_of(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Name and parameters of the transform that neighbour lists were found with.
+
+    settings: of a file, as `graph_file.settings_of` gives them; empty where it does not tell.
+    """
+    if "transform" not in settings:
+        return {}
+    own = {k.removeprefix(TRANSFORM): v for k, v in settings.items() if k.startswith(TRANSFORM)}
+    return {**own, "name": settings["transform"]}

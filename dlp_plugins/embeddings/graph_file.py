@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,20 +13,22 @@ from torch import Tensor
 
 from dlp_plugins._files.writing import check_place
 from dlp_plugins.embeddings.clock import Clock, Progress, silent
-from dlp_plugins.embeddings.defaults import propagation_recipe
+from dlp_plugins.embeddings.defaults import TRANSFORM, propagation_recipe, transform_of
 from dlp_plugins.embeddings.features import open_embeddings
 from dlp_plugins.environment import choose_device
-from dlp_plugins.errors import DataError
+from dlp_plugins.errors import DataError, UsageError
 from dlp_plugins.graph import Graph, Neighbors, assemble
 from dlp_plugins.graphs._list_file import Holds, Lists, read_lists, write_lists
 from dlp_plugins.graphs.contract import recall
 from dlp_plugins.propagation import Propagator
 from dlp_plugins.recipe.build import build_propagator
 from dlp_plugins.recipe.check import check_dependencies
+from dlp_plugins.recipe.files import override_layer
 from dlp_plugins.recipe.model import Recipe
 
 SUFFIX = ".npz"
 PARTS = ("transform", "graph")
+HOLDS = "--holds "  # how `dlp graph` is told what a file's values are, for errors
 SAMPLE = 300  # points whose lists are compared with the true ones
 TOLERANCE = 5e-3  # of a cosine: half precision rounds to 5e-4, bfloat16 to 4e-3
 
@@ -100,6 +102,8 @@ def build_graph_file(
     """
     out = Path(out)
     check_place(out, (SUFFIX,), "the graph", overwrite, {"EMBEDDINGS": embeddings})
+    settings = tuple(settings)
+    _check_known(settings, PARTS)
     where = choose_device(device)
     source = open_embeddings(Path(embeddings), key)
     recipe = propagation_recipe(settings, source.points)
@@ -113,7 +117,7 @@ def build_graph_file(
         found = propagator.find_neighbors(f)
     with clock.phase("write"):
         indices, similarities = (x.cpu().numpy() for x in (found.indices, found.similarities))
-        lists = Lists.of_rows(indices, similarities, _settings(recipe))
+        lists = Lists.of_rows(indices, similarities, settings_of(recipe))
         write_lists(out, lists)
     return GraphFacts.of(lists)
 
@@ -133,9 +137,12 @@ def check_graph_file(
         settings: the transform that the lists were found with, if the file does not tell it.
 
     Raises:
+        UsageError: a setting of anything but the transform.
         DataError: the file holds no lists, lists of other points, or other values.
     """
-    lists = read_lists(Path(file), holds)
+    settings = tuple(settings)
+    _check_known(settings, ("transform",))
+    lists = read_lists(Path(file), holds, HOLDS)
     source = open_embeddings(Path(embeddings), key)
     if lists.num_points != source.points:
         raise DataError(
@@ -160,12 +167,24 @@ def check_graph_file(
 
 
 def _propagator(known: dict[str, Any], settings: Iterable[str], points: int) -> Propagator:
-    own = [f"transform={known['transform']}"] if "transform" in known else ["transform=none"]
-    return build_propagator(propagation_recipe([*own, *settings], points))
+    own = transform_of(known) or {"name": "none"}
+    return build_propagator(propagation_recipe(settings, points, transform=own))
 
 
-def _settings(recipe: Recipe) -> dict[str, Any]:
-    return {part: getattr(recipe, part).name for part in PARTS} | {"k": recipe.graph.params["k"]}
+def settings_of(recipe: Recipe) -> dict[str, Any]:
+    """How the lists of a recipe's graph were found: what their file keeps."""
+    resolved = recipe.as_dict()
+    transform = {f"{TRANSFORM}{k}": v for k, v in resolved["transform"].items() if k != "name"}
+    names = {part: resolved[part]["name"] for part in PARTS}
+    return names | transform | {"k": recipe.graph.params["k"]}
+
+
+def _check_known(settings: Iterable[str], parts: Collection[str]) -> None:
+    for key in override_layer(settings).data:
+        if key not in parts:
+            raise UsageError(
+                f"--set {key}: does not concern the neighbours. Known here: {', '.join(parts)}."
+            )
 
 
 def _graph(lists: Lists) -> Graph:

@@ -124,11 +124,15 @@ def build_selector(name: str | None, settings: Iterable[str] = ()) -> Selector:
 
     Raises:
         RegistryError: no such selector.
-        UsageError: it has no such parameter, or not such a value.
+        UsageError: it has no such parameter, or not such a value; the settings name another.
     """
     given = override_layer(settings).data.get("selector", {})
     parameters: dict[str, Any] = {"name": given} if isinstance(given, str) else dict(given)
     named = parameters.pop("name", None)
+    if name and named and name != named:
+        raise UsageError(
+            f"--selector {name} and --set selector={named} name two selectors: leave one out."
+        )
     chosen = name or named or registry.SELECTOR
     parts, used = build_parts({"selector": chosen}, parameters)
     if left := sorted(parameters.keys() - used):

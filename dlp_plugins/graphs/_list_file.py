@@ -9,8 +9,10 @@ Further arrays are left alone; ours has `settings`, a text in JSON.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import zipfile
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -80,12 +82,13 @@ class Lists:
         return indices, values
 
 
-def read_lists(path: Path, holds: Holds = "similarity") -> Lists:
+def read_lists(path: Path, holds: Holds = "similarity", option: str = "graph.holds=") -> Lists:
     """The lists of a file, values as cosines.
 
     Args:
         holds: what its values are; 'distance' is Euclidean, between rows of unit length. Arrays
             called `similarities` are cosines in any case.
+        option: how the caller is told that, for errors.
 
     Raises:
         DataError: the file is missing, too large for the memory that is free, or holds no lists.
@@ -99,7 +102,7 @@ def read_lists(path: Path, holds: Holds = "similarity") -> Lists:
         holds = "similarity" if "similarities" in arrays else holds
         if holds == "similarity" and "distances" in arrays:
             raise DataError(
-                f"{path} holds distances. Set graph.holds to cosine_distance, or to distance where "
+                f"{path} holds distances. Give {option}cosine_distance, or {option}distance where "
                 "they are Euclidean."
             )
     else:
@@ -110,7 +113,7 @@ def read_lists(path: Path, holds: Holds = "similarity") -> Lists:
         )
     if not np.isfinite(found.values).all():
         raise DataError(f"{path}: some values are NaN or infinite. Remove them.")
-    return replace(found, values=to_cosines(found.values, holds))
+    return replace(found, values=to_cosines(found.values, holds, option))
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -119,11 +122,31 @@ def read_settings(path: Path) -> dict[str, Any]:
     Raises:
         DataError: as `read_lists`.
     """
-    return _settings(path, _arrays(path, only="settings"))
+    return _settings(path, _arrays(path, only=("settings",)))
 
 
-def to_cosines(values: np.ndarray, holds: Holds) -> np.ndarray:
+def most_neighbors(path: Path) -> int:
+    """How many neighbours a file has of a point at most, the point itself perhaps among them.
+
+    Of the file only what tells is read; 0 where it holds no lists, which `read_lists` explains.
+
+    Raises:
+        DataError: as `read_lists`.
+    """
+    arrays = _arrays(path, only=("settings", "indptr"))
+    if type(known := _settings(path, arrays).get("k")) is int and known > 0:
+        return known
+    if (indptr := arrays.get("indptr")) is None:
+        shape = _shape(path, "indices")
+        return shape[1] if len(shape) == 2 else 0
+    whole = indptr.ndim == 1 and indptr.dtype.kind in "iu"
+    return int(np.diff(indptr.astype(np.int64)).max(initial=0)) if whole else 0
+
+
+def to_cosines(values: np.ndarray, holds: Holds, option: str = "graph.holds=") -> np.ndarray:
     """Cosines of similarities, or of distances between rows of unit length.
+
+    option: as `read_lists` takes it.
 
     Raises:
         DataError: they are outside -1..1.
@@ -137,7 +160,7 @@ def to_cosines(values: np.ndarray, holds: Holds) -> np.ndarray:
         raise DataError(
             f"Neighbour lists: values of {values.min():.3g} to {values.max():.3g} are no {holds} "
             "of rows of unit length. Divide the embeddings by their norms before the search, or "
-            "say what the values are: graph.holds=similarity, cosine_distance or distance."
+            f"say what the values are: {option}similarity, cosine_distance or distance."
         )
     return cosines
 
@@ -161,15 +184,26 @@ def write_lists(path: Path, lists: Lists) -> None:
         np.savez(file, **arrays)  # type: ignore[arg-type]  # a name may be anything
 
 
-def _arrays(path: Path, only: str | None = None) -> dict[str, np.ndarray]:
+def _arrays(path: Path, only: Collection[str] | None = None) -> dict[str, np.ndarray]:
+    with _opened(path) as held:
+        wanted = {name: held[name] for name in held if only is None or name in only}
+        npz.check_size(path, sum(member.nbytes for member in wanted.values()))
+        return {name: member.load(path) for name, member in wanted.items()}
+
+
+def _shape(path: Path, name: str) -> tuple[int, ...]:
+    """Of an array; of none where there is no such array."""
+    with _opened(path) as held:
+        return held[name].shape if name in held else ()
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[dict[str, npz.Member]]:
     if not path.is_file():
         raise DataError(f"{path}: there is no such file.")
     try:
         with zipfile.ZipFile(path) as archive:
-            held = npz.members(archive)
-            held = {name: held[name] for name in held if only in (None, name)}
-            npz.check_size(path, sum(member.nbytes for member in held.values()))
-            return {name: member.load(path) for name, member in held.items()}
+            yield npz.members(archive)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, MemoryError) as error:
         raise DataError(f"{path} cannot be read as .npz: {error}") from error
 

@@ -36,12 +36,15 @@ def copy_recipe(recipe: str | Path, file: str | Path, overwrite: bool = False) -
         overwrite: replace a file that exists.
 
     Raises:
-        UsageError: there is no such recipe, the recipe is not valid TOML, or the file exists.
+        UsageError: there is no such recipe or folder, the recipe is not valid TOML, or the file
+            exists.
         SaveError: the file cannot be written.
     """
     source, target = find_recipe(recipe), Path(file)
     if target.is_dir():
         target = target / source.name
+    elif str(file).endswith(("/", os.sep)):  # which a path does not keep
+        raise RecipeError(f"{file}: there is no such folder.")
     elif not target.suffix:
         target = target.with_suffix(SUFFIX)
     check_place(target, (SUFFIX,), "a recipe", overwrite)

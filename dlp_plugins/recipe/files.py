@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -124,22 +125,33 @@ def override_layer(texts: Iterable[str]) -> Layer:
 
 
 def find_recipe(recipe: str | Path) -> Path:
-    """The file of a recipe given by path or by name.
+    """The file of a recipe given by path or by name; what has a folder before it is a path.
 
     Raises:
         UsageError: there is neither; the message names the nearest recipe.
     """
     name = str(recipe).removesuffix(SUFFIX)
-    candidates = [Path(recipe), *(f / f"{name}{SUFFIX}" for f in recipe_folders())]
-    for path in candidates:
+    for path in [Path(recipe), *named(recipe, recipe_folders())]:
         with contextlib.suppress(OSError):  # a name too long for a file, a folder one may not enter
             if path.is_file():
                 return path
     names = recipe_names()
+    project = "" if has_folder(recipe) else ", and none of that name comes with the project"
     raise UsageError(
-        f"There is no recipe '{recipe}': no such file, and none of that name comes with the "
-        f"project.{did_you_mean(Path(name).name, names)} Recipes: {', '.join(names)}."
+        f"There is no recipe '{recipe}': no such file{project}."
+        f"{did_you_mean(Path(name).name, names)} Recipes: {', '.join(names)}."
     )
+
+
+def has_folder(name: str | Path) -> bool:
+    """Whether a name has a folder before it, and so is the path of a file alone."""
+    return any(separator in str(name) for separator in {"/", os.sep})
+
+
+def named(name: str | Path, folders: Iterable[Path]) -> list[Path]:
+    """Where files of that name would lie in the project's folders; a path lies in none."""
+    file = f"{str(name).removesuffix(SUFFIX)}{SUFFIX}"
+    return [] if has_folder(name) else [folder / file for folder in folders]
 
 
 def recipe_names() -> list[str]:
@@ -156,9 +168,18 @@ def recipe_folders() -> list[Path]:
 
 def read_toml(path: Path) -> dict[str, Any]:
     """A TOML file's tables; RecipeError names the file and what is wrong with it."""
+    text = read_recipe_text(path)
     try:
-        return parse_toml(read_text(path, MOST_BYTES))
-    except ValueError as error:  # TOML's own errors and those of UTF-8 are ValueErrors
+        return parse_toml(text)
+    except ValueError as error:  # TOML's own errors are ValueErrors
+        raise RecipeError(f"{path}: not valid TOML: {error}") from None
+
+
+def read_recipe_text(path: Path) -> str:
+    """The text of a TOML file; RecipeError names the file and what is wrong with it."""
+    try:
+        return read_text(path, MOST_BYTES)
+    except ValueError as error:  # as those of UTF-8 are
         raise RecipeError(f"{path}: not valid TOML: {error}") from None
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read: {error.strerror}") from None

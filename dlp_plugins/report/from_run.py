@@ -6,6 +6,7 @@ Only what is registered is built; a folder never brings code of its own.
 from __future__ import annotations
 
 import json
+import shlex
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -64,9 +65,11 @@ def read_run(path: Path, name: str, device: str = "auto") -> RunReading:
     folder = RunFolder(path)
     folder.check_format()
     if not folder.summary.is_file():
+        words = ["dlp", "run", str(folder.recipe), "--out", str(path), "--resume"]
+        for file, _ in folder.read_plugins():
+            words += ["--plugin", file]
         raise RunFolderError(
-            f"{path} holds an unfinished run. Finish it first: dlp run {path / 'recipe.toml'} "
-            f"--out {path} --resume"
+            f"{path} holds an unfinished run. Finish it first: {shlex.join(words)}"
         )
     summary = folder.read_summary()
     text = read_text(folder.recipe)

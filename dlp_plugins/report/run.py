@@ -17,6 +17,7 @@ from dlp_plugins.report.plot import check_matplotlib, to_png
 
 MOST_RUNS = 8  # on one page: as many as there are colours of lines
 SUFFIXES = (".html", ".htm")
+STUDY = "study.db"  # of `dlp tune`
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,8 @@ def build(targets: Sequence[Path], files: TableFiles, device: str) -> Page:
             "--embeddings, --key, --images, --labels and --truth belong to a table; a run or a "
             "bench folder takes none of them."
         )
+    if files.key is not None and files.embeddings is None:
+        raise UsageError("--key names an array of --embeddings FILE, which is missing.")
     if len(targets) == 1 and kinds == ["table"]:
         return table_page(read_table(targets[0], **vars(files)))
     if len(targets) == 1 and kinds == ["bench"]:
@@ -102,6 +105,11 @@ def _kind(target: Path) -> str:
         return "bench"
     if any((target / name).exists() for name in ("recipe.toml", "summary.json")):
         return "run"
+    if (target / STUDY).is_file():
+        raise DataError(
+            f"{target} is the folder of a `dlp tune`, which has no page. Its table is "
+            f"{target / 'trials.csv'}; report a run below {target / 'trials'}."
+        )
     if (target / "_stage_one").is_dir() or any(target.glob("*/seed*/recipe.toml")):
         raise DataError(
             f"{target} holds runs of `dlp bench` but no {RESULTS}: it is unfinished. Give the same "

@@ -10,6 +10,7 @@ from dlp_plugins.report.page import Block, Listing, Sheet
 from dlp_plugins.report.points import printable
 from dlp_plugins.training.card import ERRORS
 from dlp_plugins.training.folder import flatten
+from dlp_plugins.training.summary import with_propagation
 from dlp_plugins.units import format_seconds
 
 LONGEST_VALUE = 400
@@ -19,10 +20,11 @@ OTHERS = {"pseudo_label_accuracy": "pseudo-label accuracy, %", "num_labeled": "l
 def summary_sheet(runs: Sequence[RunReading]) -> Sheet:
     """A column for each run."""
     titles = {k: f"test error, {title}, %" for k, title in ERRORS.items()} | OTHERS
+    summaries = [with_propagation(run.summary) for run in runs]
     rows = [
-        [title, *(_number(run.summary.get(key)) for run in runs)]
+        [title, *(_number(summary.get(key)) for summary in summaries)]
         for key, title in titles.items()
-        if any(key in run.summary for run in runs)
+        if any(key in summary for summary in summaries)
     ]
     rows.append(["epochs", *(_epochs(run.summary["epochs"]) for run in runs)])
     rows.append(["seed", *(str(run.summary["seed"]) for run in runs)])

@@ -158,20 +158,28 @@ def write_package(package: Package, folder: Path) -> list[Path]:
     parent = folder.absolute().parent
     if not parent.is_dir():
         raise UsageError(f"{folder}: there is no folder {folder.parent}.")
+    there = folder.exists()
     made: Path | None = None
+    moved: list[Path] = []
     try:
-        made = parent / f".{folder.name}.{secrets.token_hex(4)}"
+        made = (folder if there else parent) / f".{package.distribution}.{secrets.token_hex(4)}"
         made.mkdir()
         for name, text in package.files.items():
             path = made / name
             path.parent.mkdir(exist_ok=True)
             path.write_text(text, encoding="utf-8")
-        made.replace(folder)
+        if there:  # it may be the working directory, which cannot be replaced
+            for path in list(made.iterdir()):
+                moved.append(path.replace(folder / path.name))
+            made.rmdir()
+        else:
+            made.replace(folder)
         made = None
     except OSError as error:
         raise SaveError(f"{folder} could not be written: {error.strerror or error}.") from error
     finally:
-        if made is not None:
+        for path in [*moved, made] if made is not None else []:
+            shutil.rmtree(path, ignore_errors=True)
             with contextlib.suppress(OSError):
-                shutil.rmtree(made)
+                path.unlink()  # a file of the package's own
     return [folder / name for name in package.files]

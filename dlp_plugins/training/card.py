@@ -9,6 +9,7 @@ from typing import Any
 
 from dlp_plugins.recipe.model import Recipe
 from dlp_plugins.training.folder import CARD_MARK, RunFolder, write_text
+from dlp_plugins.training.summary import with_propagation
 from dlp_plugins.units import counted, format_seconds
 
 MOST_CLASSES = 100  # named one by one
@@ -107,7 +108,8 @@ def write_card(
 
 
 def _errors(summary: dict[str, Any]) -> str:
-    found = {title: summary[key] for key, title in ERRORS.items() if key in summary}
+    shown = with_propagation(summary)
+    found = {title: shown[key] for key, title in ERRORS.items() if key in shown}
     if not found:
         return "There were no test images, so no error was measured."
     rows = [f"| {title} | {error:.2f} % |" for title, error in found.items()]

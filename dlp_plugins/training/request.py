@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,7 +127,7 @@ def _check_plugins(folder: RunFolder, given: Sequence[Plugin]) -> None:
             )
         raise RunFolderError(
             f"{folder.path} was started with a plug-in file that is missing here. "
-            f"Add --plugin {path}"
+            f"Add --plugin {shlex.quote(path)}"
         )
 
 

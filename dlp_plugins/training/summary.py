@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from dlp_plugins.notebook.html import table
 from dlp_plugins.units import format_seconds
 
 PERCENT = ("error", "error_top5", "accuracy")  # ends of keys whose values are percentages
+
+
+def with_propagation(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """The summary without the errors after label propagation, where a run was of stage one alone.
+
+    There they are stage one's own once more.
+    """
+    left_out = () if summary["epochs"].get("propagation") else ("test_error", "teacher_test_error")
+    return {key: value for key, value in summary.items() if key not in left_out}
 
 
 class Summary(dict[str, Any]):

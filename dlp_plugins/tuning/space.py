@@ -117,6 +117,15 @@ def combinations(space: Sequence[Search]) -> int | None:
     return None
 
 
+def combination(space: Sequence[Search], number: int) -> dict[str, str]:
+    """One of the combinations of lists, by its number from 0; the last list changes fastest."""
+    found = {}
+    for search in reversed(space):
+        number, place = divmod(number, len(search.choices))
+        found[search.key] = search.choices[place]
+    return {search.key: found[search.key] for search in space}
+
+
 def _number(text: str) -> float | None:
     for kind in (int, float):
         try:

@@ -8,8 +8,8 @@ the same call goes on after a break. The test error is neither read nor shown.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
+import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from dlp_plugins.recipe.files import RecipeError
 from dlp_plugins.recipe.model import Recipe
 from dlp_plugins.training import events
 from dlp_plugins.tuning.results import State, TrialResult, Tuned
-from dlp_plugins.tuning.space import Search, combinations, parse_space
+from dlp_plugins.tuning.space import Search, combination, combinations, parse_space
 
 TRIALS = 20
 STUDY, TABLE, LOCK = "study.db", "trials.csv", "lock"
@@ -228,8 +228,8 @@ class _Study:
 
     def run(self) -> Tuned:
         self._put_back()
-        self._propose_all()
         while len(done := self._results()) < self.job.total:
+            self._propose_untried()
             trial = self.study.ask()
             texts = {search.key: search.draw(trial) for search in self.job.space}
             trial.set_user_attr(SETTINGS, texts)
@@ -250,18 +250,26 @@ class _Study:
             numbers = self.study.user_attrs.get(BROKEN_OFF, [])
             if trial.number in numbers:
                 continue
-            self.study.enqueue_trial(trial.params)
+            if trial.params.keys() == {search.key for search in self.job.space}:
+                self.study.enqueue_trial(trial.params)
             self.study.set_user_attr(BROKEN_OFF, [*numbers, trial.number])
             if trial.state == TrialState.RUNNING:
                 self.study.tell(trial.number, state=TrialState.FAIL)
 
-    def _propose_all(self) -> None:
-        """Of lists alone every combination is tried once, if there are enough trials."""
-        space = self.job.space
-        if self.study.trials or combinations(space) != self.job.total:
+    def _propose_untried(self) -> None:
+        """Of lists alone every combination is tried once; of fewer trials the seed draws which."""
+        from optuna.trial import TrialState
+
+        space, total = self.job.space, self.job.total
+        most = combinations(space)
+        if most is None or self.study.get_trials(deepcopy=False, states=[TrialState.WAITING]):
             return
-        for values in itertools.product(*(search.choices for search in space)):
-            self.study.enqueue_trial({s.key: v for s, v in zip(space, values, strict=True)})
+        tried = [trial.params for trial in self.study.get_trials(deepcopy=False)]
+        drawn = random.Random(self.job.recipe.seed).sample(range(most), total)
+        for number in range(most) if total == most else drawn:
+            if (values := combination(space, number)) not in tried:
+                self.study.enqueue_trial(values)
+                return
 
     def _try(self, trial: Any, texts: dict[str, str], number: int) -> None:
         import optuna

@@ -8,7 +8,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+from dlp_cli.app import app
 from places import ROOT
+from typer.testing import CliRunner
 
 from dlp_plugins.bench import table
 from dlp_plugins.bench.runner import TrialStarted, run_suite
@@ -144,6 +146,29 @@ def test_the_table_is_written_in_three_forms(tmp_path):
     paths = table.write(tmp_path, [row_result("a", 1.0)], {"command": "dlp bench x"})
     assert [p.name for p in paths] == ["results.md", "results.csv", "results.json"]
     assert "dlp bench x" in paths[2].read_text()
+
+
+@pytest.mark.parametrize("name", ["results.md", "results.csv"])
+def test_a_file_of_ones_own_is_not_taken_for_the_table(name, tmp_path):
+    (tmp_path / name).write_text("mine")
+    suite = suite_of_recipe("digits", [], TINY)
+    for check in (
+        lambda: table.check_covers(tmp_path, suite),
+        lambda: table.write(tmp_path, [row_result("a", 1.0)], {}),
+    ):
+        with pytest.raises(RunFolderError, match=rf"holds {name} but no results\.json.*--out"):
+            check()
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
+    (tmp_path / name).unlink()
+    for _ in range(2):  # our own is replaced
+        table.write(tmp_path, [row_result("a", 1.0)], {})
+
+
+def test_no_sign_of_a_name_or_a_failure_breaks_the_table():
+    row = table.RowResult("a|b\nc\\", None, {"test_error": [1.0]}, ["2 problems:\n  x\n  y"])
+    lines = table.to_markdown([row]).splitlines()
+    assert lines[2] == r"| a\|b c\\ | 1 | 1.00 |"
+    assert lines[3:] == ["", "Failed:", "", r"- a|b c\, 2 problems: x y"]
 
 
 def old_table(folder, *rows: table.RowResult) -> str:
@@ -298,6 +323,61 @@ def test_a_bad_suite_is_a_clear_error_before_anything_runs(text, message, tmp_pa
     path.write_text(text)
     with pytest.raises(UsageError, match=message):
         load_suite(path)
+
+
+def write_suite(folder, text):
+    path = folder / "suite.toml"
+    path.write_text(text)
+    return path
+
+
+def test_a_suite_of_one_recipe_alone_has_a_row_of_its_name(tmp_path):
+    (trial,) = load_suite(write_suite(tmp_path, "recipe = 'digits.toml'")).trials
+    assert trial.row == "digits"
+
+
+ROWS = "recipe = 'digits'\nset = ['graph.k=5']\nrows = [{}]\n"
+NEAR = "{name='near', set=['solver.alpha=0.5', 'graph.k=6']}"
+FAR = "{name='far', set=['solver.alpha=0.9', 'graph.k=7']}"
+
+
+def test_the_command_line_wins_over_a_suite_and_its_rows(tmp_path):
+    path = write_suite(tmp_path, ROWS.format(f"{NEAR}, {FAR}"))
+    trials = load_suite(path, ["graph.k=8", "training.batch_size=60"]).trials
+    assert [t.recipe.graph.params["k"] for t in trials] == [8, 8]
+    assert [t.recipe.solver.params["alpha"] for t in trials] == [0.5, 0.9]
+
+
+def test_settings_that_make_rows_the_same_are_refused(tmp_path):
+    path = write_suite(tmp_path, ROWS.format(f"{NEAR}, {FAR.replace('=7', '=6')}"))
+    with pytest.raises(UsageError, match=r"--set: rows 'near' and 'far' of .* would be the same"):
+        load_suite(path, ["solver.alpha=0.7"])
+    same = write_suite(tmp_path, ROWS.format("{name='a'}, {name='b'}"))  # as its author wants it
+    assert len(load_suite(same, ["solver.alpha=0.7"]).trials) == 2
+
+
+@pytest.mark.parametrize("setting", ["solver=power", "solver.name=power", "solver={name='power'}"])
+def test_a_setting_of_what_is_varied_is_refused(setting, tmp_path):
+    path = write_suite(tmp_path, "recipe = 'digits'\n[vary]\nsolver = ['cg', 'amg']")
+    with pytest.raises(UsageError, match="the rows vary that key"):
+        load_suite(path, [setting])
+    with pytest.raises(UsageError, match="the rows vary that key"):
+        suite_of_recipe("digits", ["solver=cg"], [setting])
+    assert len(load_suite(path, ["solver.alpha=0.5"]).trials) == 2
+
+
+def test_a_suite_by_path_is_that_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_suite("components.toml") == find_suite("components") == SUITES / "components.toml"
+    assert find_suite("./components.toml") is find_suite("nowhere/components") is None
+    Path("components.toml").write_text("seed = 3")  # a recipe of one's own
+    assert find_suite("components.toml") is None
+
+
+def test_vary_belongs_to_a_recipe(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["bench", "components", "--vary", "solver=cg,power"])
+    assert "components is a suite, and --vary belongs to a recipe" in str(done.exception)
 
 
 @pytest.mark.parametrize("vary", ["solver", "solver=", "=cg", "solver=cg,"])

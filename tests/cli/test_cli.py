@@ -18,11 +18,15 @@ from typing import Any
 import pytest
 import torch
 from dlp_cli.app import main
+from dlp_cli.commands.show import _example, _parameters
 from dlp_cli.display.results import print_results
+from dlp_cli.settings import tables
 from places import ROOT
 
 from dlp_plugins.doctor import EXTRAS, extras
+from dlp_plugins.embeddings.suggest import build_selector
 from dlp_plugins.environment import device_name
+from dlp_plugins.recipe.check import load_recipe
 from dlp_plugins.recipe.files import recipe_names
 from dlp_plugins.recipe.model import Recipe
 from dlp_plugins.registry import KINDS, backbones, solvers
@@ -287,6 +291,40 @@ def test_show_a_component_without_parameters(dlp: Any) -> None:
     assert "--set weighter=entropy" in dlp("show", "weighter", "entropy").out
 
 
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
+def test_what_show_prints_for_the_command_line_is_valid(kind: Any) -> None:
+    table = next((t for t in tables() if t.kind == kind.kind), None)
+    for name in kind.names():
+        component = kind.find(name)
+        if component.missing() or (component.family and not component.members()):
+            continue
+        words = _example(component, name, table, _parameters(component, table))
+        if table is None:
+            named, *settings = words[1::2]
+            assert words[::2] == ["--selector", *["--set"] * len(settings)]
+            build_selector(named, settings)
+        else:
+            assert set(words[::2]) == {"--set"}
+            recipe = load_recipe("digits", words[1::2])
+            found = getattr(recipe, table.key)
+            (part,) = found if table.repeated else [found]
+            assert part.name.partition(":")[0] == name
+
+
+def test_show_filters_the_members_of_a_family_alone(dlp: Any) -> None:
+    for words in (["solvers", "cg"], ["settings"], ["recipe", "digits"], ["solvers"]):
+        done = dlp("show", *words, "--filter", "x")
+        assert done.code == 2
+        assert f"{' '.join(words)} is none. Leave it out." in done.err
+
+
+def test_a_recipe_that_is_no_text_is_a_sentence(dlp: Any, tmp_path: Path) -> None:
+    (tmp_path / "latin.toml").write_bytes(b'description = "caf\xe9"')
+    done = dlp("show", "recipe", tmp_path / "latin.toml")
+    assert done.code == 2
+    assert "latin.toml: not valid TOML: 'utf-8' codec" in done.err
+
+
 def test_show_a_recipe(dlp: Any) -> None:
     assert tomllib.loads(dlp("show", "recipes", "digits").out)["dataset"]["name"] == "digits"
 
@@ -413,7 +451,10 @@ def test_run_with_a_plugin_prints_both_errors_and_leaves_a_folder(
     dlp: Any, plugin: Any, tmp_path: Path
 ) -> None:
     folder = tmp_path / "out"
-    words = [*QUICK, "--plugin", plugin(HALF), "--set", "weighter=half", "--seed", "3"]
+    words = [
+        *QUICK, "--plugin", plugin(HALF), "--set", "weighter=half", "--seed", "3",
+        "--set", "solver.alpha=0.9",
+    ]  # fmt: skip
     done = dlp("run", "digits", *words, "--out", folder)
     assert done.code == 0, done.err
     summary = json.loads((folder / "summary.json").read_text())
@@ -426,6 +467,8 @@ def test_run_with_a_plugin_prints_both_errors_and_leaves_a_folder(
     for text in ("--set weighter=half", "--plugin", "mine.py", "--device cpu"):
         assert all(text in line for line in lines if line.startswith("  dlp run "))
     assert sum(line.startswith("  dlp run ") for line in lines) == 2
+    (other_solver,) = (line for line in lines if line.endswith("--out runs/power"))
+    assert "solver.alpha" not in other_solver
     assert any(line.endswith("--seed 4") for line in lines)
     assert "seed=3" not in done.out
     (plugin_used,) = json.loads((folder / "environment.json").read_text())["plugins"]
@@ -449,6 +492,9 @@ def test_the_folder_is_named_after_recipe_and_seed_and_kept(
     assert dlp(*words).code == 0
     summary = Path("runs/mine-seed7/summary.json")
     first = summary.read_text()
+    card = Path("runs/mine-seed7/README.md").read_text()
+    assert "| labels alone |" in card
+    assert "with label propagation" not in card  # there was none
     again = dlp(*words)
     assert again.code == 2
     for option in ("--resume", "--overwrite", "--out"):
@@ -509,12 +555,49 @@ def test_interrupted_before_anything_is_saved(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("dlp_plugins.training.run.train", interrupted)
-    done = dlp("run", "digits", "--seed", "2", "--out", tmp_path / "x", "--overwrite")
-    assert done.code == 130
+    folder = tmp_path / "x"
+    words = ["run", "digits", "--seed", "2", "--out", folder]
+    command = f"dlp run digits --set seed=2 --out {folder}"
+    for option, again in (([], command), (["--overwrite"], f"{command} --overwrite")):
+        done = dlp(*words, *option)
+        assert done.code == 130
+        assert "before anything was saved" in done.out
+        assert done.out.splitlines()[-1].strip() == again
+
+
+def test_interrupted_before_the_first_checkpoint_it_says_what_works(
+    dlp: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    folder = tmp_path / "x"
+    words = ["run", "digits", *QUICK, "--out", str(folder)]
+    with monkeypatch.context() as patch:
+        patch.setattr("dlp_plugins.training.trainer.Trainer.run", interrupted)
+        done = dlp(*words)
     assert "before anything was saved" in done.out
-    assert (
-        done.out.splitlines()[-1].strip() == f"dlp run digits --set seed=2 --out {tmp_path / 'x'}"
-    )
+    command = done.out.splitlines()[-1].strip()
+    assert command.endswith(f"--out {folder} --resume")
+    assert dlp(*command.split()[1:]).code == 0
+
+    with monkeypatch.context() as patch:  # the former run is there, and is not the new one
+        patch.setattr("dlp_plugins.training.run.prepare_data", interrupted)
+        done = dlp(*words, "--overwrite")
+    assert "before anything was saved" in done.out
+    assert done.out.splitlines()[-1].strip().endswith(f"--out {folder} --overwrite")
+
+
+def test_a_seed_is_given_once_and_blamed_on_its_option(dlp: Any) -> None:
+    done = dlp("run", "digits", "--set", "seed = 3", "--seed", "4")
+    assert (done.code, done.err) == (
+        2, "error: --seed and --set seed both give the seed: leave one out.\n",
+    )  # fmt: skip
+    for seed in ("-1", str(2**31)):
+        done = dlp("run", "digits", "--seed", seed)
+        assert done.code == 2
+        assert "'--seed'" in done.err
+        assert "--set" not in done.err
 
 
 def test_results_name_the_teacher_and_the_best(capsys: pytest.CaptureFixture[str]) -> None:
@@ -524,8 +607,9 @@ def test_results_name_the_teacher_and_the_best(capsys: pytest.CaptureFixture[str
         "seconds": 65.0, "images_per_second": 1000.0, "peak_memory_mb": 500.0, "seed": 0,
         "epochs": {"supervised": 5, "propagation": 5},
     }  # fmt: skip
-    print_results(summary, Path("runs/x"), "dlp run 'my recipe.toml'", "mean_teacher")
+    print_results(summary, Path("runs/x"), "dlp run 'my recipe.toml'", "mean_teacher", "dlp run x")
     out = capsys.readouterr().out
+    assert "  dlp run x --set solver=power" in out
     rows = [line.split() for line in out.splitlines()]
     assert ["mean_teacher", "alone", "30.00", "%", "29.00", "%"] in rows
     assert ["with", "label", "propagation", "20.00", "%", "19.00", "%"] in rows

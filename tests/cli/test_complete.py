@@ -50,6 +50,8 @@ def test_recipes_of_ones_own_and_suites() -> None:
     Path("sub/other.toml").touch()
     assert offered("dlp run mine") == ["mine.toml"]
     assert offered("dlp run sub/") == ["sub/other.toml"]
+    assert offered("dlp run ./m") == ["./mine.toml"]
+    assert offered("dlp run ./sub/") == ["./sub/other.toml"]
     assert {"components", "digits", "mine.toml"} <= set(offered("dlp bench "))
 
 
@@ -68,6 +70,7 @@ def test_kinds_and_names() -> None:
 def test_settings() -> None:
     assert offered("dlp run digits --set sol") == ["solver.", "solver="]
     assert "seed=" in offered("dlp run digits --set se")
+    assert offered("dlp run digits --set ext") == []
     assert offered("dlp run digits --set solver.al") == ["solver.alpha="]
     assert "solver.name=" in offered("dlp run digits --set solver.")
     assert offered("dlp run digits --set training.stage_two_e") == ["training.stage_two_epochs="]

@@ -78,7 +78,7 @@ def fields(dlp: Any) -> Any:
 
 
 COMMANDS: dict[str, list[list[str]]] = {
-    "dlp list": [["list", "solvers"], ["list", "recipes"]],
+    "dlp list": [["list", "solvers"], ["list", "recipes"], ["list", "suites"]],
     "dlp show": [
         ["show", "solver", "cg"], ["show", "recipe", "digits"], ["show", "settings", "solver"],
         ["show", "settings", "training"],

@@ -389,6 +389,14 @@ def test_what_is_not_a_size(text):
         parse_bytes(text)
 
 
+@pytest.mark.parametrize("text", ["1" * 400, "2000000000T", "1" * 30])
+def test_what_is_beyond_all_machines(text):
+    for parse in (parse_count, parse_bytes):
+        with pytest.raises(UsageError, match="is too large: at most 1e\\+18") as caught:
+            parse(text)
+        assert len(str(caught.value)) < 100
+
+
 def test_readable_sizes_and_times():
     assert format_bytes(4.2e9) == "4.2 GB"
     assert format_bytes(999) == "999 B"

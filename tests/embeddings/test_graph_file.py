@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from sklearn.datasets import load_digits
 from sklearn.neighbors import NearestNeighbors, kneighbors_graph
 from typer.testing import CliRunner
 
+from dlp_plugins.embeddings.defaults import propagation_recipe
 from dlp_plugins.embeddings.graph_file import build_graph_file, check_graph_file
 from dlp_plugins.embeddings.run import propagate_file
-from dlp_plugins.errors import DataError, ParameterError
-from dlp_plugins.graphs._list_file import read_lists
+from dlp_plugins.errors import DataError, ParameterError, UsageError
+from dlp_plugins.graphs._list_file import read_lists, write_lists
 from dlp_plugins.graphs.file import FileGraph, MatrixGraph
 from dlp_plugins.sklearn import GraphLabelPropagation
 
@@ -131,7 +133,7 @@ BAD = {
     "objects": (lambda p: savez(p, data=np.array([{}])), "cannot be read"),
     "distances": (
         lambda p: savez(p, indices=np.ones((N, 2), int), distances=np.ones((N, 2))),
-        "Set graph.holds",
+        "Give graph.holds=cosine_distance",
     ),
     "index": (
         lambda p: savez(p, indices=np.full((N, 2), N), similarities=np.ones((N, 2))),
@@ -193,6 +195,22 @@ def test_as_commands(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         "propagate", x, "--labels", digits / "labels.csv", "--out", "t.csv", "--graph", "g.npz",
         "--no-calibrate",
     )  # fmt: skip
+    words = ["propagate", x, "--labels", digits / "labels.csv", "--out", "u.csv"]
+    for setting in ("graph=cells", "graph.name=exact", "graph.path=h.npz"):
+        said = dlp(*words, "--graph", "g.npz", "--set", setting, code=1)
+        assert "--graph g.npz is in place of a search" in said
+    scipy.sparse.save_npz("h.npz", kneighbors_graph(np.load(x), 60, mode="distance"))
+    from_file = ["--graph", "h.npz", "--set", "graph.holds=distance"]
+    said = dlp(*words, "--no-calibrate", *from_file)
+    assert "h.npz holds up to 60 neighbours of a point, of which the nearest 50 count" in said
+    savez(Path("d.npz"), indices=np.ones((N, 2), int), distances=np.ones((N, 2)))
+    savez(Path("e.npz"), indices=np.ones((N, 2), int), distances=np.full((N, 2), 9))
+    plug = ["--plugin", "none.py"]
+    Path("none.py").touch()
+    for file, said in (("d.npz", "Give --holds cosine_distance"), ("e.npz", "--holds similarity,")):
+        holds = ["--holds", "distance"] if file == "e.npz" else []
+        assert said in dlp("graph", "info", file, *holds, code=1)
+        assert said in dlp("graph", "check", file, x, *holds, *plug, code=1)
     shuffled = io.BytesIO()
     np.save(shuffled, np.load(x)[::-1])
     Path("other.npy").write_bytes(shuffled.getvalue())
@@ -219,6 +237,48 @@ def test_the_refiner_sees_the_descriptors_that_the_lists_were_found_among(
     assert labels(digits, tmp_path / "b.csv", *from_file) == plain
     other = labels(digits, tmp_path / "c.csv", *from_file, "transform=rescale")
     assert other != plain
+
+
+def test_the_parameters_of_the_transform_are_kept(digits: Path, tmp_path: Path) -> None:
+    path, settings = tmp_path / "g.npz", ("transform=power", "transform.exponent=0.25")
+    facts = build_graph_file(digits / "x.npy", path, settings=settings)
+    assert facts.settings == {
+        "transform": "power", "transform.exponent": 0.25, "graph": "exact", "k": 10,
+    }  # fmt: skip
+    assert check_graph_file(path, digits / "x.npy").error < 1e-5
+    recipe = propagation_recipe(["graph=file", f"graph.path={path}"], N)
+    assert (recipe.transform.name, recipe.transform.params) == ("power", {"exponent": 0.25})
+    other = propagation_recipe(["graph=file", f"graph.path={path}", "transform=rescale"], N)
+    assert other.transform.name == "rescale"
+    lists = read_lists(path)  # as a file of before held them
+    write_lists(path, replace(lists, settings={"transform": "power", "graph": "exact", "k": 10}))
+    recipe = propagation_recipe(["graph=file", f"graph.path={path}"], N)
+    assert recipe.transform.params == {"exponent": 0.5}
+
+
+def test_as_many_neighbours_as_the_file_holds(digits: Path, tmp_path: Path) -> None:
+    path = tmp_path / "g.npz"
+    from_file = ["graph=file", f"graph.path={path}"]
+
+    def k(*settings: str) -> int:
+        return propagation_recipe([*from_file, *settings], N).graph.params["k"]
+
+    build_graph_file(digits / "x.npy", path, settings=["graph.k=60"])
+    assert (k(), k("graph.k=12")) == (60, 12)
+    x = np.load(digits / "x.npy")
+    for most, expected in ((20, 20), (60, 50)):  # another library's: perhaps a whole matrix
+        scipy.sparse.save_npz(path, kneighbors_graph(x, most))
+        assert k() == expected
+        savez(path, indices=np.zeros((N, most), int), similarities=np.ones((N, most)))
+        assert k() == expected
+
+
+def test_settings_that_concern_no_neighbours_are_refused(digits: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"--set solver: does not concern.*transform, graph"):
+        build_graph_file(digits / "x.npy", tmp_path / "g.npz", settings=["solver.alpha=0.5"])
+    build_graph_file(digits / "x.npy", tmp_path / "g.npz")
+    with pytest.raises(UsageError, match=r"--set graph: does not concern.*Known here: transform"):
+        check_graph_file(tmp_path / "g.npz", digits / "x.npy", settings=["graph.k=5"])
 
 
 def test_values_that_cannot_be_cosines_are_refused(digits: Path, tmp_path: Path) -> None:

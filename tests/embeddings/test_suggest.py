@@ -80,6 +80,9 @@ def test_margin_without_a_label_is_refused(x, tmp_path):
 def test_a_selector_and_its_parameters_by_settings():
     assert build_selector(None, ["selector=typiclust", "selector.seed=3"]) == TypiClust(seed=3)
     assert build_selector("typiclust", ["selector.seed=4"]) == TypiClust(seed=4)
+    with pytest.raises(UsageError, match="--selector random and --set selector=margin name two"):
+        build_selector("random", ["selector=margin"])
+    assert build_selector("typiclust", ["selector=typiclust"]) == TypiClust()
     with pytest.raises(UsageError, match=r"has no such parameter\. Did you mean 'seed'"):
         build_selector("random", ["selector.sed=1"])
     with pytest.raises(UsageError, match="seed: found 'x'"):

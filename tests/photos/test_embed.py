@@ -13,9 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dlp_cli.app import app
 from PIL import Image
 from places import ROOT
 from sklearn.datasets import load_digits
+from typer.testing import CliRunner
 
 from dlp_plugins.datasets._files import decode
 from dlp_plugins.embeddings.features import open_embeddings
@@ -23,7 +25,7 @@ from dlp_plugins.embeddings.labels import read_labels
 from dlp_plugins.embeddings.record import read_record
 from dlp_plugins.errors import DataError, RunFolderError, UsageError
 from dlp_plugins.photos import describer, source
-from dlp_plugins.photos.embed import embed
+from dlp_plugins.photos.embed import Embedded, embed
 from dlp_plugins.photos.rounding import round_to_bfloat16
 from dlp_plugins.registry import backbones
 
@@ -417,3 +419,13 @@ def test_no_photos_is_said(tmp_path):
     }.items():  # fmt: skip
         with pytest.raises(DataError, match=said):
             source.open_photos(tmp_path / name)
+
+
+def test_the_command_names_its_files_so_that_they_can_be_pasted(digits, tmp_path, monkeypatch):
+    out = tmp_path / "my embeddings" / "x.npy"
+    made = Embedded(out, 1, 2, [], 0, 1.0)
+    monkeypatch.setattr("dlp_plugins.photos.embed.embed", lambda *_, **__: made)
+    done = CliRunner().invoke(app, ["embed", str(digits), "--out", str(out)])
+    lines = done.stdout.splitlines()
+    assert f"wrote {out}, and the photos' names to {out.with_name('x.ids.csv')}" in lines
+    assert lines[-1].startswith(f"  dlp propagate '{out}' --labels")

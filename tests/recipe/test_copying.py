@@ -41,6 +41,12 @@ def test_the_command_copies_and_never_replaces_unasked(own_folder: Path) -> None
     assert mine.read_text() == find_recipe("digits").read_text()
 
 
+def test_the_command_it_prints_can_be_pasted(own_folder: Path) -> None:
+    (own_folder / "my recipes").mkdir()
+    done = CliRunner().invoke(app, ["cp", "digits", "my recipes/"])
+    assert done.stdout.splitlines()[-1] == "Its settings: dlp check 'my recipes/digits.toml'"
+
+
 def test_into_a_folder_under_its_own_name(own_folder: Path) -> None:
     assert copy_recipe("digits", own_folder) == own_folder / "digits.toml"
 
@@ -78,6 +84,7 @@ def test_a_recipe_of_the_users_own_from_another_folder(own_folder: Path) -> None
         ("digist", "x.toml", "Did you mean 'digits'"),
         ("digits", "x.json", "a recipe is written as .toml"),
         ("digits", "no/x.toml", "there is no folder no"),
+        ("digits", "no/", "no/: there is no such folder"),
         ("broken.toml", "x.toml", "broken.toml: not valid TOML"),
         ("lost.toml", "x.toml", "lost.toml: extends: found 'nowhere'"),
         ("lost.toml", "lost.toml", "exists already"),

@@ -142,6 +142,19 @@ def test_extends_a_file_beside_it_or_a_recipe_of_the_project(write: Write, tmp_p
         assert extended.model_copy(update=own) == load_recipe("digits")
 
 
+def test_a_path_that_is_not_there_is_no_recipe_of_the_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("digits", "digits.toml"):
+        assert find_recipe(name) == ROOT / "recipes/digits.toml"
+    for name in ("./digits.toml", "./digits", "suites/components", f"{tmp_path}/digits.toml"):
+        with pytest.raises(UsageError, match=r"no such file\."):
+            find_recipe(name)
+    Path("digits.toml").write_text("seed = 3")
+    assert find_recipe("./digits.toml") == Path("digits.toml")
+
+
 def test_extends_in_a_circle(write: Write) -> None:
     write('extends = "a.toml"', "b.toml")
     message = problems(write('extends = "b.toml"', "a.toml"))

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from dlp_plugins.report.from_run import read_run
 from dlp_plugins.report.from_table import read_table
 from dlp_plugins.report.points import Absent
 from dlp_plugins.report.run import TableFiles, write_report
+from dlp_plugins.report.settings import summary_sheet
 
 pytest.importorskip("matplotlib")
 RUN_FIGURES = {
@@ -78,6 +80,20 @@ def test_a_run_has_every_figure(finished, tmp_path):
     assert (finished / "recipe.toml").read_text() in parsed.text
     assert "part-environment" in parsed.ids
     assert str(tmp_path) not in text
+
+
+def test_a_run_of_stage_one_alone_has_no_error_with_label_propagation():
+    figures = {"seed": 0, "seconds": 1.0, "supervised_test_error": 30.0, "test_error": 30.0}
+    runs = [
+        SimpleNamespace(name=str(two), summary={**figures, "epochs": {"propagation": two}})
+        for two in (0, 5)
+    ]
+    both = {row[0]: row[1:] for row in summary_sheet(runs).rows}
+    assert both["test error, labels alone, %"] == ["30.00", "30.00"]
+    assert both["test error, with label propagation, %"] == ["-", "30.00"]
+    assert "test error, with label propagation, %" not in {
+        row[0] for row in summary_sheet(runs[:1]).rows
+    }
 
 
 def test_runs_stand_side_by_side(finished, tmp_path):
@@ -242,7 +258,16 @@ def test_what_cannot_be_reported_is_refused_in_a_sentence(finished, bench, table
     (broken / "a" / "seed0" / "recipe.toml").write_text("")
     refused(DataError, "there is no such file or folder", [tmp_path / "none"], out)
     refused(DataError, "neither a run", [empty], out)
-    refused(RunFolderError, "unfinished run. Finish it first: dlp run", [unfinished], out)
+    known = json.loads((unfinished / "environment.json").read_text())
+    known["plugins"] = [{"path": "/my plug.py", "sha256": "0"}]
+    (unfinished / "environment.json").write_text(json.dumps(known))
+    command = f"dlp run {unfinished}/recipe.toml --out {unfinished} --resume --plugin '/my plug.py'"
+    refused(RunFolderError, re.escape(f"Finish it first: {command}"), [unfinished], out)
+    tuned = tmp_path / "tuned"
+    (tuned / "_stage_one").mkdir(parents=True)
+    (tuned / "study.db").touch()
+    refused(DataError, r"is the folder of a `dlp tune`.*tuned/trials\.csv", [tuned], out)
+    refused(UsageError, "--key names an array", [table["t"]], out, files=TableFiles(key="x"))
     refused(DataError, "it is unfinished. Give the same", [broken], out)
     refused(UsageError, "same run is given twice", [finished, finished], out)
     refused(UsageError, "One page shows", [finished, bench], out)

@@ -177,6 +177,28 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / "empty/pyproject.toml").is_file()
 
 
+def test_into_the_working_directory_all_or_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    package = package_for("solver", NAME)
+    moves = Path.replace
+
+    def broken_off(self: Path, target: Path) -> Path:
+        if target.name == "README.md":
+            raise OSError(28, "No space left on device")
+        return moves(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", broken_off)
+        with pytest.raises(SaveError, match="No space left on device"):
+            write_package(package, Path("."))
+    assert list(tmp_path.iterdir()) == []
+    written = write_package(package, Path("."))
+    assert all(path.is_file() for path in written)
+    assert {p.name for p in tmp_path.iterdir()} == {path.parts[0] for path in written}
+
+
 def test_rights_are_what_the_umask_leaves_whatever_the_parents(tmp_path: Path) -> None:
     tmp_path.chmod(0o777)
     write_package(package_for("solver", NAME), tmp_path / "x")

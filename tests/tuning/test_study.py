@@ -103,6 +103,24 @@ def test_lists_are_tried_each_once(fake: FakeRuns) -> None:
     assert found.best.settings["solver.alpha"] == "0.9"  # type: ignore[union-attr]
 
 
+def test_fewer_trials_than_lists_allow_never_repeat_one(fake: FakeRuns) -> None:
+    lists = ["solver.alpha=0.8,0.9", "graph.k=5,10,20"]
+
+    def interrupted(recipe: Any) -> None:
+        if len(fake.folders) == 4:
+            raise KeyboardInterrupt
+
+    fake.fail = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        search(4, lists, prune=False)
+    fake.fail = lambda recipe: None
+    for trials in (4, 5, 6):
+        found = search(trials, lists, prune=False)
+        tried = {tuple(t.settings.values()) for t in found.trials}
+        assert len(tried) == len(found.trials) == trials
+        assert {t.epochs for t in found.trials} == {EPOCHS}
+
+
 def test_the_study_goes_on_where_it_stood(fake: FakeRuns) -> None:
     first = search(3)
     again = search(3)  # nothing left to do
@@ -201,6 +219,12 @@ def test_the_command_prints_the_table_and_the_line_to_use(fake: FakeRuns) -> Non
     assert f"The best: --set solver.alpha={best[-1]}" in lines
     assert f"  dlp run digits --set {HELD_OUT[0]} --set solver.alpha={best[-1]} --seed 1" in lines
     assert "test_error" not in done.stdout
+    Path("mine.py").touch()
+    others = ["--trials=1", "--set", "seed=6", "--plugin=mine.py", "--device=cpu", "--out=other"]
+    done = CliRunner().invoke(app, ["tune", "digits", "--search", ALPHA[0], words[-1], *others])
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith("  dlp run "))
+    assert line.startswith(f"  dlp run digits --set {HELD_OUT[0]} --set solver.alpha=0.")
+    assert line.endswith(" --device cpu --plugin mine.py --seed 7")
     assert Path("runs/tune-digits/trials.csv").is_file()
 
 

@@ -56,12 +56,18 @@ def bench(
     from dlp_plugins.bench.runner import run_suite
     from dlp_plugins.bench.suite import find_suite, load_suite, suite_of_recipe
     from dlp_plugins.environment import describe_environment
+    from dlp_plugins.errors import UsageError
     from dlp_plugins.training.run import build_accelerator
 
     options.load_plugins(plugins)
-    path = None if vary else find_suite(target)
+    path = find_suite(target)
     if path is None:
         _check_known(target)
+    elif vary:
+        raise UsageError(
+            f"{target} is a suite, and --vary belongs to a recipe. A suite has a table [vary] of "
+            f"its own: copy {path} and change that."
+        )
     if path:
         suite = load_suite(path, overrides or (), seeds)
     else:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -28,6 +27,7 @@ def check(
     """Check a recipe without training; print every setting, in the form that --set takes."""
     checked = options.load(recipe, overrides, plugins)
 
+    from dlp_cli.settings import toml_text
     from dlp_plugins.recipe.check import check_dependencies
     from dlp_plugins.training.folder import flatten
 
@@ -38,7 +38,7 @@ def check(
         output.print_json({"recipe": recipe, "settings": settings, **found})
         return
     for key, value in settings.items():
-        output.say(f"{key} = {_toml(value)}")
+        output.say(f"{key} = {toml_text(value)}")
     check_dependencies(checked)
     if data:
         _show_data(_read_data(checked))
@@ -63,11 +63,3 @@ def _show_data(found: Checked) -> None:
         f"a label, of which {found.labeled:,} are used and {found.validation:,} validate; "
         f"{found.test:,} test images; {len(found.unreadable):,} cannot be read"
     )
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, dict):
-        return f"{{ {', '.join(f'{k} = {_toml(v)}' for k, v in value.items())} }}"
-    if isinstance(value, list):
-        return f"[{', '.join(map(_toml, value))}]"
-    return json.dumps(value, ensure_ascii=False)  # text, numbers, true and false as in TOML

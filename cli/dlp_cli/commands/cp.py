@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import shlex
 from typing import Annotated
 
 import typer
@@ -14,7 +14,7 @@ from dlp_cli.options import RecipeArgument
 def cp(
     recipe: RecipeArgument,
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="The copy: a .toml file, or a folder for it.")
+        str, typer.Argument(metavar="FILE", help="The copy: a .toml file, or a folder for it.")
     ],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
 ) -> None:
@@ -23,4 +23,4 @@ def cp(
 
     copy = copy_recipe(recipe, file, overwrite)
     output.say(f"wrote {copy}")
-    output.say(f"Its settings: dlp check {copy}")
+    output.say(f"Its settings: dlp check {shlex.quote(str(copy))}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -80,6 +81,7 @@ def embed(
     Run the same command again after a crash or Ctrl-C: it continues where it was.
     """
     with output.waiting("loading PyTorch"):
+        from dlp_plugins.embeddings.ids import beside
         from dlp_plugins.photos.embed import embed as embed_photos
         from dlp_plugins.photos.embed import share_of
         from dlp_plugins.photos.source import open_photos
@@ -101,9 +103,9 @@ def embed(
         f"{counted(made.points, 'photo')} as {made.dim} numbers each by {backbone}, in "
         f"{format_seconds(made.seconds)}, {speed:.0f} photos/s{again}."
     )
-    output.say(f"wrote {made.out}, and the photos' names to {made.out.stem}.ids.csv")
+    output.say(f"wrote {made.out}, and the photos' names to {beside(made.out)}")
     if shard:
         output.say("When all parts are there, the same command without --shard puts them together.")
         return
     output.say("Next: write file,label of a few photos to labels.csv, then")
-    output.say(f"  dlp propagate {out} --labels labels.csv --out labelled.csv")
+    output.say(f"  dlp propagate {shlex.quote(str(out))} --labels labels.csv --out labelled.csv")

@@ -75,10 +75,10 @@ def build(
 @graph.command("info")
 def info(file: FileArgument, holds: HoldsOption = Holds.similarity) -> None:
     """What a file of neighbour lists holds."""
-    from dlp_plugins.embeddings.graph_file import GraphFacts
+    from dlp_plugins.embeddings.graph_file import HOLDS, GraphFacts
     from dlp_plugins.graphs._list_file import read_lists
 
-    _show(GraphFacts.of(read_lists(file, holds.value)))
+    _show(GraphFacts.of(read_lists(file, holds.value, HOLDS)))
 
 
 @graph.command("check")
@@ -88,10 +88,12 @@ def check(
     holds: HoldsOption = Holds.similarity,
     overrides: SetOption = None,
     key: KeyOption = None,
+    plugins: PluginOption = None,
 ) -> None:
     """Compare a file's lists with an exact search for some of the embeddings."""
     from dlp_plugins.embeddings.graph_file import check_graph_file
 
+    options.load_plugins(plugins)
     found = check_graph_file(file, embeddings, holds=holds.value, settings=overrides or (), key=key)
     output.say(
         f"{file}: of {found.points:,} points it has {found.recall:.1%} of the true neighbours; "

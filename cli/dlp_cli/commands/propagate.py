@@ -188,6 +188,8 @@ def propagate(
 
     options.load_plugins(plugins)
     from_file = [] if graph is None else ["graph=file", f"graph.path={graph}"]
+    if graph is not None:
+        _check_graph_once(graph, overrides or [])
     asked = Options(
         embeddings, labels, out, settings=from_file + (overrides or []), ids=ids, key=key,
         classes=classes, class_shares=class_shares, probabilities=probabilities, memory=memory,
@@ -209,6 +211,20 @@ def propagate(
         output.say(f"wrote {out}")
     else:
         _show(job, outcome)
+
+
+def _check_graph_once(graph: Path, settings: list[str]) -> None:
+    """Raise UsageError where the settings say, too, where the neighbours come from."""
+    from dlp_plugins.errors import UsageError
+    from dlp_plugins.recipe.files import override_layer
+
+    asked = override_layer(settings).data.get("graph", {})
+    table = asked if isinstance(asked, dict) else {"name": asked}
+    if table.get("name", "file") != "file" or "path" in table:
+        raise UsageError(
+            f"--graph {graph} is in place of a search, and --set graph=... asks for another graph: "
+            "leave one out."
+        )
 
 
 def _announce(job: FilePropagation) -> None:
@@ -297,7 +313,17 @@ def _show_comparison(comparison: Comparison) -> None:
 
 def _notes(job: FilePropagation, outcome: Outcome) -> list[str]:
     """Sentences on what the user may not expect."""
+    from dlp_plugins.graphs._list_file import most_neighbors
+
     notes = [] if outcome.note is None else [outcome.note]
+    own, given = job.recipe.graph.params, list(job.options.settings)
+    chosen = options.without_key("graph.k", given) != given
+    from_file = job.recipe.graph.name == "file" and not chosen
+    if from_file and (most := most_neighbors(Path(own["path"]))) > own["k"]:
+        notes.append(
+            f"{own['path']} holds up to {most:,} neighbours of a point, of which the nearest "
+            f"{own['k']:,} count; --set graph.k={most} takes all."
+        )
     if bool((job.given.labels >= 0).all()):
         notes.append(
             f"Every point has a label, so there was nothing to spread. Is {job.options.labels} the "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import shlex
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -42,6 +43,8 @@ def show(
 ) -> None:
     """Show a component's parameters, docs and origin, a recipe's text, or what settings mean."""
     options.load_plugins(plugins)
+    if matching:
+        _check_family(kind, name)
     if kind in ("setting", "settings"):
         _show_settings(name, as_json)
         return
@@ -65,9 +68,22 @@ def show(
         output.print_json(to_json(component, name, matching))
         return
     _print_about(component, name)
-    _print_parameters(component)
+    _print_parameters(component, name)
     if component.family and ":" not in name:
         _print_members(component, matching)
+
+
+def _check_family(kind: str, name: str | None) -> None:
+    """Raise UsageError where --filter would be ignored: what is shown has no members."""
+    from dlp_plugins.errors import UsageError
+    from dlp_plugins.registry import of_kind
+
+    other = kind in ("recipe", "recipes", "setting", "settings")
+    if name is None or other or ":" in name or not of_kind(kind).find(name).family:
+        raise UsageError(
+            f"--filter belongs to a family such as `dlp show backbones timm`; "
+            f"{' '.join(filter(None, (kind, name)))} is none. Leave it out."
+        )
 
 
 def to_json(component: Component, name: str, matching: str = "") -> dict[str, Any]:
@@ -104,10 +120,10 @@ def _parameters(component: Component, table: SettingsTable | None) -> list[Setti
 
 
 def _show_recipe(name: str, as_json: bool) -> None:
-    from dlp_plugins.recipe.files import find_recipe
+    from dlp_plugins.recipe.files import find_recipe, read_recipe_text
 
     path = find_recipe(name)
-    text = path.read_text(encoding="utf-8")
+    text = read_recipe_text(path)
     if as_json:
         output.print_json({"kind": "recipes", "name": path.stem, "file": str(path), "text": text})
     else:
@@ -153,21 +169,43 @@ def _print_about(component: Component, name: str) -> None:
         output.say(f"needs: {needs} ({state})")
 
 
-def _print_parameters(component: Component) -> None:
+def _print_parameters(component: Component, name: str) -> None:
     from dlp_cli.settings import COLUMNS
 
     table = _table_of(component)
     rows = _parameters(component, table)
     if rows:
         output.print_table(("parameter", *COLUMNS[1:]), [s.row() for s in rows])
-        example = f"--set {table.key if table else 'selector'}.{rows[0].key}=..."
+    example = shlex.join(_example(component, name, table, rows))
     if table is None:  # selectors are no part of a recipe
-        own = example if rows else f"--selector {component.name}"
-        output.say(f"{'' if rows else 'No parameters. '}On the command line: dlp suggest {own}")
+        output.say(f"{'' if rows else 'No parameters. '}On the command line: dlp suggest {example}")
     elif rows:
         output.say(f"In a recipe: {table.title}; on the command line: {example}")
     else:
-        output.say(f"No parameters. On the command line: --set {table.key}={component.name}")
+        output.say(f"No parameters. On the command line: {example}")
+
+
+def _example(
+    component: Component, name: str, table: SettingsTable | None, rows: list[Setting]
+) -> list[str]:
+    """Words that choose the component and set a parameter, all that it requires among them."""
+    from dlp_cli.settings import toml_text
+
+    if component.family and ":" not in name:
+        members = component.members() or []
+        name = f"{name}:{members[0] if members else '<name>'}"
+    with_default = [(s.key, s.value) for s in rows if s.value is not None][:1]
+    required = [
+        (s.key, ["..."] if s.type.startswith("list") else "...") for s in rows if s.required
+    ]
+    shown = required or with_default
+    if table is not None and table.repeated:
+        inside = ", ".join(f"{k} = {toml_text(v)}" for k, v in [("name", name), *shown])
+        return ["--set", f"{table.key}=[{{{inside}}}]"]
+    key = "selector" if table is None else table.key
+    chosen = ["--selector", name] if table is None else ["--set", f"{key}={name}"]
+    texts = (f"{key}.{k}={v if isinstance(v, str) else toml_text(v)}" for k, v in shown)
+    return [*chosen, *(word for text in texts for word in ("--set", text))]
 
 
 def _print_members(component: Component, matching: str) -> None:

@@ -60,10 +60,12 @@ def tune(
         if (more := len(found.trials) - SHOWN) > 0:
             output.say(f"and {more} more, in the table")
         if (best := found.best) is not None:
-            words = [w for text in overrides or () for w in ("--set", text)] + best.set_options
+            given = options.without_key("seed", overrides or ())
+            chosen = [f"{key}={value}" for key, value in best.settings.items()]
+            words = options.run_words(recipe, [*given, *chosen], device, plugins)
             output.say(f"The best: {shlex.join(best.set_options)}")
             output.say("Its test error, with another seed:")
-            output.say(f"  dlp run {shlex.quote(recipe)} {shlex.join(words)} --seed 1")
+            output.say(f"  dlp {shlex.join([*words, '--seed', str(job.recipe.seed + 1)])}")
         output.say(f"wrote {job.folder / TABLE}")
     if found.best is None:
         raise typer.Exit(1)

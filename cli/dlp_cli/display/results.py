@@ -8,6 +8,7 @@ from typing import Any
 from rich.text import Text
 
 from dlp_cli import output
+from dlp_plugins.training.summary import with_propagation
 from dlp_plugins.units import format_seconds
 
 ROWS = (
@@ -22,16 +23,19 @@ NO_TEST = (
 
 
 def print_results(
-    summary: dict[str, Any], folder: Path, command: str, method: str = "supervised"
+    summary: dict[str, Any],
+    folder: Path,
+    command: str,
+    method: str = "supervised",
+    solverless: str | None = None,
 ) -> None:
     """Both errors, for the teacher too where there is one.
 
     command: what started the run, without seed and folder. method: what stage one trained by.
+    solverless: the command without settings of the solver, by default the same; another solver may
+    not know them.
     """
-    if not summary["epochs"]["propagation"]:  # a run of stage one only
-        summary = {
-            k: v for k, v in summary.items() if k not in ("test_error", "teacher_test_error")
-        }
+    summary = with_propagation(summary)
     networks = [n for n in ("", "teacher_") if f"supervised_{n}test_error" in summary] or [""]
     if "teacher_test_error" in summary and "teacher_" not in networks:
         networks.append("teacher_")
@@ -65,7 +69,7 @@ def print_results(
     output.say(f"Everything is in {folder}: summary.json, metrics.jsonl, checkpoint/, ...")
     output.say("Next, another seed or another component (`dlp list` names them):")
     output.say(f"  {command} --seed {summary['seed'] + 1}")
-    output.say(f"  {command} --set solver=power --out runs/power")
+    output.say(f"  {solverless or command} --set solver=power --out runs/power")
 
 
 def _percent(error: float | None) -> Text:
