@@ -127,7 +127,7 @@ def upright(image: Image.Image) -> Image.Image:
     """
     image.load()  # a TIFF turns itself
     try:
-        turn = TURNS.get(image.getexif().get(ORIENTATION))
+        turn = TURNS.get(image.getexif().get(ORIENTATION, 1))
     except UNREADABLE:
         return image
     return image if turn is None else image.transpose(turn)

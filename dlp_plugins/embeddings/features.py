@@ -122,8 +122,8 @@ def open_embeddings(
     if path.suffix == ".npy":
         found = replace(found, mapped=array)
         if beside(path).is_file():
-            ids = read_ids(beside(path), found.points, strip=False)  # names of files, as they are
-            return replace(found, ids=ids)
+            names = read_ids(beside(path), found.points, strip=False)  # of files, as they are
+            return replace(found, ids=names)
     with readable(path):
         ids = read_member(path, COLUMN)
         return replace(found, ids=None if ids is None else to_ids(ids, found.points, path))

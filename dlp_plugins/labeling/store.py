@@ -141,7 +141,9 @@ class LabelStore:
             if not any(name in place for name in old.values()):
                 return False
             gone = min(0, *old) - 1  # below every number that is taken
-            to = {p: place.get(name, p if p < 0 else gone - p) for p, name in old.items()}
+            to: dict[int, int] = {
+                p: place.get(name, p if p < 0 else gone - p) for p, name in old.items()
+            }
             for table in ("labels", "changes"):  # by way of far numbers, as points must differ
                 used = self._db.execute(f"SELECT DISTINCT point FROM {table}").fetchall()
                 self._db.execute(f"UPDATE {table} SET point = point + {FAR}")
@@ -155,9 +157,11 @@ class LabelStore:
                 "INSERT INTO points VALUES (?, ?)",
                 [(new, old[p]) for p, new in to.items() if new < 0],
             )
-            count = "SELECT count(*) FROM labels WHERE class IS NOT NULL AND point"
-            here, away = (self._db.execute(f"{count} {of}").fetchone()[0] for of in (">= 0", "< 0"))
-            self.moved = (here, away)
+            labelled = self._db.execute(
+                "SELECT point FROM labels WHERE class IS NOT NULL"
+            ).fetchall()
+            here = sum(point >= 0 for (point,) in labelled)
+            self.moved = (here, len(labelled) - here)
         if not same or not old:
             self._db.executemany("INSERT INTO points VALUES (?, ?)", enumerate(ids))
         return True
