@@ -141,9 +141,8 @@ class LabelStore:
             if not any(name in place for name in old.values()):
                 return False
             gone = min(0, *old) - 1  # below every number that is taken
-            to: dict[int, int] = {
-                p: place.get(name, p if p < 0 else gone - p) for p, name in old.items()
-            }
+            to = {p: p if p < 0 else gone - p for p in old}
+            to |= {p: place[name] for p, name in old.items() if name in place}
             for table in ("labels", "changes"):  # by way of far numbers, as points must differ
                 used = self._db.execute(f"SELECT DISTINCT point FROM {table}").fetchall()
                 self._db.execute(f"UPDATE {table} SET point = point + {FAR}")
