@@ -423,7 +423,7 @@ def test_no_photos_is_said(tmp_path):
 
 def test_the_command_names_its_files_so_that_they_can_be_pasted(digits, tmp_path, monkeypatch):
     out = tmp_path / "my embeddings" / "x.npy"
-    made = Embedded(out, 1, 2, [], 0, 1.0)
+    made = Embedded(out, 1, 2, [], 0, 1.0, 1)
     monkeypatch.setattr("dlp_plugins.photos.embed.embed", lambda *_, **__: made)
     done = CliRunner().invoke(app, ["embed", str(digits), "--out", str(out)])
     lines = done.stdout.splitlines()
