@@ -169,14 +169,14 @@ def list_images(folder: Path, left_out: Counter[str]) -> list[Path]:
     for path in _files_below(folder, left_out):
         ending = path.suffix.lower()
         if ending in ENDINGS:
-            check_name(path)
+            _check_name(path)
             found.append(path)
         elif path.name.lower() not in NOT_IMAGES:
             left_out[ending or "no ending"] += 1
     return sorted(found)
 
 
-def check_name(path: Path) -> None:
+def _check_name(path: Path) -> None:
     """Raise DataError for a name that is no UTF-8, which no table could hold."""
     try:
         str(path).encode()

@@ -128,15 +128,15 @@ def read_settings(path: Path) -> dict[str, Any]:
 def most_neighbors(path: Path) -> int:
     """How many neighbours a file has of a point at most, the point itself perhaps among them.
 
-    Of the file only what tells is read; 0 where it holds no lists, which `read_lists` explains.
+    Of the file only what tells is read, so that ours takes no time however many points it has; 0
+    where it holds no lists, which `read_lists` explains.
 
     Raises:
         DataError: as `read_lists`.
     """
-    arrays = _arrays(path, only=("settings", "indptr"))
-    if type(known := _settings(path, arrays).get("k")) is int and known > 0:
+    if type(known := read_settings(path).get("k")) is int and known > 0:
         return known
-    if (indptr := arrays.get("indptr")) is None:
+    if (indptr := _arrays(path, only=("indptr",)).get("indptr")) is None:
         shape = _shape(path, "indices")
         return shape[1] if len(shape) == 2 else 0
     whole = indptr.ndim == 1 and indptr.dtype.kind in "iu"

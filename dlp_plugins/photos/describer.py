@@ -16,7 +16,7 @@ from dlp_plugins.backbones.contract import View, normalization
 from dlp_plugins.embeddings.record import Record
 from dlp_plugins.environment import has_bfloat16
 from dlp_plugins.errors import DataError, UsageError
-from dlp_plugins.photos.grey import to_grey
+from dlp_plugins.photos.gray import to_gray
 from dlp_plugins.photos.rounding import round_to_bfloat16
 from dlp_plugins.registry import backbones
 
@@ -60,7 +60,7 @@ class Describer:
         """Embeddings [b, dim] float32 on the CPU, L2-normalised, of [b, 3, height, width] uint8."""
         pixels = images.to(self.device).contiguous(memory_format=torch.channels_last)
         if len(self.record.mean) == 1:
-            pixels = to_grey(pixels)
+            pixels = to_gray(pixels)
         found = self._embed(pixels)
         if self.record.flips:
             found = found + self._embed(pixels.flip(3))

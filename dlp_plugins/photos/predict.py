@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dlp_plugins import registry
-from dlp_plugins.datasets.contract import TensorImages, list_unreadable
+from dlp_plugins.datasets.contract import list_unreadable
 from dlp_plugins.embeddings.index import Index, load_index
 from dlp_plugins.embeddings.record import Record
 from dlp_plugins.embeddings.table import Column, check_out, write_rows
@@ -22,11 +22,11 @@ from dlp_plugins.errors import DataError, RunFolderError, UsageError
 from dlp_plugins.photos import decoding
 from dlp_plugins.photos.decoding import Bad
 from dlp_plugins.photos.describer import build_describer
-from dlp_plugins.photos.grey import to_grey
+from dlp_plugins.photos.gray import to_gray
 from dlp_plugins.photos.source import Photos, open_photos, warn_of_skipped
 from dlp_plugins.training.folder import RunFolder
 from dlp_plugins.training.load import Classifier, load
-from dlp_plugins.training.run_images import read_dataset, read_json
+from dlp_plugins.training.run_images import read_dataset, read_json, read_some
 
 BATCH = 64
 Net = Literal["student", "teacher"]
@@ -92,27 +92,21 @@ class RunPredictor(Predictor):
         self.size = (classifier.shape[1], classifier.shape[2])
 
     def probabilities(self, images: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        view = to_grey(images) if self.classifier.shape[0] == 1 else images
+        view = to_gray(images) if self.classifier.shape[0] == 1 else images
         return self.classifier.predict_and_describe(view)
 
     def labelled_examples(self) -> Nearest:
         dataset = read_dataset(RunFolder(self.folder))
-        chosen = read_json(RunFolder(self.folder).labeled_indices)["labeled_indices"]
-        train = dataset.train
+        chosen = np.array(read_json(RunFolder(self.folder).labeled_indices)["labeled_indices"])
         names: list[str] = []
         parts: list[np.ndarray] = []
         problems: list[str] = []
         for start in range(0, len(chosen), BATCH):  # all at once may be more than memory holds
-            block = chosen[start : start + BATCH]
-            if isinstance(train, TensorImages):
-                found = [(i, train.images[i], "") for i in block]
-            else:
-                found = [(i, *train.read_or_skip(i)) for i in block]
-            problems += [problem for *_, problem in found]
-            images = [image for _, image, problem in found if not problem]
-            if images:
-                parts.append(unit(self.classifier.describe(torch.stack(images))))
-                names += [dataset.file_of(i) for i, _, problem in found if not problem]
+            images, read, unreadable = read_some(dataset.train, chosen[start : start + BATCH])
+            problems += unreadable
+            if len(read):
+                parts.append(unit(self.classifier.describe(images)))
+                names += [dataset.file_of(i) for i in read.tolist()]
         if not names:
             raise DataError(list_unreadable(problems, len(chosen)))
         examples = np.concatenate(parts)

@@ -14,10 +14,10 @@ from dlp_plugins.report.from_run import read_run
 from dlp_plugins.report.from_table import read_table
 from dlp_plugins.report.page import Page
 from dlp_plugins.report.plot import check_matplotlib, to_png
+from dlp_plugins.tuning.results import STUDY, TABLE, TRIALS_FOLDER
 
 MOST_RUNS = 8  # on one page: as many as there are colours of lines
 SUFFIXES = (".html", ".htm")
-STUDY = "study.db"  # of `dlp tune`
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def _kind(target: Path) -> str:
     if (target / STUDY).is_file():
         raise DataError(
             f"{target} is the folder of a `dlp tune`, which has no page. Its table is "
-            f"{target / 'trials.csv'}; report a run below {target / 'trials'}."
+            f"{target / TABLE}; report a run below {target / TRIALS_FOLDER}."
         )
     if (target / "_stage_one").is_dir() or any(target.glob("*/seed*/recipe.toml")):
         raise DataError(

@@ -55,11 +55,16 @@ def places(folder: RunFolder) -> np.ndarray:
     Raises:
         DataError: the run has no pseudo-labels, or their file is damaged.
     """
+    return _pseudo_labels(folder, "index")[0]
+
+
+def _pseudo_labels(folder: RunFolder, *names: str) -> list[np.ndarray]:
+    """Arrays [n] int64 of the file of pseudo-labels."""
     if not folder.pseudo_labels.is_file():
         raise DataError(f"{folder.path.name}: there are no pseudo-labels; the run made none.")
     try:
         with np.load(folder.pseudo_labels, allow_pickle=False) as arrays:
-            return arrays["index"].astype(np.int64, casting="safe")
+            return [arrays[name].astype(np.int64, casting="safe") for name in names]
     except (*DAMAGED, KeyError, TypeError) as error:
         raise DataError(f"{folder.pseudo_labels} cannot be read: {error}.") from None
 
@@ -70,13 +75,12 @@ def readable_places(folder: RunFolder, images: Images) -> np.ndarray:
     Raises:
         DataError: as `places`; a place is outside the training images.
     """
-    index = places(folder)
+    index, labels = _pseudo_labels(folder, "index", "labels")
     if index.min() < 0 or index.max() >= len(images):
         raise DataError(f"{folder.pseudo_labels}: an index is outside the training images.")
     if isinstance(images, TensorImages) or not images.skip:
         return index
-    with np.load(folder.pseudo_labels, allow_pickle=False) as arrays:
-        unknown = index[arrays["labels"] == UNKNOWN]  # what is left out has no label
+    unknown = index[labels == UNKNOWN]  # what is left out has no label
     left_out = [i for i in unknown.tolist() if images.read_or_skip(i)[1]]
     return index[~np.isin(index, left_out)]
 
@@ -87,13 +91,21 @@ def readable_inputs(images: Images, which: np.ndarray) -> tuple[Tensor, np.ndarr
     Raises:
         DataError: one cannot be read, and the data set does not leave such images out; or none can.
     """
+    found, read, problems = read_some(images, which)
+    if not len(read):
+        raise DataError(list_unreadable(problems, len(which)))
+    return found, read
+
+
+def read_some(images: Images, which: np.ndarray) -> tuple[Tensor, np.ndarray, list[str]]:
+    """As `readable_inputs`, perhaps of no image at all; with sentences on those left out."""
     if isinstance(images, TensorImages):
-        return inputs(images, which), which
+        return inputs(images, which), which, []
     found = [images.read_or_skip(int(i)) for i in which]
     good = np.array([not problem for _, problem in found], dtype=bool)
-    if not good.any():
-        raise DataError(list_unreadable([problem for _, problem in found], len(found)))
-    return torch.stack([image for image, problem in found if not problem]), which[good]
+    rows = [image for image, problem in found if not problem]
+    stacked = torch.stack(rows) if rows else torch.empty(0, *images.shape, dtype=images.dtype)
+    return stacked, which[good], [problem for _, problem in found if problem]
 
 
 def inputs(images: Images, which: np.ndarray) -> Tensor:

@@ -12,6 +12,8 @@ from dlp_plugins.notebook.html import table
 
 State = Literal["finished", "stopped", "failed"]
 ERROR = "validation error"
+# What a search leaves in its folder: the study, the table, the folder of the trials' runs.
+STUDY, TABLE, TRIALS_FOLDER = "study.db", "trials.csv", "trials"
 
 
 @dataclass(frozen=True)

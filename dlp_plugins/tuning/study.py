@@ -25,11 +25,18 @@ from dlp_plugins.recipe.check import check_dependencies, load_recipe
 from dlp_plugins.recipe.files import RecipeError
 from dlp_plugins.recipe.model import Recipe
 from dlp_plugins.training import events
-from dlp_plugins.tuning.results import State, TrialResult, Tuned
+from dlp_plugins.tuning.results import (
+    STUDY,
+    TABLE,
+    TRIALS_FOLDER,
+    State,
+    TrialResult,
+    Tuned,
+)
 from dlp_plugins.tuning.space import Search, combination, combinations, parse_space
 
 TRIALS = 20
-STUDY, TABLE, LOCK = "study.db", "trials.csv", "lock"
+LOCK = "lock"
 # Trials to finish before any is stopped, and epochs that each has at least: the first errors of
 # stage one, and of stage two, say little about the last ones.
 COMPARED, FIRST_EPOCHS = 4, 3
@@ -306,7 +313,7 @@ class _Study:
                 recipe, [self.tell], lambda alone: started("stage one, shared by all trials", alone)
             )
         started(" ".join(chosen), recipe)
-        folder = job.folder / "trials" / _name(chosen)
+        folder = job.folder / TRIALS_FOLDER / _name(chosen)
         report = _Report(trial, recipe.training.stage_one_epochs, job.shares_stage_one)
         summary = self.runs.run_or_resume(recipe, folder, [self.tell, report], stage_one)
         return min(summary[f"best_{key}"] for key in ERRORS if f"best_{key}" in summary)

@@ -465,7 +465,7 @@ def test_undo_knows_its_person_after_the_server_was_started_again(digits, tmp_pa
         page.keys("1")
         page.until(lambda: page.labelled == 1)
     with served(*command) as (address, _):
-        page.until(lambda: "started anew" in page.text("#toast"))
+        page.until(lambda: "started again" in page.text("#toast"))
         page.driver.get(address)
         page.until(lambda: page.all(".card"))
         assert page.labelled == 1

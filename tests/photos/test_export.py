@@ -18,7 +18,7 @@ from dlp_plugins.errors import ComponentError, DlpError, UsageError
 from dlp_plugins.photos import export as exporting
 from dlp_plugins.photos.embed import embed
 from dlp_plugins.photos.export import SUFFIXES, export, read_description
-from dlp_plugins.photos.grey import to_grey
+from dlp_plugins.photos.gray import to_gray
 from dlp_plugins.photos.predict import open_predictor, predict
 
 FORMATS = [
@@ -103,7 +103,7 @@ def test_of_an_index(format, index, tmp_path):
     found = predict(*index)
     size = (8, 8)
     batch = torch.stack([decode((index[1] / f).read_bytes(), size) for f in found.files])
-    p = torch.export.load(out).module()(to_grey(batch))[0]
+    p = torch.export.load(out).module()(to_gray(batch))[0]
     assert (p.argmax(dim=1).numpy() == found.labels).mean() > 0.8  # the graph is left out
 
 

@@ -22,7 +22,7 @@ from dlp_plugins.embeddings.run import propagate_file
 from dlp_plugins.errors import DataError, RunFolderError, UsageError
 from dlp_plugins.photos import predict as predicting
 from dlp_plugins.photos.embed import embed
-from dlp_plugins.photos.grey import to_grey
+from dlp_plugins.photos.gray import to_gray
 from dlp_plugins.photos.predict import predict
 from dlp_plugins.training.folder import RunFolder
 
@@ -68,9 +68,9 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 def test_grey_photos_stay_as_they_are_and_others_become_what_pillow_makes_of_them():
     levels = torch.arange(256, dtype=torch.uint8)[None, None, :, None]
-    assert torch.equal(to_grey(levels.expand(1, 3, 256, 2)), levels.expand(1, 1, 256, 2))
+    assert torch.equal(to_gray(levels.expand(1, 3, 256, 2)), levels.expand(1, 1, 256, 2))
     pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
-    own = to_grey(torch.from_numpy(pixels).permute(2, 0, 1)[None])[0, 0].numpy()
+    own = to_gray(torch.from_numpy(pixels).permute(2, 0, 1)[None])[0, 0].numpy()
     pillow = np.array(Image.fromarray(pixels).convert("L"))
     assert np.abs(own.astype(int) - pillow).max() <= 1
 

@@ -164,7 +164,7 @@ def test_a_trial_that_fails_is_kept_and_the_others_go_on(fake: FakeRuns) -> None
     assert float(rows[0]["validation_error"]) == found.best.error  # type: ignore[union-attr]
     assert rows[-1]["problem"] == "Training has diverged."
 
-    fake.fail = lambda recipe: None  # say, a plug-in was mended: the same call tries it again
+    fake.fail = lambda recipe: None  # what failed was fixed: the same call tries it again
     again = search(3)
     assert {t.state for t in again.trials} == {"finished"}
     assert failed.settings in [t.settings for t in again.trials]

@@ -43,7 +43,8 @@ def tune(
     options.load_plugins(plugins)
     with output.waiting("loading PyTorch"):
         from dlp_cli.display.tune import TuneDisplay
-        from dlp_plugins.tuning.study import TABLE, prepare
+        from dlp_plugins.tuning.results import TABLE
+        from dlp_plugins.tuning.study import prepare
 
         job = prepare(
             recipe, search or (), out, settings=overrides or (), plugins=plugins or (),

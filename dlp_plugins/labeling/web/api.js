@@ -9,7 +9,7 @@ export const person = (() => {
 
 async function answered(response) {
   if (response.ok) return response;
-  if (response.status === 404) throw new Error("The server was started anew. Open the address that it printed.");
+  if (response.status === 404) throw new Error("The server was started again. Open the address that it printed.");
   const text = await response.text();
   throw new Error(text.length < 400 && !text.startsWith("{") ? text : `The server refused this (${response.status}).`);
 }
